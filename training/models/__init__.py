@@ -1,0 +1,1 @@
+"""Models: what every model sees (`base`), REACTION itself (`reaction`)."""

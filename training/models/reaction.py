@@ -1,0 +1,356 @@
+"""REACTION's towers: two towers here both see the whole row (FinalMLP's two streams), not user/item retrieval.
+
+Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommendation", AAAI 2026, 40(19). The dual
+form (`TowerPair`) and the fusion form (`FusionForm`) are our reading of its dual-tower fusion (DTF); the first layer
+is its adaptive feature embedding (AFE): z = sum_f g_f P_f e_f(x_f).
+
+Shapes: B rows, F slots, D = sum of d_f, H_l width of hidden layer l = 0..L-1; K = H_0 is AFE's subspace, so that
+P_f (d_f, K) *is* the first dense layer, and a sum of look-ups once the tables are folded.
+"""
+
+import json
+from copy import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.models.base import FieldSlot, embed, embedding_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FORMAT: Final = "reaction-model"
+VERSION: Final = 1
+
+
+class ModelFormatError(ValueError):
+    """A model file that cannot be read as what it claims to be."""
+
+
+class Branch(nn.Module):
+    """All of a tower but its tables; also one of the two parallel branches of the fusion form.
+
+    Args:
+        slots: The fields.
+        widths: H_0..H_{L-1}.
+        mix: Weight of this branch in the fusion form.
+
+    State: `gates` (F,), `projections.<i>` (d_f, H_0), `norms.<l>`, `linears.<l>`, `cross.<l>` (bias free, zero until
+    trained: a link into layer l+1, added after its norm), `output`, `mix`.
+    """
+
+    gates: Tensor
+    mix: Tensor
+
+    def __init__(self, slots: "Sequence[FieldSlot]", widths: "Sequence[int]", *, mix: float = 0.5) -> None:
+        super().__init__()
+        K = widths[0]
+        # The scale of a linear layer that reads the whole embedded row (He's uniform bound, as torch's Linear).
+        bound = 1.0 / max(1, sum(slot.dim for slot in slots)) ** 0.5
+        self.register_buffer("gates", torch.ones(len(slots)))
+        self.projections = nn.ParameterList(
+            [nn.Parameter(torch.empty(slot.dim, K).uniform_(-bound, bound)) for slot in slots]
+        )
+        self.norms = nn.ModuleList([nn.BatchNorm1d(H) for H in widths])
+        pairs = list(pairwise(widths))
+        self.linears = nn.ModuleList([nn.Linear(H, G) for H, G in pairs])
+        self.cross = nn.ModuleList([nn.Linear(H, G, bias=False) for H, G in pairs])
+        for link in self.cross:
+            nn.init.zeros_(link.weight)  # type: ignore[arg-type]
+        self.output = nn.Linear(widths[-1], 1)
+        self.register_buffer("mix", torch.tensor(mix))
+        self._order = embedding_order(slots)
+        self._dims = tuple(slots[i].dim for i in self._order)
+
+    def weight(self, gates: Tensor | None = None) -> Tensor:
+        """Return the first dense layer (D, H_0): g_f P_f stacked in embedding order."""
+        gates = self.gates if gates is None else gates
+        return torch.cat([self.projections[i] * gates[i] for i in self._order])
+
+    def first(self, x: Tensor, gates: Tensor | None = None) -> Tensor:
+        """Return the normalised projection (B, H_0) of the embedded row x (B, D)."""
+        return self.norms[0](x @ self.weight(gates))  # type: ignore[no-any-return]
+
+    def hidden(self, layer: int, h: Tensor) -> Tensor:
+        """Return norm_{l+1}(linear_l(h)) (B, H_{l+1})."""
+        return self.norms[layer + 1](self.linears[layer](h))  # type: ignore[no-any-return]
+
+    def logit(self, h: Tensor) -> Tensor:
+        """Return the logits (B,)."""
+        return self.output(h)[:, 0]  # type: ignore[no-any-return]
+
+
+class Tower(nn.Module):
+    """One tower: its own tables, AFE's projection into R^K, then BN-ReLU-Dropout-Linear to a logit.
+
+    Args:
+        slots: The fields.
+        widths: H_0..H_{L-1}.
+        dropout: Probability of dropping a hidden unit while training.
+        table_scale: Standard deviation of the tables' initial values.
+    """
+
+    def __init__(
+        self,
+        slots: "Sequence[FieldSlot]",
+        widths: "Sequence[int]",
+        *,
+        dropout: float = 0.0,
+        table_scale: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.slots = tuple(slots)
+        self.widths = tuple(widths)
+        self.dropout = dropout
+        self.tables = _tables(slots, table_scale)
+        self.body = Branch(slots, widths)
+
+    def head(self, x: Tensor, gates: Tensor | None = None) -> Tensor:
+        """Return logits (B,) of embedded rows x (B, D)."""
+        h = self.activate(self.body.first(x, gates))
+        for layer in range(len(self.widths) - 1):
+            h = self.activate(self.body.hidden(layer, h))
+        return self.body.logit(h)
+
+    def activate(self, pre: Tensor) -> Tensor:
+        """Return dropout(relu(pre))."""
+        return functional.dropout(functional.relu(pre), self.dropout, self.training)
+
+    def forward(self, context_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        """Return logits (B,) of id matrices (B|1, Cc) and (B, Ci)."""
+        return self.head(embed(self.slots, list(self.tables), context_ids, candidate_ids))
+
+
+class TowerPair(nn.Module):
+    """The dual form: two towers with tables and seeds of their own, and cross links between their hidden layers.
+
+    `towers.{0,1}.body.cross.<l>` is the link *into* that tower's layer l+1, from the other tower's layer l; it
+    starts at zero and is added after the norm, so that it merges exactly later.
+    """
+
+    def __init__(self, a: Tower, b: Tower) -> None:
+        super().__init__()
+        if a.slots != b.slots or a.widths != b.widths:
+            raise ValueError("a pair's towers must have the same slots and widths")
+        self.slots = a.slots
+        self.widths = a.widths
+        self.towers = nn.ModuleList([a, b])
+
+    @property
+    def a(self) -> Tower:
+        """Tower A."""
+        return self.towers[0]  # type: ignore[return-value]
+
+    @property
+    def b(self) -> Tower:
+        """Tower B."""
+        return self.towers[1]  # type: ignore[return-value]
+
+    def heads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both towers' logits (B,), (B,) of the rows embedded by A's (x) and B's (y) tables."""
+        a, b = self.a, self.b
+        h, g = a.activate(a.body.first(x)), b.activate(b.body.first(y))
+        for layer in range(len(self.widths) - 1):
+            into_a, into_b = a.body.cross[layer], b.body.cross[layer]
+            h, g = (
+                a.activate(a.body.hidden(layer, h) + into_a(g)),
+                b.activate(b.body.hidden(layer, g) + into_b(h)),
+            )
+        return a.body.logit(h), b.body.logit(g)
+
+    def both(self, context_ids: Tensor, candidate_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both towers' logits (B,), (B,)."""
+        x = embed(self.slots, list(self.a.tables), context_ids, candidate_ids)
+        y = embed(self.slots, list(self.b.tables), context_ids, candidate_ids)
+        return self.heads(x, y)
+
+    def forward(self, context_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        """Return the pair's joint logits (B,): the mean of both."""
+        a, b = self.both(context_ids, candidate_ids)
+        return 0.5 * (a + b)
+
+
+class FusionForm(nn.Module):
+    """The fusion form: one tower's depth; parallel branches from A and from B under one shared non-linearity.
+
+    pre_0 = sum_b mix_b norm_b0(sum_f g_bf pool(T_f[ids]) P_bf);  h = relu(pre_0)
+    pre_{l+1} = sum_b [mix_b norm_{b,l+1}(linear_bl(h)) + cross_bl(h)];  h = relu
+    logit = sum_b mix_b output_b(h)
+
+    Everything between two non-linearities is linear in evaluation, so the branches merge exactly into one tower.
+
+    Args:
+        slots: The fields; both branches read one table a slot.
+        widths: H_0..H_{L-1}.
+        dropout: Probability of dropping a hidden unit while training.
+    """
+
+    def __init__(self, slots: "Sequence[FieldSlot]", widths: "Sequence[int]", *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if not slots or not widths:
+            raise ValueError(f"expected at least one slot and one hidden layer; got {len(slots)} and {len(widths)}")
+        self.slots = tuple(slots)
+        self.widths = tuple(widths)
+        self.dropout = dropout
+        self.reads_serving_constants = False
+        self.tables = _tables(slots, 1e-2)
+        self.branches = nn.ModuleList([Branch(slots, widths), Branch(slots, widths)])
+
+    def head(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of embedded rows x (B, D)."""
+        branches: list[Branch] = list(self.branches)  # type: ignore[arg-type]
+        h = self._activate(sum(b.mix * b.first(x) for b in branches))  # type: ignore[arg-type]
+        for layer in range(len(self.widths) - 1):
+            pre = [b.mix * b.hidden(layer, h) + b.cross[layer](h) for b in branches]
+            h = self._activate(pre[0] + pre[1])
+        return branches[0].mix * branches[0].logit(h) + branches[1].mix * branches[1].logit(h)
+
+    def forward(self, context_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        """Return logits (B,).
+
+        Args:
+            context_ids: (B, Cc) or (1, Cc) integer ids on the full prepared layout.
+            candidate_ids: (B, Ci) integer ids.
+        """
+        if self.reads_serving_constants:
+            context_ids, candidate_ids = serving_ids(self.slots, context_ids, candidate_ids)
+        return self.head(embed(self.slots, list(self.tables), context_ids, candidate_ids))
+
+    def serving(self) -> Self:
+        """Return a form that shares these weights and reads the serving constant of every training-only slot."""
+        form = copy(self)
+        form.reads_serving_constants = True
+        return form
+
+    def _activate(self, pre: Tensor) -> Tensor:
+        return functional.dropout(functional.relu(pre), self.dropout, self.training)
+
+
+def serving_ids(slots: "Sequence[FieldSlot]", context_ids: Tensor, candidate_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both id matrices with every training-only slot's column set to its serving constant."""
+    sides = {"context": context_ids.clone(), "candidate": candidate_ids.clone()}
+    for slot in slots:
+        if slot.serving_constant_id is not None:
+            ids = sides[slot.side][:, slot.first : slot.first + slot.width]
+            ids.fill_(slot.serving_constant_id if slot.pad_id is None else slot.pad_id)
+            ids[:, 0] = slot.serving_constant_id
+    return sides["context"], sides["candidate"]
+
+
+class ModelDocument(BaseModel):
+    """`model.json`: the sizes that the weights need."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["reaction-model"] = FORMAT
+    version: Literal[1] = VERSION
+    slots: tuple[FieldSlot, ...]
+    widths: tuple[int, ...]
+
+
+def save_model(run_dir: "Path", form: FusionForm) -> None:
+    """Write `model.json` and `weights.safetensors` of a fusion form into a run directory."""
+    document = ModelDocument(slots=form.slots, widths=form.widths)
+    save_weights(run_dir / "weights.safetensors", form)
+    (run_dir / "model.json").write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def load_fusion_form(run_dir: "Path") -> FusionForm:
+    """Read a fusion form, in evaluation mode.
+
+    Raises:
+        ModelFormatError: A missing, malformed or mismatched file (says which, expected and got).
+    """
+    document = read_document(run_dir)
+    form = FusionForm(document.slots, document.widths)
+    load_weights(run_dir / "weights.safetensors", form)
+    return form.eval()
+
+
+def save_pair(run_dir: "Path", pair: TowerPair) -> None:
+    """Write `pair.safetensors`; a retraining starts from it."""
+    save_weights(run_dir / "pair.safetensors", pair)
+
+
+def load_pair(run_dir: "Path") -> TowerPair:
+    """Read the dual form of a run, in evaluation mode (raises as `load_fusion_form`)."""
+    path = run_dir / "pair.safetensors"
+    document = read_document(run_dir)
+    # The pair's tables may be narrower or wider than the fused ones, so its dimensions come from its own file.
+    dims = [read_weights(path).get(f"towers.0.tables.{i}") for i in range(len(document.slots))]
+    if any(table is None or table.ndim != 2 for table in dims):  # noqa: PLR2004
+        raise ModelFormatError(f"{path}: expected a table (V_f, d_f) a slot, got {sum(t is not None for t in dims)}")
+    slots = [
+        FieldSlot(**{**slot.__dict__, "dim": table.shape[1]})
+        for slot, table in zip(document.slots, dims, strict=True)
+        if table is not None
+    ]
+    pair = TowerPair(Tower(slots, document.widths), Tower(slots, document.widths))
+    load_weights(path, pair)
+    return pair.eval()
+
+
+def read_document(run_dir: "Path") -> ModelDocument:
+    """Read `model.json` (raises ModelFormatError)."""
+    path = run_dir / "model.json"
+    try:
+        return ModelDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFormatError(f"{path}: cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelFormatError(f"{path}: {where}: {first['msg']}, got {first['input']!r}") from error
+
+
+def save_weights(path: "Path", module: nn.Module) -> None:
+    """Write a module's state to a safetensors file (copies, since tables may be views of one stack)."""
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+    save_file(state, path, metadata={"format": FORMAT, "version": str(VERSION)})
+
+
+def read_weights(path: "Path") -> dict[str, Tensor]:
+    """Read a safetensors file (raises ModelFormatError)."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelFormatError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def load_weights(path: "Path", module: nn.Module) -> None:
+    """Load a module's whole state, checking names, then shapes, then values.
+
+    Raises:
+        ModelFormatError: Names or shapes that differ, or a value that is not finite.
+    """
+    state, expected = read_weights(path), module.state_dict()
+    if state.keys() != expected.keys():
+        missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+        raise ModelFormatError(f"{path}: missing tensors {missing[:5]}, unexpected {extra[:5]}")
+    for name, value in state.items():
+        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
+            want, got = expected[name], value
+            raise ModelFormatError(
+                f"{path}: {name}: expected {want.dtype} {tuple(want.shape)}, got {got.dtype} {tuple(got.shape)}"
+            )
+        if not torch.isfinite(value).all():
+            raise ModelFormatError(f"{path}: {name}: expected finite values, got NaN or infinity")
+    module.load_state_dict(state)
+
+
+def _tables(slots: "Sequence[FieldSlot]", scale: float) -> nn.ParameterList:
+    tables = []
+    for slot in slots:
+        table = torch.randn(slot.rows, slot.dim) * scale
+        if slot.pad_id is not None:
+            table[slot.pad_id] = 0.0
+        # Without gradient: tables are trained by rows (optim.py), never as a whole.
+        tables.append(nn.Parameter(table, requires_grad=False))
+    return nn.ParameterList(tables)
