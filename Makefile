@@ -1,0 +1,57 @@
+# Every target does its own set-up. `make` alone lists the targets.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first of these that is there; any other: make PYTHON=/path/to/python
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+BUNDLE ?= demo/bundle
+PORT ?= 8080
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format compose pins clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target what; do \
+	  printf '  make %-8s  %s\n' "$$target" "$$what"; done
+
+setup: $(STAMP) ## create .venv and install the pinned dependencies (once; again after a change of pins)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$("$(PYTHON)" -V 2>&1); say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { \
+	  rm -rf $(VENV); echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@echo "Installing the pinned dependencies into $(VENV) (torch is the large one)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,dev]'
+	@touch $@
+
+demo: $(STAMP) ## the whole path in minutes: data, training, export, a served model, scored requests
+	$(BIN)/python -m model_export.demo --dir demo
+
+serve: $(STAMP) ## serve BUNDLE (demo/bundle) on PORT (8080) until Ctrl-C
+	$(BIN)/python -m service --bundle $(BUNDLE) --port $(PORT)
+
+test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## linter, formatter, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+compose: ## build and start service, Prometheus and Grafana in containers
+	docker compose up --build
+
+pins: ## print a constraints.txt of the newest releases (see CONTRIBUTING.md)
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; "$(PYTHON)" -m venv "$$dir/venv"; \
+	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[training,dev]' >&2; \
+	"$$dir/venv/bin/python" -m pip freeze --exclude-editable | sed -e 's/+.*//' | grep -viE '^(nvidia|cuda|triton)'
+
+clean: ## remove what the targets made, the virtual environment too
+	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -1,0 +1,141 @@
+"""The house rules that no linter knows: tables are complete, files are short, nothing strays in."""
+
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("service", "training", "model_export")
+LONGEST_FILE = 350
+# What a serving process must never load, even by way of something else.
+TRAINING_LIBRARIES = {"torch", "onnx", "polars", "sklearn", "scipy", "matplotlib", "training", "model_export"}
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(
+        [shutil.which("git") or "git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def modules_of(folder: str) -> set[str]:
+    """The modules that lie in a folder of table entries, helpers (`_x.py`) and the folder's own shared code aside."""
+    return {path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")}
+
+
+def modules_named_in_table(package: str, table: object) -> set[str]:
+    """The last part of the module each entry of a table was defined in."""
+    entries = table.values() if isinstance(table, dict) else table
+    found = set()
+    for entry in entries:  # type: ignore[attr-defined]
+        parts = entry if isinstance(entry, tuple) else (entry,)
+        for part in parts:
+            module = getattr(part, "__module__", None) or type(part).__module__
+            if module.startswith(f"{package}."):
+                found.add(module.rsplit(".", 1)[1])
+    return found
+
+
+def test_imports_go_down_the_floors_only_and_lent_modules_know_no_web_framework() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout
+
+
+def test_importing_every_module_of_the_service_loads_no_training_library() -> None:
+    names = [
+        name
+        for _, name, _ in pkgutil.walk_packages([str(ROOT / "service")], prefix="service.")
+        if not name.endswith("__main__")
+    ]
+    assert "service.app" in names
+    code = (
+        "import importlib, sys\n"
+        f"for name in {['service', *names, 'service.__main__']!r}: importlib.import_module(name)\n"
+        f"print(*sorted({TRAINING_LIBRARIES!r} & set(sys.modules)))"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in tracked_files() if p.suffix == ".py"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_no_module_is_too_long_to_read_in_one_sitting(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_FILE, f"{path.relative_to(ROOT)} has {lines} lines: split it along a natural seam"
+
+
+def test_tracked_files_name_no_machine_and_no_package_host() -> None:
+    # Built from pieces, so that this file does not hold what it looks for.
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))]
+    patterns = [re.escape(host) for host in hosts]
+    patterns.append('(?:index-url|find-links|registry) *[=:] *"?(?:http|file|/)')
+    if len(ROOT.parent.parts) > 1:
+        patterns.append("(?<![A-Za-z0-9_.])" + re.escape(str(ROOT.parent)) + "(?:/|(?![A-Za-z0-9_-]))")
+    forbidden = re.compile("|".join(patterns))
+    strays = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        strays += [f"{path.relative_to(ROOT)}: {m.group()}" for m in forbidden.finditer(text)]
+    assert strays == []
+
+
+def test_nothing_of_ours_reads_or_writes_pickle() -> None:
+    pattern = re.compile(r"import pickle|allow_pickle=True|torch\.load\(|joblib")
+    strays = [
+        str(path.relative_to(ROOT))
+        for path in tracked_files()
+        if path.suffix == ".py"
+        and path.relative_to(ROOT).parts[0] in PACKAGES
+        and pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert strays == []
+
+
+def test_every_package_of_the_environment_we_ask_for_is_pinned_to_one_release() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = re.fullmatch(r"([a-z0-9.-]+)==([0-9][0-9a-z.]*)", line)  # no local tag: +cpu is one machine's build
+            assert pin, f"constraints.txt: not an exact, public release: {line!r}"
+            pins[pin[1]] = pin[2]
+    waiting = [Requirement(text) for group in project["optional-dependencies"].values() for text in group]
+    waiting += [Requirement(text) for text in project["dependencies"]]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        wanted = {(name, extra) for extra in ("", *requirement.extras)} - seen
+        if not wanted:
+            continue
+        seen |= wanted
+        bound = name.startswith(("nvidia-", "cuda-", "triton"))  # beside torch's CUDA build: pinned by torch itself
+        assert name in pins or bound, f"{name} has no pin in constraints.txt"
+        assert bound or pins[name] in requirement.specifier, f"{name}=={pins[name]} does not satisfy {requirement}"
+        for text in importlib.metadata.requires(name) or []:
+            asked = Requirement(text)
+            if asked.marker is None or any(asked.marker.evaluate({"extra": extra}) for _, extra in wanted):
+                waiting.append(asked)
+    if sys.platform == "linux" and sys.version_info[:2] == (3, 11):  # elsewhere a marker may leave some out
+        assert set(pins) <= {name for name, _ in seen}, "pins that nothing asks for"
