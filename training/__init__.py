@@ -1,1 +1,1 @@
-"""Raw logs to a run directory: data sets, preparation, REACTION, its training loop and its reports."""
+"""Training: raw logs to a run directory."""
