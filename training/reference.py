@@ -1,0 +1,126 @@
+"""Reference statistics: what a service compares its traffic with, to see drift and broken features.
+
+All on the scale the service sees: scores and base rate carry the correction for negative sampling, and a training-only
+field (which no request holds) is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from service.features import MultiValuedField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from service.features import FeatureEncoder
+
+REFERENCE_FORMAT = "reaction-reference"
+REFERENCE_VERSION = 1
+
+TOP_IDS = 64
+"""Most ids a field's histogram names; the rest is summed."""
+
+MISSING_ID, OUT_OF_VOCABULARY_ID, PAD_ID = 0, 1, 2
+
+SCORE_EDGES = (
+    *(0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05),
+    *(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+"""Score buckets, the same for every model so that two models (and a service's metric) can be laid side by side."""
+
+CHUNK_ROWS = 1 << 18
+
+
+def correct_for_sampling(probability: NDArray[np.float64], negative_sampling_rate: float) -> NDArray[np.float64]:
+    """The probability before negatives were thinned: the logit plus ln(rate).
+
+    Args:
+        probability: any shape, in [0, 1], as trained on thinned negatives.
+        negative_sampling_rate: the share of negatives kept, in (0, 1].
+    """
+    scaled = negative_sampling_rate * probability
+    return np.asarray(scaled / (scaled + 1.0 - probability))
+
+
+def reference_statistics(
+    encoder: FeatureEncoder,
+    ids: Mapping[str, NDArray[np.int32]],
+    label: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    *,
+    negative_sampling_rate: float = 1.0,
+    truncated: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Summarise the training split's ids and the model's scores.
+
+    Args:
+        encoder: gives the columns of each side.
+        ids: the training split, side -> (N, columns of the side); may be memory-mapped, read once in chunks.
+        label: (N,) of the training split.
+        scores: (M,) probabilities of the served model on rows it was not trained on, before the sampling correction.
+        negative_sampling_rate: the share of negatives that was kept.
+        truncated: per multi-valued field, the share of rows with more values than the field holds.
+
+    Returns:
+        `reference.json`. Per field, `missing` is a share of rows; `out_of_vocabulary` a share of the field's values
+        (of rows, for a field of one value); the histogram counts values, pads apart.
+    """
+    counts = _count_ids(encoder, ids)
+    fields = {}
+    for field in encoder.fields:
+        if field.training_only:
+            continue
+        fields[field.name] = {
+            **_field_statistics(counts[field.name], len(label), multi_valued=isinstance(field, MultiValuedField)),
+            "truncated": float((truncated or {}).get(field.name, 0.0)),
+        }
+    base_rate = correct_for_sampling(np.asarray(label.mean(dtype=np.float64)), negative_sampling_rate)
+    served = correct_for_sampling(scores.astype(np.float64), negative_sampling_rate)
+    histogram, _ = np.histogram(served, bins=np.asarray(SCORE_EDGES))
+    return {
+        "format": REFERENCE_FORMAT,
+        "version": REFERENCE_VERSION,
+        "rows": len(label),
+        "base_rate": float(base_rate),
+        "mean_score": float(served.mean()),
+        "negative_sampling_rate": negative_sampling_rate,
+        "score_histogram": {"edges": list(SCORE_EDGES), "counts": histogram.tolist()},
+        "fields": fields,
+    }
+
+
+def _count_ids(encoder: FeatureEncoder, ids: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
+    """Occurrences of every id, field by field; a multi-valued field's columns are counted together."""
+    counts = {field.name: np.zeros(len(encoder.vocabulary(field.name)), dtype=np.int64) for field in encoder.fields}
+    for side, matrix in ids.items():
+        for start in range(0, len(matrix), CHUNK_ROWS):
+            chunk = np.asarray(matrix[start : start + CHUNK_ROWS])
+            for column in encoder.columns(side):
+                seen = np.bincount(chunk[:, column.first : column.first + column.width].ravel())
+                counts[column.name][: len(seen)] += seen
+    return counts
+
+
+def _field_statistics(counts: NDArray[np.int64], rows: int, *, multi_valued: bool) -> dict[str, Any]:
+    counts = counts.copy()
+    if multi_valued:
+        counts[PAD_ID] = 0
+    missing, unknown = int(counts[MISSING_ID]), int(counts[OUT_OF_VOCABULARY_ID])
+    values = int(counts.sum()) - (missing if multi_valued else 0)
+    # Ties go to the smaller id, so that the file is the same on every machine.
+    top = np.argsort(-counts, kind="stable")[:TOP_IDS]
+    top = top[counts[top] > 0]
+    return {
+        "missing": missing / rows,
+        "out_of_vocabulary": unknown / values if values else 0.0,
+        "histogram": {
+            "ids": top.tolist(),
+            "counts": counts[top].tolist(),
+            "other": int(counts.sum() - counts[top].sum()),
+        },
+    }
