@@ -1,0 +1,204 @@
+"""Everything that can go wrong, and what a client is told: one table from exception type to HTTP status.
+
+::
+
+    Exception
+    ├── ServiceError                    the service's own
+    │   ├── MethodNotAllowedError         405  wrong method, `Allow` says which
+    │   ├── MediaTypeError                415  neither JSON nor MessagePack, or compressed
+    │   ├── BodyTooLargeError             413  more bytes than `max_body_bytes`
+    │   ├── ClientGoneError               499  hung up before its answer: counted, never answered
+    │   ├── MalformedBodyError            400  bytes that are no JSON or MessagePack document
+    │   ├── NotReadyError                 503  no model yet, or none that could be loaded
+    │   └── ModelOutputError              500  a score that is not a finite number
+    ├── RequestError (service.features)   422  a document that cannot be scored: where, expected, got
+    │   ├── UnknownFieldError ...              (its tree is drawn in service/features/errors.py)
+    │   └── MemberError                        a member of the body beside context and candidates
+    └── anything else                   500  logged with its traceback; the client sees none of it
+
+Domain errors know no HTTP. Answers are RFC 9457 problem documents: `type`, `title`, `status`, `detail`, and, where
+they are known, `where`, `expected`, `got` and `request_id`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from service.features.errors import (
+    FieldValueError,
+    MisplacedFieldError,
+    NoCandidatesError,
+    RaggedColumnsError,
+    RequestError,
+    StructureError,
+    UnknownFieldError,
+)
+
+__all__ = [
+    "PROBLEMS",
+    "PROBLEM_MEDIA_TYPE",
+    "BodyTooLargeError",
+    "ClientGoneError",
+    "MalformedBodyError",
+    "MediaTypeError",
+    "MemberError",
+    "MethodNotAllowedError",
+    "ModelOutputError",
+    "NotReadyError",
+    "Problem",
+    "ServiceError",
+    "problem_bytes",
+    "problem_document",
+    "problem_of",
+    "status_problem",
+]
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+_LONGEST_QUOTE: Final = 200
+
+
+class ServiceError(Exception):
+    """Root of the service's own errors.
+
+    Args:
+        detail: One sentence for the client.
+        headers: Response headers that belong to the answer, such as `Allow`.
+        where: Place of the fault; expected, got: what it may hold and what it holds.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        headers: tuple[tuple[str, str], ...] = (),
+        where: str | None = None,
+        expected: str | None = None,
+        got: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.headers = headers
+        self.where = where
+        self.expected = expected
+        self.got = got
+
+
+class MethodNotAllowedError(ServiceError):
+    """The path exists, the method does not."""
+
+
+class MediaTypeError(ServiceError):
+    """The body is declared to be something the service does not read."""
+
+
+class BodyTooLargeError(ServiceError):
+    """More bytes than allowed; found while reading, never after."""
+
+
+class ClientGoneError(ServiceError):
+    """The client closed its connection before it had an answer."""
+
+
+class MalformedBodyError(ServiceError):
+    """The bytes are no document at all."""
+
+
+class NotReadyError(ServiceError):
+    """There is no model to score with."""
+
+
+class ModelOutputError(ServiceError):
+    """The model gave something that is no score."""
+
+
+class MemberError(RequestError):
+    """A member of the body other than context and candidates has the wrong name, type or value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """How one kind of error is answered.
+
+    Attributes:
+        status: HTTP status code.
+        code: Last part of the problem's `type`; stable, for programs.
+        title: The same for people.
+    """
+
+    status: int
+    code: str
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The problem's `type` member (RFC 9457, section 3.1.1)."""
+        return f"urn:problem-type:reaction:{self.code}"
+
+
+INTERNAL: Final = Problem(500, "internal", "The service failed")
+
+# Looked up along the exception's ancestors, so a subclass answers as its parent unless it has a line of its own.
+PROBLEMS: Final[dict[type[Exception], Problem]] = {
+    MalformedBodyError: Problem(400, "malformed-body", "The body is no valid document"),
+    MethodNotAllowedError: Problem(405, "method-not-allowed", "The method is not allowed here"),
+    BodyTooLargeError: Problem(413, "body-too-large", "The body is too large"),
+    MediaTypeError: Problem(415, "media-type", "The media type is not supported"),
+    RequestError: Problem(422, "invalid-request", "The request cannot be scored"),
+    MemberError: Problem(422, "invalid-member", "A member of the body is wrong"),
+    StructureError: Problem(422, "wrong-structure", "An object or an array is needed here"),
+    RaggedColumnsError: Problem(422, "ragged-columns", "The columns differ in length"),
+    NoCandidatesError: Problem(422, "no-candidates", "There is nothing to score"),
+    UnknownFieldError: Problem(422, "unknown-field", "The model has no such field"),
+    MisplacedFieldError: Problem(422, "misplaced-field", "The field belongs to the other side"),
+    FieldValueError: Problem(422, "field-value", "A field has a value it cannot have"),
+    ClientGoneError: Problem(499, "client-gone", "The client closed its connection"),
+    ModelOutputError: Problem(500, "model-output", "The model gave no finite score"),
+    NotReadyError: Problem(503, "not-ready", "The service is not ready"),
+}
+
+
+def problem_of(error: BaseException) -> Problem:
+    """The line of the table an exception answers by; 500 without internals where there is none."""
+    for ancestor in type(error).__mro__:
+        problem = PROBLEMS.get(ancestor)
+        if problem is not None:
+            return problem
+    return INTERNAL
+
+
+def status_problem(status: int, title: str) -> Problem:
+    """A problem for a status the framework raised by itself (404, 405, ...)."""
+    return Problem(status, title.lower().replace(" ", "-"), title)
+
+
+def problem_document(error: BaseException, request_id: str | None = None) -> dict[str, Any]:
+    """The members of a problem document.
+
+    Args:
+        error: What happened. The text of an unexpected exception stays inside.
+        request_id: The request's id, where it is known.
+    """
+    problem = problem_of(error)
+    document: dict[str, Any] = {"type": problem.type, "title": problem.title, "status": problem.status}
+    document["detail"] = _quote(str(error)) if problem is not INTERNAL else "The fault is logged; nothing was scored."
+    for member in ("where", "expected", "got"):
+        value = getattr(error, member, None) if problem is not INTERNAL else None
+        if isinstance(value, str):
+            document[member] = _quote(value)
+    if request_id is not None:
+        document["request_id"] = request_id
+    return document
+
+
+def problem_bytes(error: BaseException, request_id: str | None = None) -> bytes:
+    """A problem document as UTF-8 JSON."""
+    return msgspec.json.encode(problem_document(error, request_id))
+
+
+def _quote(text: str) -> str:
+    """Keep a quoted part of a request short, and encodable whatever it holds."""
+    if len(text) > _LONGEST_QUOTE:
+        text = f"{text[:_LONGEST_QUOTE]}... ({len(text)} characters)"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

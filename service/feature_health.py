@@ -1,0 +1,117 @@
+"""What the features of live requests look like, beside what training saw.
+
+Counting zeros and ones of an id matrix costs numpy about ten microseconds however small the matrix: more than
+encoding a one-row request. So matrices are queued by reference, and a batch of them is counted in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from service.cells import Histogram
+    from service.features.encoder import FeatureEncoder
+
+__all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "score_bounds"]
+
+MISSING_ID: Final = 0
+OUT_OF_VOCABULARY_ID: Final = 1
+# A queue is counted when it holds this many requests or rows: a pause of a few hundred microseconds at most.
+_REQUESTS_QUEUED: Final = 128
+_ROWS_QUEUED: Final = 4096
+# Click probabilities are small, so buckets are geometric.
+SCORE_BOUNDS: Final = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-16, 1))
+
+
+@dataclass
+class FieldCounts:
+    """Live counts of one field, and its ratios in training.
+
+    Attributes:
+        values: Values read, missing ones included: one a request for a context field, one a candidate otherwise.
+        missing: Of these, the missing ones.
+        out_of_vocabulary: Of these, the ones that held at least one token without an id of its own.
+        reference: Ratios in training by name (`missing`, `out_of_vocabulary`).
+    """
+
+    values: int = 0
+    missing: int = 0
+    out_of_vocabulary: int = 0
+    reference: Mapping[str, float] = field(default_factory=dict)
+
+
+class FeatureHealth:
+    """Counts per field and the score histogram, in batches.
+
+    Args:
+        encoder: The serving encoder; its columns are those of the id matrices.
+        reference: The bundle's `reference.json`.
+        scores: Where scores are counted.
+    """
+
+    def __init__(self, encoder: FeatureEncoder, reference: Mapping[str, Any], scores: Histogram) -> None:
+        known = reference.get("fields", {})
+        self._columns = {side: encoder.columns(side) for side in ("context", "candidate")}
+        self.fields = {
+            column.name: FieldCounts(reference=_ratios(known.get(column.name)))
+            for columns in self._columns.values()
+            for column in columns
+        }
+        self._scores = scores
+        self._queue: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
+        self._rows = 0
+
+    def add(
+        self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32], scores: NDArray[np.float32]
+    ) -> None:
+        """Queue what one request was encoded to; the arrays must not change afterwards."""
+        self._queue.append((context_ids, candidate_ids, scores))
+        self._rows += len(scores)
+        if len(self._queue) >= _REQUESTS_QUEUED or self._rows >= _ROWS_QUEUED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Count what is queued."""
+        if not self._queue:
+            return
+        contexts, candidates, scores = zip(*self._queue, strict=True)
+        self._queue.clear()
+        self._rows = 0
+        self._count("context", np.concatenate(contexts))
+        self._count("candidate", np.concatenate(candidates))
+        self._scores.observe_array(np.concatenate(scores))
+
+    def _count(self, side: str, ids: NDArray[np.int32]) -> None:
+        missing = np.count_nonzero(ids == MISSING_ID, axis=0)
+        unknown_mask = ids == OUT_OF_VOCABULARY_ID
+        unknown = np.count_nonzero(unknown_mask, axis=0)
+        for column in self._columns[side]:
+            counts = self.fields[column.name]
+            first, width = column.first, column.width
+            counts.values += len(ids)
+            # A missing multi-value is the missing id once, in its first column, and padding after it.
+            counts.missing += int(missing[first])
+            if width == 1:
+                counts.out_of_vocabulary += int(unknown[first])
+            else:
+                counts.out_of_vocabulary += int(np.count_nonzero(unknown_mask[:, first : first + width].any(axis=1)))
+
+
+def score_bounds(reference: Mapping[str, Any]) -> tuple[float, ...]:
+    """Upper bounds for live scores: the ones training's histogram has, so that the two can be compared."""
+    edges = reference.get("score_histogram", {}).get("edges", ())
+    bounds = tuple(float(edge) for edge in edges[1:])
+    ascending = all(low < high for low, high in zip(bounds, bounds[1:], strict=False))
+    return bounds if bounds and ascending else SCORE_BOUNDS
+
+
+def _ratios(entry: Any) -> dict[str, float]:
+    if not isinstance(entry, Mapping):
+        return {}
+    return {name: float(entry[name]) for name in ("missing", "out_of_vocabulary") if name in entry}

@@ -1,0 +1,131 @@
+"""Settings: read once from the environment (`REACTION_*`) and the command line, checked, then frozen.
+
+`python -m service settings` prints the table below as Markdown, and the README is tested against it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings", "SettingsError", "load_settings", "settings_markdown", "settings_table", "unknown_variables"]
+
+PREFIX: Final = "REACTION_"
+# Read by other parts of the project, or put there by Kubernetes for a Service named "reaction".
+_FOREIGN: Final = ("REACTION_DATA_DIR", "REACTION_REQUIRE_DATA")
+
+
+class SettingsError(ValueError):
+    """A setting has a value it cannot have; the message names the variable, what it may hold and what it holds."""
+
+
+def _no_service_link(value: Any) -> Any:
+    """Kubernetes gives every pod `REACTION_PORT=tcp://10.0.0.1:80` if a Service is called "reaction"."""
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise ValueError("a port number (this is a Kubernetes service link; set enableServiceLinks: false)")
+    return value
+
+
+class Settings(BaseSettings):
+    """All the service can be told. The unit of a quantity is in its name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    bundle: Path = Field(description="Directory of the bundle to serve (required).")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every IPv4 interface.")
+    port: Annotated[int, BeforeValidator(_no_service_link)] = Field(
+        8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one, which the log names."
+    )
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Longest request body; a longer one is refused while it is read (413)."
+    )
+    max_candidates: int = Field(10_000, ge=1, description="Most candidates in one request; more are refused (422).")
+    inline_body_bytes: int = Field(
+        65_536,
+        ge=0,
+        description="Bodies up to this length are scored on the event loop, longer ones in a worker thread.",
+    )
+    work_threads: int = Field(1, ge=1, le=256, description="Worker threads for long bodies.")
+    model_threads: int = Field(1, ge=1, le=256, description="Threads ONNX Runtime uses inside one call.")
+    keep_alive_seconds: int = Field(
+        75, ge=1, description="How long an idle connection stays open; longer than the balancer in front keeps it."
+    )
+    shutdown_seconds: int = Field(
+        25, ge=1, description="How long requests in flight may take after SIGTERM before they are cut off."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
+    request_log_ratio: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own."
+    )
+
+
+class SettingRow(NamedTuple):
+    """One line of the documented table."""
+
+    variable: str
+    default: str
+    description: str
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the environment, let what was given on the command line win, check everything.
+
+    Args:
+        given: Settings by name; None stands for "not given".
+
+    Raises:
+        SettingsError: One line that names every variable that is wrong.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaints(error))) from None
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False):
+        name = str(fault["loc"][0]) if fault["loc"] else "settings"
+        if fault["type"] == "missing":
+            yield f"{PREFIX}{name.upper()} (or --{name.replace('_', '-')}): expected a value, got none"
+        else:
+            wanted = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            yield f"{PREFIX}{name.upper()}: expected {wanted}, got {str(fault['input'])[:100]!r}"
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """Variables that look like settings but are none, each with the setting it may have meant.
+
+    A misspelt limit would otherwise be ignored in silence.
+    """
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    strays = [
+        name
+        for name in environment
+        if name.startswith(PREFIX)
+        and name not in known
+        and name not in _FOREIGN
+        and not name.startswith((f"{PREFIX}SERVICE_", f"{PREFIX}PORT_"))
+    ]
+    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in sorted(strays)}
+
+
+def settings_table() -> list[SettingRow]:
+    """Every setting with its variable, default and description, in the order of the class."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "(required)" if field.is_required() else str(field.default)
+        rows.append(SettingRow(f"{PREFIX}{name.upper()}", default, field.description or ""))
+    return rows
+
+
+def settings_markdown() -> str:
+    """The table as Markdown."""
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{row.variable}` | `{row.default}` | {row.description} |" for row in settings_table()]
+    return "\n".join(lines)
