@@ -1,0 +1,354 @@
+"""FeatureEncoder: raw rows or columns to id matrices. The one piece of code that training, export and service share.
+
+Encoding is `field.token` then `vocabulary.id`, and nothing else; this class only arranges fields in columns, checks
+the names and says where a fault is. One id matrix a side: `context` (1 or N rows) and `candidate` (N rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from service.features.codecs import LocatedError, codec
+from service.features.errors import (
+    FieldValueError,
+    MisplacedFieldError,
+    RaggedColumnsError,
+    SchemaError,
+    StructureError,
+    UnknownFieldError,
+    describe,
+)
+from service.features.fields import SIDES, Field, MultiValuedField, Side
+from service.features.store import Part, build_schema, open_fields, save_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from service.features.schema import Use
+    from service.features.vocabulary import AnyVocabulary
+
+__all__ = ["ColumnSlice", "FeatureEncoder"]
+
+_ROOTS: Final[dict[Side, str]] = {"context": "context", "candidate": "candidates"}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSlice:
+    """Where a field lies in its side's id matrix: columns first to first + width - 1."""
+
+    name: str
+    first: int
+    width: int
+
+
+class FeatureEncoder:
+    """Fields and their vocabularies, ready to encode.
+
+    Args:
+        fields: Fields that have columns, in column order within their side.
+        vocabularies: One for each of these fields, no more.
+        ignored: Fields a request may carry without effect.
+        refused: Training-only fields, refused by name.
+
+    Raises:
+        SchemaError: A repeated name, a vocabulary too many or too few, or one that reserves the wrong number of ids.
+    """
+
+    def __init__(
+        self,
+        fields: Iterable[Field],
+        vocabularies: Mapping[str, AnyVocabulary],
+        *,
+        ignored: Iterable[Field] = (),
+        refused: Iterable[Field] = (),
+    ) -> None:
+        self.fields: tuple[Field, ...] = tuple(fields)
+        self.ignored: tuple[Field, ...] = tuple(ignored)
+        self.refused: tuple[Field, ...] = tuple(refused)
+        everything = (*self.fields, *self.ignored, *self.refused)
+        self._fields: dict[str, Field] = {field.name: field for field in everything}
+        if len(self._fields) != len(everything):
+            names = [field.name for field in everything]
+            raise SchemaError(f"fields: expected distinct names, got {max(names, key=names.count)!r} twice")
+        self._uses: dict[str, Use] = {field.name: "encoded" for field in self.fields}
+        self._uses |= {field.name: "ignored" for field in self.ignored}
+        self._uses |= {field.name: "refused" for field in self.refused}
+        odd = {field.name for field in self.fields} ^ set(vocabularies)
+        if odd:
+            raise SchemaError(f"vocabularies: expected one for each encoded field, got a difference in {sorted(odd)}")
+        for field in self.fields:
+            if vocabularies[field.name].reserved != field.reserved:
+                raise SchemaError(
+                    f"field {field.name!r}: expected a vocabulary that reserves {field.reserved} ids, "
+                    f"got {vocabularies[field.name].reserved}"
+                )
+        self._vocabularies = dict(vocabularies)
+        self._codecs = {field.name: codec(field, vocabularies[field.name]) for field in self.fields}
+        self._columns: dict[Side, tuple[ColumnSlice, ...]] = {side: self._layout(side) for side in SIDES}
+        # Names a side's request may carry: fields with columns and fields that are ignored.
+        self._accepted: dict[Side, frozenset[str]] = {
+            side: frozenset(field.name for field in (*self.fields, *self.ignored) if field.side == side)
+            for side in SIDES
+        }
+
+    def _layout(self, side: Side) -> tuple[ColumnSlice, ...]:
+        slices: list[ColumnSlice] = []
+        first = 0
+        for field in self.fields:
+            if field.side == side:
+                slices.append(ColumnSlice(field.name, first, field.width))
+                first += field.width
+        return tuple(slices)
+
+    def field(self, name: str) -> Field:
+        """The field of a name, whatever its use.
+
+        Raises:
+            UnknownFieldError: No such field.
+        """
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise UnknownFieldError("field", "a name of the schema", describe(name)) from None
+
+    def vocabulary(self, name: str) -> AnyVocabulary:
+        """The vocabulary of an encoded field.
+
+        Raises:
+            UnknownFieldError: No such field, or one without columns.
+        """
+        try:
+            return self._vocabularies[name]
+        except KeyError:
+            raise UnknownFieldError("field", "the name of an encoded field", describe(name)) from None
+
+    def columns(self, side: Side) -> tuple[ColumnSlice, ...]:
+        """Layout of a side's id matrix, in column order."""
+        return self._columns[side]
+
+    def width(self, side: Side) -> int:
+        """Number of columns of a side's id matrix."""
+        return sum(column.width for column in self._columns[side])
+
+    # ---- encoding
+
+    def encode_values(self, name: str, values: Sequence[object]) -> NDArray[np.int32]:
+        """Ids of values of one field, shape (n, width of the field).
+
+        Raises:
+            FieldValueError: A value without a token; `where` reads `name[index]`.
+        """
+        out = np.empty((self.field(name).width, len(values)), dtype=np.int32)
+        self._encode(name, values, out, lambda index: f"{name}[{index}]")
+        return np.ascontiguousarray(out.T)
+
+    def encode_columns(
+        self,
+        side: Side,
+        columns: Mapping[str, Sequence[object]],
+        rows: int,
+        *,
+        root: str | None = None,
+        shared: bool = False,
+    ) -> NDArray[np.int32]:
+        """Ids of one side, from one array a field. An absent array is a column of missing values.
+
+        Args:
+            side: Which side.
+            columns: Arrays by field name, each of `rows` values.
+            rows: N.
+            root: What `where` starts with; `context` or `candidates` if None.
+            shared: The columns hold both sides (pointwise form): pass over those of the other.
+
+        Returns:
+            int32 (N, width), C-contiguous.
+
+        Raises:
+            RequestError: See the tree in `errors`; `where` reads `candidates.price_band[3]`.
+        """
+        root = _ROOTS[side] if root is None else root
+        if not isinstance(columns, Mapping):
+            raise StructureError(root, "an object of arrays", describe(columns))
+        if not columns.keys() <= self._accepted[side]:
+            self._check_names(columns, side, root, shared=shared)
+        for name, values in columns.items():
+            if not isinstance(values, (list, tuple)) and (
+                isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence)
+            ):
+                raise StructureError(f"{root}.{name}", "an array", describe(values))
+            if len(values) != rows:
+                raise RaggedColumnsError(f"{root}.{name}", f"{rows} values", f"{len(values)}")
+        return self._matrix(side, columns, rows, lambda name, index: f"{root}.{name}[{index}]")
+
+    def encode_rows(
+        self, side: Side, rows: Sequence[Mapping[str, object]], *, root: str | None = None, shared: bool = False
+    ) -> NDArray[np.int32]:
+        """Ids of one side, from one object a row. An absent key is a missing value.
+
+        Args:
+            side: Which side.
+            rows: N objects.
+            root: What `where` starts with; `context` or `candidates` if None. One row of the context has no index.
+            shared: The rows hold both sides (pointwise form): pass over the fields of the other.
+
+        Returns:
+            int32 (N, width), C-contiguous.
+
+        Raises:
+            RequestError: See the tree in `errors`; `where` reads `candidates[3].price_band` or `context.hour`.
+        """
+        alone = root is None and side == "context" and len(rows) == 1
+        start = _ROOTS[side] if root is None else root
+
+        def place(index: int) -> str:
+            return start if alone else f"{start}[{index}]"
+
+        columns = self._transposed(side, rows, place, shared=shared)
+        return self._matrix(side, columns, len(rows), lambda name, index: f"{place(index)}.{name}")
+
+    def truncated(self, name: str, values: Sequence[object]) -> NDArray[np.bool_]:
+        """Which values of a field lose elements to its `max_values`, shape (n,).
+
+        Raises:
+            FieldValueError: A value without tokens.
+        """
+        field = self.field(name)
+        if not isinstance(field, MultiValuedField):
+            return np.zeros(len(values), dtype=np.bool_)
+        return np.array([len(field.tokens(raw)) > field.max_values for raw in values], dtype=np.bool_)
+
+    def _encode(self, name: str, values: Sequence[object], out: NDArray[np.int32], place: Callable[[int], str]) -> None:
+        try:
+            self._codecs[name].column(values, out)
+        except LocatedError as located:
+            error = located.error
+            element = error.where.removeprefix(name)  # "[2]" where an element of an array is at fault
+            raise FieldValueError(place(located.index) + element, error.expected, error.got) from None
+
+    def _matrix(
+        self,
+        side: Side,
+        columns: Mapping[str, Sequence[object]],
+        rows: int,
+        place: Callable[[str, int], str],
+    ) -> NDArray[np.int32]:
+        out = np.empty((self.width(side), rows), dtype=np.int32)
+        for name, first, width in ((column.name, column.first, column.width) for column in self._columns[side]):
+            values = columns.get(name)
+            part = out[first : first + width]
+            if values is None:
+                part[:] = np.array(self._codecs[name].missing, dtype=np.int32)[:, np.newaxis]
+            else:
+                self._encode(name, values, part, lambda index, name=name: place(name, index))  # type: ignore[misc]
+        return np.ascontiguousarray(out.T)
+
+    def _transposed(
+        self, side: Side, rows: Sequence[Mapping[str, object]], place: Callable[[int], str], *, shared: bool
+    ) -> dict[str, Sequence[object]]:
+        """Columns of a side's fields; names are checked row by row only where rows differ in them."""
+        accepted = self._accepted[side]
+        for index, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise StructureError(place(index), "an object", describe(row))
+        if not rows:
+            return {}
+        first = rows[0]
+        if not first.keys() <= accepted:
+            self._check_names(first, side, place(0), shared=shared)
+        names = [name for name in first if name in accepted]
+        try:
+            # Rows as long as the first in which all its names (here and in the call for the other side) are found
+            # have its very names.
+            if all(len(row) == len(first) for row in rows):
+                return {name: list(map(itemgetter(name), rows)) for name in names}
+        except KeyError:
+            pass
+        for index, row in enumerate(rows):
+            if not row.keys() <= accepted:
+                self._check_names(row, side, place(index), shared=shared)
+        return {name: [row.get(name) for row in rows] for name in accepted}
+
+    def _check_names(self, names: Iterable[object], side: Side, where: str, *, shared: bool) -> None:
+        for name in names:
+            if not isinstance(name, str) or name not in self._fields:
+                raise UnknownFieldError(where, "names of the schema's fields", f"the unknown field {describe(name)}")
+            if self._uses[name] == "refused":
+                raise UnknownFieldError(f"{where}.{name}", "nothing: the field exists in training only", "a value")
+            if self._fields[name].side != side and not shared:
+                raise MisplacedFieldError(
+                    f"{where}.{name}", f"fields of the {side}", f"a field of the {self._fields[name].side}"
+                )
+
+    # ---- what an encoder is made of
+
+    def for_serving(self, dropped: Collection[str] = ()) -> FeatureEncoder:
+        """The encoder a bundle carries: columns of used fields only.
+
+        A dropped field is accepted and ignored, so that clients need not change when a retraining drops one. A
+        training-only field is refused by name, dropped or not.
+
+        Raises:
+            UnknownFieldError: A dropped name is no field.
+        """
+        for name in dropped:
+            self.field(name)
+        used = [field for field in self.fields if not field.training_only and field.name not in dropped]
+        return FeatureEncoder(
+            used,
+            {field.name: self._vocabularies[field.name] for field in used},
+            ignored=(
+                *self.ignored,
+                *(field for field in self.fields if not field.training_only and field.name in dropped),
+            ),
+            refused=(*self.refused, *(field for field in self.fields if field.training_only)),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write `features.json` and `vocabularies/` into an existing directory.
+
+        Raises:
+            FileExistsError: One of the files is there already.
+        """
+        save_fields(directory, self._parts())
+
+    @classmethod
+    def open(cls, directory: Path, *, verified: Mapping[str, str] | None = None) -> FeatureEncoder:
+        """Read an encoder back, after checking size and SHA-256 of every file that `features.json` names.
+
+        Args:
+            directory: Holds `features.json` and `vocabularies/`.
+            verified: SHA-256 by relative path of files the caller has digested already; these are compared, not
+                digested again.
+
+        Raises:
+            SchemaError: A missing, changed or ill-formed file, or a path that leaves the directory.
+        """
+        opened = open_fields(directory, verified)
+        encoder = cls(
+            [part.field for part in opened.parts if part.use == "encoded"],
+            {part.field.name: part.vocabulary for part in opened.parts if part.vocabulary is not None},
+            ignored=[part.field for part in opened.parts if part.use == "ignored"],
+            refused=[part.field for part in opened.parts if part.use == "refused"],
+        )
+        encoder.__dict__["digest"] = opened.digest
+        return encoder
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `features.json`, which holds the digests of the vocabularies."""
+        return build_schema(self._parts()).digest
+
+    def _parts(self) -> list[Part]:
+        return [
+            Part(field, self._uses[field.name], self._vocabularies.get(field.name))
+            for field in (*self.fields, *self.ignored, *self.refused)
+        ]

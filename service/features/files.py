@@ -1,0 +1,143 @@
+"""Files of an artefact: digests, confined paths, and directories that appear whole or not at all.
+
+No path is followed out of its directory: an artefact may come from elsewhere, and a digest says nothing about a
+file that it was never asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FileDigest", "PathError", "confined", "digest_bytes", "digest_file", "new_directory", "write_file"]
+
+_CHUNK_BYTES: Final = 1 << 20
+
+
+class PathError(ValueError):
+    """A path that leaves its directory, or is no regular file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """What a file must be: its size in bytes and its SHA-256 in lower-case hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+def digest_bytes(content: bytes | memoryview) -> FileDigest:
+    """Digest of content that is in memory or mapped."""
+    return FileDigest(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def digest_file(path: Path) -> FileDigest:
+    """Digest of a file, read in pieces of 1 MiB."""
+    hasher = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+            size += len(chunk)
+    return FileDigest(bytes=size, sha256=hasher.hexdigest())
+
+
+def confined(root: Path, relative: str) -> Path:
+    """Path of a regular file that lies inside root and is reached through no symbolic link.
+
+    Args:
+        root: Directory of the artefact.
+        relative: Path in POSIX form, as an artefact's JSON states it.
+
+    Raises:
+        PathError: An absolute path, one with `..`, `.`, an empty part, a backslash or a NUL, a symbolic link on the
+            way, or something other than a regular file at the end.
+        FileNotFoundError: No such file.
+    """
+    parts = relative.split("/")
+    if "\\" in relative or "\0" in relative or any(part in {"", ".", ".."} for part in parts):
+        raise PathError(f"{relative!r}: expected a relative path of plain names, got one that leaves its directory")
+    if PurePosixPath(relative).is_absolute() or Path(relative).is_absolute():
+        raise PathError(f"{relative!r}: expected a relative path, got an absolute one")
+    path = root
+    for part in parts:
+        path = path / part
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise PathError(f"{relative!r}: expected plain files and directories, got a symbolic link at {part!r}")
+    if not stat.S_ISREG(mode):
+        raise PathError(f"{relative!r}: expected a regular file, got something else")
+    return path
+
+
+def write_file(path: Path, content: bytes) -> FileDigest:
+    """Write a new file and flush it to disk.
+
+    Raises:
+        FileExistsError: The file is there already.
+    """
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest_bytes(content)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(root: Path) -> None:
+    """Flush every file and directory below root, and root itself."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path}: expected a path that does not exist, got one that does")
+
+
+@contextlib.contextmanager
+def new_directory(destination: Path) -> Iterator[Path]:
+    """Build a directory beside its destination, and rename it there only when it is complete and on disk.
+
+    Args:
+        destination: Must not exist; its parent is made if absent.
+
+    Yields:
+        The empty directory to fill.
+
+    Raises:
+        FileExistsError: The destination exists, before or after the filling.
+    """
+    _refuse_existing(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
+    try:
+        yield staged
+        staged.chmod(0o755)  # mkdtemp makes it private; an artefact is read by the service's own user
+        _sync_tree(staged)
+        # rename(2) would replace an empty directory that came up meanwhile, and fails on any other.
+        _refuse_existing(destination)
+        staged.rename(destination)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    _sync(destination.parent)
