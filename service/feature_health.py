@@ -6,6 +6,7 @@ encoding a one-row request. So matrices are queued by reference, and a batch of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -107,7 +108,7 @@ def score_bounds(reference: Mapping[str, Any]) -> tuple[float, ...]:
     """Upper bounds for live scores: the ones training's histogram has, so that the two can be compared."""
     edges = reference.get("score_histogram", {}).get("edges", ())
     bounds = tuple(float(edge) for edge in edges[1:])
-    ascending = all(low < high for low, high in zip(bounds, bounds[1:], strict=False))
+    ascending = all(low < high for low, high in itertools.pairwise(bounds))
     return bounds if bounds and ascending else SCORE_BOUNDS
 
 

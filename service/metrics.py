@@ -7,7 +7,6 @@ requests only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -20,6 +19,8 @@ from service.cells import Cells, Histogram
 from service.feature_health import FeatureHealth, score_bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from service.features.encoder import FeatureEncoder
 
 __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "ServiceMetrics", "metrics_markdown"]

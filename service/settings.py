@@ -3,8 +3,6 @@
 `python -m service settings` prints the table below as Markdown, and the README is tested against it.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Iterator, Mapping
