@@ -90,7 +90,7 @@ class Vocabulary:
 
         Its keys are text (and None) only, so a number can never be taken for a key that equals it.
         """
-        return self._table.get  # type: ignore[return-value]  # an overload of it
+        return self._table.get
 
     def tokens(self) -> list[str]:
         """All tokens; the one at position i has id `reserved + i`."""
@@ -124,7 +124,8 @@ class HashedVocabulary:
 
     def text_lookup(self) -> Callable[[object], int | None]:
         """See `Vocabulary.text_lookup`."""
-        return {None: MISSING, "": MISSING}.get
+        table: dict[object, int] = {None: MISSING, "": MISSING}
+        return table.get
 
     def extended(self, counts: Mapping[str, int], min_count: int = 1) -> HashedVocabulary:  # noqa: ARG002
         """Itself: hashing knows every token already."""

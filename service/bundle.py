@@ -1,0 +1,319 @@
+"""The bundle: what export writes and the service reads.
+
+::
+
+    bundles/<id>/ manifest.json features.json vocabularies/ model.onnx[.data] golden.jsonl reference.json
+
+A bundle is read only as a whole: every file its manifest names is there and unchanged, and no other file is. It
+appears whole or not at all. The tree of errors is drawn in `service.manifest`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import msgspec
+
+from service.features import FeatureEncoder, SchemaError
+from service.features.files import FileDigest, PathError, confined, digest_file, new_directory, write_file
+from service.manifest import (
+    BundleCorruptError,
+    BundleError,
+    BundleExistsError,
+    BundleFormatError,
+    BundleMissingError,
+    FileEntry,
+    Inputs,
+    Manifest,
+    ModelFacts,
+    decode_manifest,
+    encode_manifest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = [
+    "MODEL_FILE",
+    "Bundle",
+    "BundleCorruptError",
+    "BundleError",
+    "BundleExistsError",
+    "BundleFormatError",
+    "BundleMissingError",
+    "FileEntry",
+    "GoldenRow",
+    "Inputs",
+    "Manifest",
+    "ModelFacts",
+    "StagedBundle",
+    "read_bundle",
+    "write_bundle",
+]
+
+MANIFEST_FILE: Final = "manifest.json"
+FEATURES_FILE: Final = "features.json"
+MODEL_FILE: Final = "model.onnx"
+GOLDEN_FILE: Final = "golden.jsonl"
+REFERENCE_FILE: Final = "reference.json"
+
+REFERENCE_FORMAT: Final = "reaction-reference"
+REFERENCE_VERSION: Final = 1
+
+
+class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A raw row and what it must become, one line of `golden.jsonl`.
+
+    Attributes:
+        context: Raw values of the context side by field name.
+        candidate: Raw values of the candidate side.
+        context_ids: Their ids in the layout of the bundle's encoder.
+        candidate_ids: The same for the candidate side.
+        pctr: Score of the unfused model, with all corrections that the graph's bias holds.
+    """
+
+    context: dict[str, Any]
+    candidate: dict[str, Any]
+    context_ids: list[int]
+    candidate_ids: list[int]
+    pctr: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was read whole.
+
+    Attributes:
+        path: Its directory, with symbolic links on the way there resolved.
+        manifest: What it is made of.
+        encoder: Raw values to ids.
+        golden: Rows with known ids and scores.
+        reference: Statistics of the training data, for feature health.
+        model_path: The graph.
+    """
+
+    path: Path
+    manifest: Manifest
+    encoder: FeatureEncoder
+    golden: tuple[GoldenRow, ...]
+    reference: dict[str, Any]
+    model_path: Path
+
+
+class StagedBundle:
+    """A bundle in the making: its directory, and a method for each file that this module knows how to write.
+
+    The caller writes `model.onnx` (and its data file) into `path` and calls every method once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._manifest: Manifest | None = None
+
+    def write_encoder(self, encoder: FeatureEncoder) -> None:
+        """Write `features.json` and `vocabularies/`; takes what `FeatureEncoder.for_serving` gives."""
+        encoder.save(self.path)
+
+    def write_golden(self, rows: Iterable[GoldenRow]) -> None:
+        """Write `golden.jsonl`. Raw values come back exactly: text, integers of any size, and float64.
+
+        Raises:
+            BundleFormatError: A value that JSON cannot hold, such as NaN.
+        """
+        # The standard library's json, for integers of any size; ASCII, so that no reader splits at U+2028.
+        try:
+            lines = [json.dumps(msgspec.structs.asdict(row), allow_nan=False, separators=(",", ":")) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise BundleFormatError(f"{GOLDEN_FILE}: expected values that JSON can hold, got {error}") from error
+        write_file(self.path / GOLDEN_FILE, "".join(f"{line}\n" for line in lines).encode("ascii"))
+
+    def write_reference(self, reference: Mapping[str, Any]) -> None:
+        """Write `reference.json`."""
+        write_file(self.path / REFERENCE_FILE, _encode_json(reference, REFERENCE_FILE))
+
+    def describe(
+        self,
+        model_id: str,
+        inputs: Inputs,
+        training: Mapping[str, Any],
+        model: Mapping[str, Any],
+        created: datetime | None = None,
+    ) -> None:
+        """State what the manifest says beside the digests; `created` is now unless given."""
+        moment = datetime.now(UTC) if created is None else created
+        self._manifest = Manifest(
+            model_id=model_id,
+            created=moment.isoformat(timespec="seconds"),
+            files={},
+            inputs=inputs,
+            training=dict(training),
+            model=dict(model),
+        )
+
+    def finish(self) -> None:
+        """Digest every file, write the manifest, and read the whole back as the service will.
+
+        Raises:
+            BundleFormatError: `describe` was never called.
+            BundleError: The service would refuse the bundle.
+        """
+        if self._manifest is None:
+            raise BundleFormatError(f"{MANIFEST_FILE}: expected a description of the model, got none")
+        files = {name: digest_file(self.path / name) for name in sorted(_present(self.path))}
+        manifest = msgspec.structs.replace(
+            self._manifest,
+            files={name: FileEntry(sha256=found.sha256, bytes=found.bytes) for name, found in files.items()},
+        )
+        write_file(self.path / MANIFEST_FILE, encode_manifest(manifest))
+        read_bundle(self.path)
+
+
+@contextlib.contextmanager
+def write_bundle(destination: Path) -> Iterator[StagedBundle]:
+    """Write a bundle that appears at its destination whole, checked and on disk, or leaves nothing.
+
+    Args:
+        destination: Must not exist.
+
+    Yields:
+        The bundle to fill, in a directory beside the destination.
+
+    Raises:
+        BundleExistsError: The destination exists.
+        BundleError: The service would refuse what was written.
+    """
+    try:
+        with new_directory(destination) as path:
+            staged = StagedBundle(path)
+            yield staged
+            staged.finish()
+    except FileExistsError as error:
+        if os.path.lexists(destination):
+            raise BundleExistsError(str(error)) from error
+        raise
+
+
+def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """Read a bundle and check all of it but the graph, which `Scorer` checks.
+
+    Args:
+        path: Its directory; may itself be a symbolic link, nothing inside may.
+        verify: Digest every file. False checks presence and sizes only.
+
+    Raises:
+        BundleMissingError: No such directory, no manifest, or an absent file.
+        BundleCorruptError: A file of another size or digest, one the manifest does not name, or a symbolic link.
+        BundleFormatError: A file breaks its format.
+    """
+    if not path.is_dir():
+        got = "a file" if path.exists() else "nothing"
+        raise BundleMissingError(f"{path}: expected the directory of a bundle, got {got}")
+    root = path.resolve()  # once, so that a link moved meanwhile cannot mix two bundles
+    manifest = decode_manifest(_read(root, MANIFEST_FILE), str(root / MANIFEST_FILE))
+    _check_files(root, manifest, verify=verify)
+    try:
+        encoder = FeatureEncoder.open(root, verified={name: entry.sha256 for name, entry in manifest.files.items()})
+    except SchemaError as error:
+        raise BundleFormatError(str(error)) from error
+    widths = Inputs(context_ids=encoder.width("context"), candidate_ids=encoder.width("candidate"))
+    if widths != manifest.inputs:
+        raise BundleFormatError(f"{root / FEATURES_FILE}: expected the columns of {manifest.inputs}, got {widths}")
+    return Bundle(
+        path=root,
+        manifest=manifest,
+        encoder=encoder,
+        golden=_decode_golden(_read(root, GOLDEN_FILE), str(root / GOLDEN_FILE), widths),
+        reference=_decode_reference(_read(root, REFERENCE_FILE), str(root / REFERENCE_FILE)),
+        model_path=root / MODEL_FILE,
+    )
+
+
+def _present(root: Path) -> set[str]:
+    """Relative POSIX paths of everything below root that is no directory."""
+    names: set[str] = set()
+    for folder, folders, files in os.walk(root):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        names.update((Path(folder) / name).relative_to(root).as_posix() for name in (*files, *links))
+    return names
+
+
+def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
+    """Compare what is there with what the manifest names: names first, then sizes, then digests."""
+    for name in (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE):
+        if name not in manifest.files:
+            raise BundleFormatError(f"{root / MANIFEST_FILE}, files: expected {name}, got none")
+    paths = {name: _inside(root, name) for name in manifest.files}
+    extra = _present(root) - set(manifest.files) - {MANIFEST_FILE}
+    if extra:
+        raise BundleCorruptError(f"{root}: expected only files of the manifest, got {min(extra)!a} beside them")
+    for name, entry in manifest.files.items():
+        size = paths[name].stat().st_size
+        if size != entry.bytes:
+            raise BundleCorruptError(f"{paths[name]}: expected {entry.bytes} bytes, got {size}")
+    if verify:
+        for name, entry in manifest.files.items():
+            found: FileDigest = digest_file(paths[name])
+            if found.sha256 != entry.sha256:
+                raise BundleCorruptError(f"{paths[name]}: expected SHA-256 {entry.sha256}, got {found.sha256}")
+
+
+def _inside(root: Path, name: str) -> Path:
+    try:
+        return confined(root, name)
+    except PathError as error:
+        raise BundleCorruptError(f"{root}: {error}") from error
+    except OSError as error:
+        raise BundleMissingError(f"{root / name}: expected a file, got {error.strerror}") from error
+
+
+def _read(root: Path, name: str) -> bytes:
+    return _inside(root, name).read_bytes()
+
+
+def _encode_json(document: Mapping[str, Any], name: str) -> bytes:
+    try:
+        return json.dumps(document, allow_nan=False, indent=1).encode("ascii") + b"\n"
+    except (TypeError, ValueError) as error:
+        raise BundleFormatError(f"{name}: expected values that JSON can hold, got {error}") from error
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _decode_golden(content: bytes, name: str, widths: Inputs) -> tuple[GoldenRow, ...]:
+    rows: list[GoldenRow] = []
+    for number, line in enumerate(content.splitlines(), 1):
+        where = f"{name}, line {number}"
+        try:
+            row = msgspec.convert(json.loads(line, parse_constant=_refuse_constant), GoldenRow)
+        except ValueError as error:  # msgspec's, json's and UTF-8's errors are all of this type
+            raise BundleFormatError(f"{where}: {error}") from error
+        got = Inputs(context_ids=len(row.context_ids), candidate_ids=len(row.candidate_ids))
+        if got != widths:
+            raise BundleFormatError(f"{where}: expected as many ids as {widths}, got {got}")
+        if not 0.0 <= row.pctr <= 1.0:
+            raise BundleFormatError(f"{where}, pctr: expected a probability, got {row.pctr!r}")
+        rows.append(row)
+    if not rows:
+        raise BundleFormatError(f"{name}: expected one row or more, got none")
+    return tuple(rows)
+
+
+def _decode_reference(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise BundleFormatError(f"{name}: {error}") from error
+    if not isinstance(document, dict):
+        raise BundleFormatError(f"{name}: expected an object, got {type(document).__name__}")
+    for key, expected in (("format", REFERENCE_FORMAT), ("version", REFERENCE_VERSION)):
+        if document.get(key) != expected:
+            raise BundleFormatError(f"{name}, {key}: expected {expected!r}, got {document.get(key)!r}")
+    return document
