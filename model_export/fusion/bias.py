@@ -1,0 +1,51 @@
+"""What serving knows in advance goes into a bias: constants of training-only fields, and negative sampling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+
+from model_export.fusion.tower import Dense, FusedField, FusedTower, first_layer
+
+
+def fold_serving_constants(tower: FusedTower) -> FusedTower:
+    """Remove training-only fields: each reads one id when serving, so it adds the same row to every first layer."""
+    bias = tower.bias
+    for field in tower.fields:
+        if field.serving_constant_id is not None:
+            bias = bias + first_layer(field, _serving_ids(field, field.serving_constant_id))[0]
+    fields = tuple(field for field in tower.fields if field.serving_constant_id is None)
+    return replace(tower, fields=fields, bias=bias)
+
+
+def _serving_ids(field: FusedField, constant: int) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
+    """The constant in the first column, pads in a multi-valued field's others: (1, w_f)."""
+    ids = np.full((1, field.width), constant if field.pad_id is None else field.pad_id, np.int32)
+    ids[0, 0] = constant
+    return ids
+
+
+def correct_negative_sampling(tower: FusedTower, rate: float) -> FusedTower:
+    """Undo the thinning of negatives: with a share `rate` of them kept, true odds = odds * rate.
+
+    Args:
+        tower: Trained on thinned negatives.
+        rate: The share of negatives that was kept, in (0, 1].
+
+    Raises:
+        ValueError: The rate is not in (0, 1].
+    """
+    if not 0.0 < rate <= 1.0:
+        raise ValueError(f"negative_sampling_rate: expected a share in (0, 1], got {rate}")
+    return replace(tower, output=Dense(tower.output.weight, tower.output.bias + log(rate)))
+
+
+def drop_silent_fields(tower: FusedTower) -> FusedTower:
+    """Remove fields that add exactly nothing: a gate closed in every branch makes the whole M_f zero."""
+
+    def speaks(field: FusedField) -> bool:
+        return bool(np.any(field.table if field.projection is None else field.projection))
+
+    return replace(tower, fields=tuple(field for field in tower.fields if speaks(field)))

@@ -1,0 +1,111 @@
+"""What a side's look-ups cost, so that folding can be chosen by measurement and not by belief.
+
+Folding saves a field's matrix product and makes its rows H_0 wide: more bytes to read, and to add up. Which of the
+two is cheaper depends on the machine; on CPUs with wide vector units a product over d_f = 4 or 8 is far cheaper than
+reading 64 columns. The model is linear in six counts that can be read off the graph:
+
+    microseconds = node * nodes + rows * (lookup * look-ups + read * bytes gathered (+ miss where out of cache)
+                                          + add * bytes summed up or copied + flop * FLOPs of products)
+
+`python -m model_export.measure` fits the six prices to timed graphs and prints them beside the errors of the fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from model_export.fusion.layout import pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from model_export.fusion.tower import FusedField, Side
+
+BYTES: Final = 4  # float32
+MEAN_NODES: Final = 6  # compare, negate, cast, count, clamp, divide
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one side's look-ups do.
+
+    Attributes:
+        nodes: Graph nodes a call.
+        lookups: Rows gathered, a row of the id matrix.
+        read: Bytes gathered, a row.
+        add: Bytes summed up or copied, a row.
+        flops: Multiplications and additions of matrix products, a row.
+        table: Bytes of all tables.
+    """
+
+    nodes: int
+    lookups: int
+    read: int
+    add: int
+    flops: int
+    table: int
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Prices, and the number of rows they are weighed at.
+
+    Attributes:
+        node_us: Microseconds a graph node.
+        lookup_ns: Nanoseconds a gathered row, whatever its width.
+        read_ns: Nanoseconds a gathered byte, in cache.
+        miss_ns: Nanoseconds more a gathered byte that is not in cache.
+        add_ns: Nanoseconds a byte that is summed up or copied.
+        flop_ns: Nanoseconds a multiplication or addition in a matrix product.
+        cache_bytes: What of the tables stays in cache; beyond it, rows are taken to be read evenly.
+        rows: Rows of each side's id matrix in the request that the choice is made for.
+        largest_folded_bytes: No table is folded to more than this: bundles and workers' memory grow with it, and a
+            table of millions of rows is out of cache either way.
+    """
+
+    node_us: float = 0.4
+    lookup_ns: float = 6.0
+    read_ns: float = 0.0
+    miss_ns: float = 0.07
+    add_ns: float = 0.04
+    flop_ns: float = 0.0057
+    cache_bytes: int = 1 << 20
+    rows: Mapping[Side, int] = field(default_factory=lambda: {"context": 1, "candidate": 100})
+    largest_folded_bytes: int = 64 << 20
+
+    def microseconds(self, counts: Counts, rows: int) -> float:
+        """Price a side's look-ups for `rows` rows of its id matrix."""
+        missed = max(0.0, 1.0 - self.cache_bytes / counts.table) if counts.table else 0.0
+        row = (
+            self.lookup_ns * counts.lookups
+            + (self.read_ns + self.miss_ns * missed) * counts.read
+            + self.add_ns * counts.add
+            + self.flop_ns * counts.flops
+        )
+        return self.node_us * counts.nodes + rows * row * 1e-3
+
+
+def count(fields: Iterable[FusedField], width: int) -> Counts:
+    """Count what looking up one side's fields does, as `to_onnx` builds it.
+
+    Args:
+        fields: One side's fields, folded or not.
+        width: H_0.
+    """
+    cut = pieces(fields)
+    nodes = lookups = read = add = flops = table = parts = 0
+    for piece in cut:
+        wide = BYTES * piece.dim * piece.columns
+        nodes += {"stack": 3, "summed": 4, "pooled": 3 if piece.folded else 2}[piece.kind]
+        nodes += MEAN_NODES * piece.mean
+        lookups += piece.columns
+        read += wide
+        add += 0 if piece.kind == "stack" else wide
+        table += BYTES * piece.dim * piece.rows
+        if not piece.folded:
+            parts += 1
+            flops += 2 * width * piece.dim * len(piece.fields)
+    if parts > 1:
+        add += flops // width * BYTES // 2
+    return Counts(nodes + (len(cut) > 1) + (parts > 1) + (parts > 0), lookups, read, add, flops, table)
