@@ -58,12 +58,8 @@ def refuse_repeated_members(body: bytes, names: int) -> None:
         seen = set()
         for name, _ in members:
             if name in seen:
-                shown = describe(name)
                 raise MalformedBodyError(
-                    f"The body names a member twice: {shown}.",
-                    where=shown,
-                    expected="each name once",
-                    got="a second one",
+                    f"The body names a member twice: {name!r}.", where=name, expected="each name once", got="it twice"
                 )
             seen.add(name)
 

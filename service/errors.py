@@ -53,11 +53,10 @@ __all__ = [
     "problem_bytes",
     "problem_document",
     "problem_of",
-    "status_problem",
 ]
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-_LONGEST_QUOTE: Final = 200
+_LONGEST_QUOTE: Final = 400
 
 
 class ServiceError(Exception):
@@ -168,33 +167,39 @@ def problem_of(error: BaseException) -> Problem:
     return INTERNAL
 
 
-def status_problem(status: int, title: str) -> Problem:
-    """A problem for a status the framework raised by itself (404, 405, ...)."""
-    return Problem(status, title.lower().replace(" ", "-"), title)
-
-
-def problem_document(error: BaseException, request_id: str | None = None) -> dict[str, Any]:
-    """The members of a problem document.
+def problem_document(
+    problem: Problem, detail: str, *, request_id: str | None = None, **members: str | None
+) -> dict[str, Any]:
+    """The members of a problem document; None stands for a member that is not there.
 
     Args:
-        error: What happened. The text of an unexpected exception stays inside.
-        request_id: The request's id, where it is known.
+        problem: Which problem.
+        detail: One sentence on this occurrence.
+        request_id: The request's id.
+        members: `where`, `expected` and `got`.
     """
-    problem = problem_of(error)
     document: dict[str, Any] = {"type": problem.type, "title": problem.title, "status": problem.status}
-    document["detail"] = _quote(str(error)) if problem is not INTERNAL else "The fault is logged; nothing was scored."
-    for member in ("where", "expected", "got"):
-        value = getattr(error, member, None) if problem is not INTERNAL else None
-        if isinstance(value, str):
-            document[member] = _quote(value)
+    document["detail"] = _quote(detail)
+    document |= {name: _quote(value) for name, value in members.items() if value is not None}
     if request_id is not None:
         document["request_id"] = request_id
     return document
 
 
 def problem_bytes(error: BaseException, request_id: str | None = None) -> bytes:
-    """A problem document as UTF-8 JSON."""
-    return msgspec.json.encode(problem_document(error, request_id))
+    """The answer to an error as UTF-8 JSON. Nothing of an unexpected exception gets out.
+
+    Args:
+        error: What happened.
+        request_id: The request's id, where it is known.
+    """
+    problem = problem_of(error)
+    if problem is INTERNAL:
+        document = problem_document(problem, "The fault was logged; nothing was scored.", request_id=request_id)
+    else:
+        places = {name: getattr(error, name, None) for name in ("where", "expected", "got")}
+        document = problem_document(problem, str(error), request_id=request_id, **places)
+    return msgspec.json.encode(document)
 
 
 def _quote(text: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from service.features.encoder import FeatureEncoder
+    from service.pipeline import Work
 
 __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "ServiceMetrics", "metrics_markdown"]
 
@@ -108,6 +109,32 @@ class ModelMetrics:
         self.candidates = Histogram(cells, CANDIDATES_BOUNDS)
         self.scores = Histogram(cells, score_bounds(reference))
         self.health = FeatureHealth(encoder, reference, self.scores)
+
+    def record(self, outcome: str, work: Work | None, received: float, ended: float) -> None:
+        """Count one request.
+
+        Args:
+            outcome: One of `OUTCOMES`.
+            work: What became of it; None where the body was refused unread.
+            received: When its last byte was there (`perf_counter`, seconds); 0.0 if never.
+            ended: When its answer was handed over.
+        """
+        stages = self.stages[outcome]
+        if received:
+            stages["total"].observe(ended - received)
+        if work is None or not work.started:
+            return
+        stages["queue"].observe(work.started - received)
+        if work.decoded:
+            stages["decode"].observe(work.decoded - work.started)
+        if work.encoded:
+            stages["encode"].observe(work.encoded - work.decoded)
+        if work.inferred:
+            stages["infer"].observe(work.inferred - work.encoded)
+            stages["respond"].observe(ended - work.inferred)
+        if outcome == "ok":
+            self.candidates.observe(len(work.scores))
+            self.health.add(work.context_ids, work.candidate_ids, work.scores)
 
 
 class ServiceMetrics:

@@ -1,0 +1,153 @@
+"""The application: `create_app(settings)`, or `uvicorn --factory service.app:create_app` with `REACTION_*` set."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from fastapi import FastAPI, Response
+from starlette.exceptions import HTTPException
+
+from service.errors import PROBLEM_MEDIA_TYPE, Problem, ServiceError, problem_bytes, problem_document, problem_of
+from service.features.errors import RequestError
+from service.logging import configure_logging, get_logger
+from service.openapi import add_scoring
+from service.routes import HOT_ROUTES, ROUTERS, score
+from service.runtime import Runtime
+from service.settings import SettingsError, load_settings, unknown_variables
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from fastapi import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from service.settings import Settings
+
+__all__ = ["VERSION", "ServiceApp", "create_app"]
+
+VERSION: Final = "0.1.0"
+
+_log: Final = get_logger("service")
+
+
+class ServiceApp(FastAPI):
+    """FastAPI, with the hot routes answered before its middleware and routing, and every request counted.
+
+    Args:
+        runtime: The process's state.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(
+            title="REACTION scoring service",
+            description="Scores the candidates of a ranking request with one fused click model.",
+            version=VERSION,
+            docs_url=None,
+            redoc_url=None,
+            lifespan=_lifespan,
+        )
+        self.runtime = runtime
+        for make in ROUTERS.values():
+            self.include_router(make(runtime))
+        self._hot: dict[str, ASGIApp] = {path: make(runtime) for path, make in HOT_ROUTES.items()}
+        self._known = {*self.openapi_paths(), "/docs", "/openapi.json"}
+        for error in (ServiceError, RequestError, Exception):
+            self.add_exception_handler(error, _answer_error)
+        self.add_exception_handler(HTTPException, _answer_http_exception)
+        self._documented: tuple[object, dict[str, Any]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        hot = self._hot.get(scope["path"])
+        if hot is not None:
+            await hot(scope, receive, send)
+            return
+        status = 500
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_noting_status)
+        finally:
+            path = scope["path"]
+            self.runtime.metrics.count_request(path if path in self._known else "other", status)
+
+    def openapi_paths(self) -> set[str]:
+        """Paths of the documented routes."""
+        return set(super().openapi()["paths"])
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document for the model that is served now."""
+        model = self.runtime.model
+        if self._documented is None or self._documented[0] is not model:
+            self.openapi_schema = None
+            document = add_scoring(super().openapi(), score.PATH, model, self.runtime.settings.max_candidates)
+            self._documented = (model, document)
+        return self._documented[1]
+
+
+def create_app(settings: Settings | None = None, *, on_failure: Callable[[], None] | None = None) -> ServiceApp:
+    """Make the application. Its lifespan loads the bundle.
+
+    Args:
+        settings: Settings; read from the environment if None, and then logging is set up and a bundle that cannot be
+            loaded ends the process: this is how a server's factory option calls it.
+        on_failure: Called when no model could be loaded.
+
+    Raises:
+        SystemExit: Settings from the environment are wrong; a server would print a traceback of anything else.
+    """
+    if settings is None:
+        try:
+            settings = load_settings()
+        except SettingsError as error:
+            raise SystemExit(f"error: {error}") from None
+        configure_logging(settings.log_level)
+        on_failure = on_failure or _end_process
+    return ServiceApp(Runtime(settings, on_failure=on_failure))
+
+
+@asynccontextmanager
+async def _lifespan(app: ServiceApp) -> AsyncIterator[None]:
+    settings = app.runtime.settings
+    _log.info("starting", process=os.getpid(), version=VERSION, settings=settings.model_dump(mode="json"))
+    for variable, meant in unknown_variables().items():
+        _log.warning("unknown_variable", variable=variable, meant=meant)
+    app.runtime.start()
+    yield
+    app.runtime.stop()
+    _log.info("stopped", process=os.getpid())
+
+
+def _end_process() -> None:
+    """End a server that we did not start: it stops on SIGTERM as it would for anyone."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    return Response(
+        problem_bytes(error),
+        problem_of(error).status,
+        headers=dict(getattr(error, "headers", ())),
+        media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """The framework's own refusals: no such path (404), wrong method (405)."""
+    status = HTTPStatus(getattr(error, "status_code", 500))
+    problem = Problem(status, status.phrase.lower().replace(" ", "-"), status.phrase)
+    body = msgspec.json.encode(problem_document(problem, f"{request.method} {request.url.path}: {status.phrase}."))
+    return Response(body, status, headers=getattr(error, "headers", None), media_type=PROBLEM_MEDIA_TYPE)

@@ -1,0 +1,174 @@
+"""The little of ASGI that the hot route needs: headers, a bounded body, an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    BodyTooLargeError,
+    ClientGoneError,
+    MediaTypeError,
+    problem_bytes,
+    problem_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Receive, Send
+
+__all__ = ["RequestHead", "read_body", "send_answer", "send_problem"]
+
+_JSON_TYPES: Final = (b"application/json",)
+_MSGPACK_TYPES: Final = (b"application/msgpack", b"application/vnd.msgpack", b"application/x-msgpack")
+_MEDIA_TYPES: Final = {**dict.fromkeys(_JSON_TYPES, False), **dict.fromkeys(_MSGPACK_TYPES, True)}
+_READABLE: Final = "application/json or application/msgpack"
+# A refused body is still taken in for a while, so that its sender gets to read why.
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 64 * 1024 * 1024
+
+
+class RequestHead:
+    """What the headers of a scoring request say.
+
+    Attributes:
+        packed: The body is MessagePack, else JSON.
+        answer_packed: The client wants MessagePack: it says so in `Accept`, or sent it and says nothing.
+
+    Raises:
+        MediaTypeError: Neither JSON nor MessagePack in UTF-8, or compressed.
+        BodyTooLargeError: The declared length is over the limit.
+    """
+
+    __slots__ = ("answer_packed", "packed")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
+        content_type = accept = b""
+        for name, value in headers:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"accept":
+                accept = value
+            elif name == b"content-length":
+                if int(value) > max_body_bytes:
+                    raise too_large(max_body_bytes, int(value))
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                raise _unsupported("Content-Encoding", "identity", value, ("accept-encoding", "identity"))
+        packed = _MEDIA_TYPES.get(content_type)
+        if packed is None:
+            packed = _parse_content_type(content_type)
+        self.packed = packed
+        self.answer_packed = packed
+        if accept and accept != b"*/*":
+            wanted = accept.lower()
+            wants_packed = any(kind in wanted for kind in _MSGPACK_TYPES)
+            if wants_packed != packed:
+                # Both named: the answer is of the request's own kind.
+                self.answer_packed = wants_packed and not any(kind in wanted for kind in _JSON_TYPES)
+
+
+def _parse_content_type(value: bytes) -> bool:
+    kind, _, parameters = value.partition(b";")
+    packed = _MEDIA_TYPES.get(kind.strip().lower())
+    if packed is None:
+        raise _unsupported("Content-Type", _READABLE, value, ("accept", "application/json, application/msgpack"))
+    for parameter in parameters.split(b";"):
+        name, _, charset = parameter.strip().lower().partition(b"=")
+        if name == b"charset" and charset.strip(b'"') not in (b"utf-8", b"utf8"):
+            raise _unsupported("Content-Type", "the charset utf-8", value, ("accept", "application/json"))
+    return packed
+
+
+def _unsupported(header: str, expected: str, value: bytes, hint: tuple[str, str]) -> MediaTypeError:
+    got = repr(value.decode("latin-1")) if value else "nothing"
+    detail = f"{header}: expected {expected}, got {got}."
+    return MediaTypeError(detail, headers=(hint,), where=header, expected=expected, got=got)
+
+
+def too_large(max_body_bytes: int, got: int) -> BodyTooLargeError:
+    """The error for a body that has, or declares, more bytes than allowed."""
+    expected = f"at most {max_body_bytes} bytes"
+    return BodyTooLargeError(
+        f"body: expected {expected}, got {got} or more.", where="body", expected=expected, got=f"{got} bytes or more"
+    )
+
+
+async def read_body(receive: Receive, max_body_bytes: int) -> bytes:
+    """Read a whole body, and no more of it than allowed.
+
+    Raises:
+        BodyTooLargeError: It has more bytes.
+        ClientGoneError: The client hung up.
+    """
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientGoneError("The client hung up before its body was complete.")
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and len(body) <= max_body_bytes:
+        return body
+    parts = [body]
+    size = len(body)
+    while True:
+        if size > max_body_bytes:
+            raise too_large(max_body_bytes, size)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError("The client hung up before its body was complete.")
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+
+
+async def send_answer(
+    send: Send, status: int, body: bytes, media_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a whole answer."""
+    start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_problem(receive: Receive, send: Send, error: BaseException, request_id: str | None = None) -> int:
+    """Send the problem document of an error.
+
+    A body that was refused unread is taken in for a moment after the answer and thrown away: closing at once would
+    reset the connection, and the client might lose the answer with it.
+
+    Returns:
+        The status sent.
+    """
+    status = problem_of(error).status
+    body = problem_bytes(error, request_id)
+    headers = [
+        (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in getattr(error, "headers", ())),
+    ]
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id.encode()))
+    linger = isinstance(error, BodyTooLargeError)
+    if linger:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": linger})
+    if linger:
+        await _throw_away(receive)
+        await send({"type": "http.response.body", "body": b""})
+    return status
+
+
+async def _throw_away(receive: Receive) -> None:
+    taken = 0
+    try:
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while taken < _LINGER_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

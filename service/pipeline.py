@@ -1,0 +1,115 @@
+"""One scoring request from bytes to bytes, without any transport: decode, encode, infer, write.
+
+Routes, the benchmark's in-process floor and tests run this same code.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from service.errors import MemberError
+from service.wire import AnswerWriter, decode, rank
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from service.scorer import Scorer
+
+__all__ = ["Pipeline", "RequestIds", "Work"]
+
+
+class RequestIds:
+    """Makes ids for requests that bring none: a random start of this process, then a running number."""
+
+    def __init__(self) -> None:
+        self._start = os.urandom(8).hex()
+        self._numbers = count(1)
+
+    def __call__(self) -> str:
+        """The next id."""
+        return f"{self._start}-{next(self._numbers):x}"
+
+
+class Work:
+    """One request on its way; filled from top to bottom, so that what is known when it fails can be counted.
+
+    Attributes:
+        body: The whole body.
+        packed: Whether the body is MessagePack, else JSON.
+        answer_packed: Whether the answer is.
+        request_id: The client's id, or one made for it.
+        started, decoded, encoded, inferred: When each stage began or ended, in seconds of `perf_counter`; 0.0 if never.
+        context_ids: int32 (1 or N, Cc); candidate_ids: int32 (N, Ci); scores: float32 (N,).
+        answer: Bytes of the answer.
+    """
+
+    __slots__ = (
+        "answer",
+        "answer_packed",
+        "body",
+        "candidate_ids",
+        "context_ids",
+        "decoded",
+        "encoded",
+        "inferred",
+        "packed",
+        "request_id",
+        "scores",
+        "started",
+    )
+
+    context_ids: NDArray[np.int32]
+    candidate_ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def __init__(self, body: bytes, *, request_id: str, packed: bool, answer_packed: bool) -> None:
+        self.body = body
+        self.packed = packed
+        self.answer_packed = answer_packed
+        self.request_id = request_id
+        self.started = self.decoded = self.encoded = self.inferred = 0.0
+        self.answer = b""
+
+
+class Pipeline:
+    """Runs requests against one model. Safe to call from several threads.
+
+    Args:
+        scorer: The model.
+        max_candidates: Most candidates in one request.
+    """
+
+    def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
+        self._encode = scorer.encode
+        self._infer = scorer.run
+        self._writer = AnswerWriter(scorer.bundle.manifest.model_id)
+        self._max_candidates = max_candidates
+
+    def run(self, work: Work) -> None:
+        """Fill in the answer of a request.
+
+        Raises:
+            MalformedBodyError: The body is no document.
+            RequestError: The document cannot be scored.
+            ModelOutputError: A score is not finite.
+        """
+        work.started = perf_counter()
+        request = decode(work.body, packed=work.packed)
+        if request.request_id:
+            work.request_id = request.request_id
+        candidates = request.candidates
+        rows = len(next(iter(candidates.values()), ())) if isinstance(candidates, dict) else len(candidates)
+        if rows > self._max_candidates:
+            raise MemberError("candidates", f"at most {self._max_candidates}", f"{rows}")
+        work.decoded = perf_counter()
+        work.context_ids, work.candidate_ids = self._encode(request.context or None, candidates)
+        work.encoded = perf_counter()
+        work.scores = scores = self._infer(work.context_ids, work.candidate_ids)
+        work.inferred = perf_counter()
+        ranking = rank(scores, request.top_k) if request.top_k else None
+        write = self._writer.msgpack if work.answer_packed else self._writer.json
+        work.answer = write(work.request_id, scores, ranking)

@@ -1,0 +1,32 @@
+"""`GET /livez /readyz /startupz`: alive, ready to score, ever been ready."""
+
+from fastapi import APIRouter
+
+from service.runtime import Runtime
+from service.schemas import Health
+
+__all__ = ["router"]
+
+
+def router(runtime: Runtime) -> APIRouter:
+    """Probes, for an orchestrator or a balancer."""
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/livez", summary="Is the process alive")
+    async def livez() -> Health:
+        """Always 200: a process that cannot answer is what this probe looks for."""
+        return Health(status="alive", model=None if runtime.model is None else runtime.model.manifest.model_id)
+
+    @routes.get("/readyz", summary="Are requests scored")
+    async def readyz() -> Health:
+        """200 while requests are scored, else 503 with the reason."""
+        if runtime.stage != "ready":
+            raise runtime.not_ready()
+        return Health(status="ready", model=runtime.ready_model().manifest.model_id)
+
+    @routes.get("/startupz", summary="Has the start ended")
+    async def startupz() -> Health:
+        """503 until the bundle is loaded and its golden rows are scored, then 200 for good."""
+        return Health(status="started", model=runtime.ready_model().manifest.model_id)
+
+    return routes

@@ -1,0 +1,133 @@
+"""`POST /score`: the hot route. Raw ASGI, and a documented FastAPI route that leads to the same code."""
+
+import asyncio
+import random
+from time import perf_counter
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from service.asgi import RequestHead, read_body, send_answer, send_problem
+from service.errors import ClientGoneError, MethodNotAllowedError, problem_of
+from service.logging import get_logger
+from service.pipeline import Work
+from service.runtime import Model, Runtime
+from service.wire import JSON, MSGPACK
+
+__all__ = ["PATH", "ScoreEndpoint", "router"]
+
+PATH: Final = "/score"
+
+_OK: Final = 200
+_GONE: Final = problem_of(ClientGoneError("")).status
+_SERVER_FAULT: Final = 500
+_JSON: Final = JSON.encode()
+_MSGPACK: Final = MSGPACK.encode()
+_log: Final = get_logger("service.score")
+
+
+class ScoreEndpoint:
+    """Scores one request after the other; an ASGI application of its own.
+
+    Args:
+        runtime: The process's state.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._max_body_bytes = runtime.settings.max_body_bytes
+        self._inline_body_bytes = runtime.settings.inline_body_bytes
+        self._log_ratio = runtime.settings.request_log_ratio
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        runtime = self._runtime
+        request_id = runtime.new_request_id()
+        model: Model | None = None
+        work: Work | None = None
+        received = 0.0
+        status = _GONE  # until an answer is on its way
+        try:
+            if scope["method"] != "POST":
+                raise _wrong_method(scope["method"])  # noqa: TRY301
+            model = runtime.ready_model()
+            head = RequestHead(scope["headers"], self._max_body_bytes)
+            body = await read_body(receive, self._max_body_bytes)
+            received = perf_counter()
+            work = Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
+            if len(body) <= self._inline_body_bytes:
+                model.pipeline.run(work)
+            else:
+                await asyncio.get_running_loop().run_in_executor(runtime.workers, model.pipeline.run, work)
+            status = _OK
+            await send_answer(
+                send,
+                _OK,
+                work.answer,
+                _MSGPACK if work.answer_packed else _JSON,
+                ((b"x-request-id", work.request_id.encode()),),
+            )
+        except ClientGoneError:
+            pass
+        except Exception as error:  # the last resort: logged, answered, not passed on
+            if status == _OK:
+                raise  # the answer is on its way; only the server can end the connection now
+            status = problem_of(error).status
+            request_id = work.request_id if work is not None else request_id
+            if status >= _SERVER_FAULT and model is not None:
+                _log.error("request_failed", request_id=request_id, exc_info=error)
+            await send_problem(receive, send, error, request_id)
+        finally:
+            self._count(model, work, status, received)
+
+    def _count(self, model: Model | None, work: Work | None, status: int, received: float) -> None:
+        ended = perf_counter()
+        self._runtime.metrics.count_request(PATH, status)
+        if model is not None:
+            model.metrics.record(_outcome(status), work, received, ended)
+        if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
+            _log.info(
+                "request",
+                request_id=None if work is None else work.request_id,
+                status=status,
+                candidates=len(work.scores) if status == _OK and work is not None else None,
+                seconds=round(ended - received, 6) if received else None,
+            )
+
+
+def _wrong_method(method: str) -> MethodNotAllowedError:
+    return MethodNotAllowedError(
+        f"{PATH}: expected POST, got {method}.", headers=(("allow", "POST"),), expected="POST", got=method
+    )
+
+
+def _outcome(status: int) -> str:
+    if status == _OK:
+        return "ok"
+    if status == _GONE:
+        return "gone"
+    return "refused" if status < _SERVER_FAULT else "failed"
+
+
+class _HandOver(Response):
+    """A response that lets an ASGI application answer."""
+
+    def __init__(self, endpoint: ScoreEndpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoint(scope, receive, send)
+
+
+def router(runtime: Runtime) -> APIRouter:
+    """The documented route. The application answers `PATH` before it gets here; this is the same answer."""
+    routes = APIRouter()
+    endpoint = ScoreEndpoint(runtime)
+
+    @routes.post(PATH, tags=["scoring"], summary="Score candidates", operation_id="score")
+    async def score(_request: Request) -> Response:
+        return _HandOver(endpoint)
+
+    return routes

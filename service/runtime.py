@@ -1,0 +1,194 @@
+"""The state of one serving process: what it is doing, and the model once there is one.
+
+A bundle is loaded on a thread of its own while the server listens already, so that probes can say what they wait
+for. Nothing is scored before the bundle's digests, its graph and its golden rows have been checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Literal
+
+from service.bundle import BundleError, read_bundle
+from service.errors import NotReadyError
+from service.logging import get_logger
+from service.metrics import ServiceMetrics
+from service.pipeline import Pipeline, RequestIds
+from service.scorer import Scorer, ScorerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from service.bundle import Manifest
+    from service.metrics import ModelMetrics
+    from service.scorer import SelfTestReport
+    from service.settings import Settings
+
+__all__ = ["Model", "Runtime", "Stage", "load_model"]
+
+Stage = Literal["starting", "ready", "failed", "stopping"]
+
+_log: Final = get_logger("service")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A checked model, not yet served.
+
+    Attributes:
+        scorer: Raw values to scores.
+        report: What the self-test saw.
+        seconds: How long it all took.
+    """
+
+    scorer: Scorer
+    report: SelfTestReport
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model that is served.
+
+    Attributes:
+        scorer: Raw values to scores.
+        pipeline: Bytes to bytes.
+        metrics: Its counts.
+    """
+
+    scorer: Scorer
+    pipeline: Pipeline
+    metrics: ModelMetrics
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.scorer.bundle.manifest
+
+
+def load_model(path: Path, *, threads: int) -> LoadedModel:
+    """Read a bundle and check it: digests, formats, graph, golden rows.
+
+    Args:
+        path: Directory of the bundle.
+        threads: Threads of one ONNX Runtime call.
+
+    Raises:
+        BundleError: No bundle, or not the one that was written.
+        ScorerError: The golden rows do not get their ids or scores.
+    """
+    began = perf_counter()
+    scorer = Scorer(read_bundle(path), threads=threads)
+    report = scorer.self_test()
+    return LoadedModel(scorer, report, perf_counter() - began)
+
+
+class Runtime:
+    """Everything routes share.
+
+    Args:
+        settings: The process's settings.
+        on_failure: Called on the event loop when no model could be loaded: the process is of no use then.
+    """
+
+    def __init__(self, settings: Settings, *, on_failure: Callable[[], None] | None = None) -> None:
+        self.settings = settings
+        self.metrics = ServiceMetrics()
+        self.new_request_id = RequestIds()
+        self.stage: Stage = "starting"
+        self.failure: str | None = None
+        self.model: Model | None = None
+        self.workers = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="score")
+        self._on_failure = on_failure
+
+    def start(self) -> None:
+        """Begin to load the bundle; returns at once."""
+        loop = asyncio.get_running_loop()
+        # A daemon, so that a stop during a long load need not wait for its end.
+        threading.Thread(target=self._load, args=(loop,), name="load", daemon=True).start()
+
+    def stop(self) -> None:
+        """Score nothing more."""
+        self.stage = "stopping"
+        self.metrics.ready = False
+        self.workers.shutdown(wait=False, cancel_futures=True)
+
+    def ready_model(self) -> Model:
+        """The model to score with.
+
+        Raises:
+            NotReadyError: There is none (yet).
+        """
+        if self.model is None:
+            raise self.not_ready()
+        return self.model
+
+    def not_ready(self) -> NotReadyError:
+        """Why requests are not scored."""
+        reasons = {
+            "starting": "the bundle is being read and checked",
+            "failed": "the bundle was refused; the log says why",
+            "stopping": "the service is stopping",
+        }
+        reason = reasons.get(self.stage, self.stage)
+        return NotReadyError(
+            f"Not ready: {reason}.", headers=(("retry-after", "1"),), expected="a ready model", got=reason
+        )
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loaded = load_model(self.settings.bundle, threads=self.settings.model_threads)
+        except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
+            expected = isinstance(error, (BundleError, ScorerError, OSError))
+            self._call(loop, self._fail, f"{type(error).__name__}: {error}", None if expected else error)
+            return
+        # What was loaded stays until the end: later collections need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._call(loop, self._serve, loaded)
+
+    @staticmethod
+    def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop has ended meanwhile, and with it the need
+            return
+
+    def _fail(self, report: str, unexpected: Exception | None) -> None:
+        self.failure = report
+        self.stage = "failed"
+        _log.error("start_failed", bundle=str(self.settings.bundle), error=report, exc_info=unexpected)
+        if self._on_failure is not None:
+            self._on_failure()
+
+    def _serve(self, loaded: LoadedModel) -> None:
+        if self.stage != "starting":
+            return
+        bundle = loaded.scorer.bundle
+        manifest = bundle.manifest
+        metrics = self.metrics.add_model(
+            manifest.model_id,
+            bundle.encoder,
+            bundle.reference,
+            info=(manifest.created, bundle.encoder.digest[:12]),
+            load_seconds=loaded.seconds,
+        )
+        pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
+        self.model = Model(loaded.scorer, pipeline, metrics)
+        self.stage = "ready"
+        self.metrics.ready = True
+        _log.info(
+            "ready",
+            model=manifest.model_id,
+            bundle=str(bundle.path),
+            load_seconds=round(loaded.seconds, 4),
+            golden_rows=loaded.report.rows,
+            largest_difference=loaded.report.largest_difference,
+            tolerance=loaded.report.tolerance,
+        )
