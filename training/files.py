@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from service.features.files import digest_file
+from service.features import files as service_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,12 +51,12 @@ def write_jsonl(path: Path, values: Iterable[object]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def digest_file(path: Path) -> dict[str, Any]:
+    """SHA-256 and size in bytes of one file, as JSON has them."""
+    return asdict(service_files.digest_file(path))
+
+
 def digests(root: Path, *, leave_out: str) -> dict[str, dict[str, Any]]:
-    """SHA-256 and size of every file under a directory but one, by name relative to it ("/" on every system)."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if name != leave_out and not path.is_dir():
-            digest = digest_file(path)
-            found[name] = {"sha256": digest.sha256, "bytes": digest.bytes}
-    return found
+    """`digest_file` of every file under a directory but one, by name relative to it ("/" on every system)."""
+    paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if not path.is_dir()}
+    return {name: digest_file(path) for name, path in paths.items() if name != leave_out}
