@@ -16,6 +16,7 @@ from service.settings import Settings, SettingsError, load_settings, settings_ma
 
 USAGE_ERROR = 2
 START_ERROR = 1
+BACKLOG = 2048
 
 cli = typer.Typer(
     add_completion=False,
@@ -96,12 +97,12 @@ def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
-        backlog=2048,
+        backlog=BACKLOG,
     )
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything is loaded: a taken port is told at once."""
+    """Bind before anything is loaded: a taken port is told at once, and early clients wait instead of being refused."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
     )[0]
@@ -110,6 +111,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

@@ -49,6 +49,7 @@ class ServiceApp(FastAPI):
             version=VERSION,
             docs_url=None,
             redoc_url=None,
+            redirect_slashes=False,
             lifespan=_lifespan,
         )
         self.runtime = runtime

@@ -27,6 +27,7 @@ _ESCAPE: Final = re.compile(
     re.DOTALL,
 )
 _LONGEST_INTEGER: Final = 640
+_LONGEST_QUOTE: Final = 60
 # What may stand before the colon after a member's name.
 _BEFORE_COLON: Final = (b'":', b" :", b"\n:", b"\t:", b"\r:")
 
@@ -91,7 +92,9 @@ def explain_malformed(body: bytes, error: Exception, *, packed: bool) -> Malform
     reason = (
         _BYTE_OF.sub("", reason).removeprefix("JSON is malformed: ").removeprefix("MessagePack data is malformed: ")
     )
-    return _malformed(reason, int(place[1]), "a valid document")
+    # The decoder has stepped over the first trailing byte when it complains.
+    position = int(place[1]) - (reason == "trailing characters")
+    return _malformed(reason, position, "a valid document")
 
 
 def _first_not_utf8(body: bytes) -> int | None:
@@ -138,7 +141,8 @@ def _read_text_numbers(body: bytes) -> Any:
 
 def _numbers_out_of_range(value: Any, where: str) -> Iterator[MemberError]:
     if isinstance(value, _OutOfRangeNumber):
-        yield MemberError(where, "a number in the float64 range", value)
+        shown = value if len(value) <= _LONGEST_QUOTE else f"{value[:_LONGEST_QUOTE]}... ({len(value)} characters)"
+        yield MemberError(where, "a number in the float64 range", shown)
     elif isinstance(value, dict):
         for name, member in value.items():
             yield from _numbers_out_of_range(member, f"{where}.{name}" if where else str(name))

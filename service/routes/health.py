@@ -1,11 +1,18 @@
 """`GET /livez /readyz /startupz`: alive, ready to score, ever been ready."""
 
+from typing import Any, Final
+
 from fastapi import APIRouter
 
+from service.errors import PROBLEM_MEDIA_TYPE
 from service.runtime import Runtime
 from service.schemas import Health
 
 __all__ = ["router"]
+
+_NOT_READY: Final[dict[int | str, dict[str, Any]]] = {
+    503: {"description": "Not yet, or no more; `got` says why.", "content": {PROBLEM_MEDIA_TYPE: {}}}
+}
 
 
 def router(runtime: Runtime) -> APIRouter:
@@ -17,14 +24,14 @@ def router(runtime: Runtime) -> APIRouter:
         """Always 200: a process that cannot answer is what this probe looks for."""
         return Health(status="alive", model=None if runtime.model is None else runtime.model.manifest.model_id)
 
-    @routes.get("/readyz", summary="Are requests scored")
+    @routes.get("/readyz", summary="Are requests scored", responses=_NOT_READY)
     async def readyz() -> Health:
         """200 while requests are scored, else 503 with the reason."""
         if runtime.stage != "ready":
             raise runtime.not_ready()
         return Health(status="ready", model=runtime.ready_model().manifest.model_id)
 
-    @routes.get("/startupz", summary="Has the start ended")
+    @routes.get("/startupz", summary="Has the start ended", responses=_NOT_READY)
     async def startupz() -> Health:
         """503 until the bundle is loaded and its golden rows are scored, then 200 for good."""
         return Health(status="started", model=runtime.ready_model().manifest.model_id)

@@ -1,8 +1,6 @@
 """`GET /metrics`: all counts, in the text format of Prometheus."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Request, Response
 
 from service.runtime import Runtime
 
@@ -13,10 +11,12 @@ def router(runtime: Runtime) -> APIRouter:
     """The scrape."""
     routes = APIRouter(tags=["operation"])
 
-    @routes.get("/metrics", summary="Metrics", response_class=Response)
-    async def metrics(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+    @routes.get(
+        "/metrics", summary="Metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response
+    )
+    async def metrics(request: Request) -> Response:
         """Prometheus text, or OpenMetrics where `Accept` asks for it. The metrics are listed in the README."""
-        text, content_type = runtime.metrics.render(accept)
+        text, content_type = runtime.metrics.render(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 
     return routes
