@@ -3,91 +3,52 @@
 A data set is one module with a builder `(DataConfig, BuildContext) -> Table` and one line in `DATASETS`. A source can
 be gone through several times and yields the same batches, in the same order, each time.
 
-Values of a column are text (`pl.String`) wherever they came from a text format or a generator, and integers, floats or
-lists where the file format is typed (Parquet). Missing is null or the empty text.
+Rows, and the errors about them, are in `training.rows`, so that readers of files know nothing of data sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from training.datasets.config import DataConfig, FieldConfig, LabelRule
+from training.rows import (
+    SPLITS,
+    DataError,
+    DataFileError,
+    DataValueError,
+    MissingColumnError,
+    RawBatch,
+    RowSource,
+    SplitError,
+    SplitName,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
 
-SplitName = Literal["train", "valid", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
-
-
-class DataError(ValueError):
-    """The data is not what its description says; the message says where, expected and got.
-
-    DataError
-    +-- DataFileError       a file is missing or cannot be read
-    +-- MissingColumnError  a column that the description names is not in the file
-    +-- DataValueError      a value that its column may not hold
-    +-- SplitError          a split is empty or has one class
-    """
-
-
-class DataFileError(DataError):
-    """A file is missing, or is not in the format that it should be in."""
-
-
-class MissingColumnError(DataError):
-    """The description names a column that the file does not have."""
-
-
-class DataValueError(DataError):
-    """A value that its column may not hold: says file, line or row, column, expected, got."""
-
-
-class SplitError(DataError):
-    """A split is empty, or holds one class."""
-
-
-@dataclass(frozen=True)
-class RawBatch:
-    """Some rows in file order.
-
-    Attributes:
-        frame: the rows, all columns of the source (or those asked for).
-        origin: where the rows come from, for messages (a file's path).
-        first: number of the first row within the origin, from 0.
-        place: row within the batch -> how people find it (`line 18`, `row 17`); rows counted from `first` if None.
-        split: the split that all rows belong to, where the files themselves are the splits.
-    """
-
-    frame: pl.DataFrame
-    origin: str
-    first: int = 0
-    place: Callable[[int], str] | None = None
-    split: SplitName | None = None
-
-    def where(self, row: int) -> str:
-        """Name the place of one row of the batch, for messages."""
-        place = f"row {self.first + row}" if self.place is None else self.place(row)
-        return f"{self.origin}: {place}"
-
-
-class RowSource(Protocol):
-    """Rows in batches, the same ones at every call."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files read, for the record of digests; empty for a generator."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[RawBatch]:
-        """Go through the rows; with `columns`, only those need be in the frames."""
+__all__ = [
+    "SPLITS",
+    "BuildContext",
+    "DataError",
+    "DataFileError",
+    "DataValueError",
+    "DatasetBuilder",
+    "DerivedSource",
+    "FrameSource",
+    "MissingColumnError",
+    "RawBatch",
+    "RowSource",
+    "SplitError",
+    "SplitName",
+    "Table",
+    "TableSpec",
+    "no_options",
+    "override_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -173,6 +134,51 @@ class FrameSource:
             if self.derive is not None:
                 part = self.derive(part)
             yield RawBatch(part if columns is None else part.select(columns), self.origin, first)
+
+
+@dataclass(frozen=True)
+class DerivedSource:
+    """Another source's rows with columns made from theirs.
+
+    Attributes:
+        source: where the rows come from.
+        made: new column -> the columns it is made from.
+        derive: adds the new columns to a batch's frame (those whose inputs are there); it keeps rows and their order.
+        read: more files that were read for it.
+    """
+
+    source: RowSource
+    made: Mapping[str, tuple[str, ...]]
+    derive: Callable[[RawBatch], pl.DataFrame]
+    read: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files read."""
+        return (*self.source.files, *self.read)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, new ones last."""
+        return (*self.source.columns, *self.made)
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[RawBatch]:
+        """Read and derive; what is only needed for making a column is left out again."""
+        wanted = self.columns if columns is None else tuple(columns)
+        needed = {name for column in wanted for name in self.made.get(column, (column,))}
+        for batch in self.source.batches([name for name in self.source.columns if name in needed]):
+            frame = self.derive(batch) if any(column in self.made for column in wanted) else batch.frame
+            yield replace(batch, frame=frame.select(wanted))
+
+
+def no_options(config: DataConfig) -> None:
+    """Refuse options of a data set that has none.
+
+    Raises:
+        DataError: there are some.
+    """
+    if config.options:
+        raise DataError(f"data.options: expected none for {config.dataset!r}, got {', '.join(config.options)}")
 
 
 def override_fields(defaults: Iterable[FieldConfig], changes: Sequence[FieldConfig]) -> tuple[FieldConfig, ...]:

@@ -1,0 +1,68 @@
+"""MovieLens latest as tag prediction: which tags a user gives a movie; (user, item, tag) are all the fields.
+
+The task of AFN (Cheng, Shen, Huang, AAAI 2020) and of the BARS leaderboard: a tag given is a positive; two tags that
+the user did not give this movie are its negatives, drawn uniformly by a seed of their own (options.seed), without
+replacement within the user and movie, at the positive's time. Where from and terms: see `_movielens.py`.
+`path` is the directory with tags.csv (the release) or tags.parquet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from training.datasets._movielens import directory, field
+from training.datasets.base import BuildContext, FrameSource, Table, TableSpec, override_fields
+from training.datasets.movielens_latest import open_table
+from training.negatives import NegativeOptions, sample_negatives
+
+if TYPE_CHECKING:
+    from training.datasets.config import DataConfig, FieldConfig
+
+KEYS = ("user_id", "item_id", "tag")
+
+
+def fields() -> tuple[FieldConfig, ...]:
+    """The published fields."""
+    return (field("user_id", "context"), field("item_id", "candidate"), field("tag", "candidate"))
+
+
+def with_negatives(given: pl.DataFrame, options: NegativeOptions) -> pl.DataFrame:
+    """The given tags with label 1, each followed by its sampled negatives with label 0."""
+    given = given.unique(list(KEYS), keep="first", maintain_order=True)
+    tags = given.get_column("tag").unique().sort()
+    owners = given.select(pl.struct("user_id", "item_id").rank("dense")).to_series().to_numpy().astype(np.int64)
+    codes = given.get_column("tag").rank("dense").to_numpy().astype(np.int64) - 1
+    place, tag = sample_negatives(owners, codes, tags.len(), options)
+    negatives = given[place].with_columns(tags.gather(tag).alias("tag"), pl.lit("0").alias("label"))
+    order = pl.Series("order", np.concatenate([np.arange(given.height), place]))
+    both = pl.concat([given.with_columns(pl.lit("1").alias("label")), negatives]).with_columns(order)
+    return both.sort("order", maintain_order=True).drop("order")
+
+
+def build(config: DataConfig, context: BuildContext) -> Table:
+    """The table.
+
+    Raises:
+        DataError: a file is missing or has another layout.
+    """
+    options = NegativeOptions.model_validate(config.options)
+    tags = open_table(directory(config, context), "tags")
+    given = pl.concat([batch.frame for batch in tags.batches(["userId", "movieId", "tag", "timestamp"])]).select(
+        pl.col("userId").cast(pl.String).alias("user_id"),
+        pl.col("movieId").cast(pl.String).alias("item_id"),
+        "tag",
+        "timestamp",
+    )
+    rows = with_negatives(given.filter(pl.col("tag").is_not_null() & (pl.col("tag") != "")), options)
+    spec = TableSpec(
+        "movielens_latest_tags",
+        override_fields(fields(), config.fields),
+        label="label",
+        group="user_id",
+        time="timestamp",
+        ordered=False,
+    )
+    return Table(spec, FrameSource(rows, origin="movielens_latest_tags, positives and negatives", files=tags.files))
