@@ -17,8 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from service.features import MultiValuedField
-from training.reference import PAD_ID
+from service.features import PAD, MultiValuedField
 from training.runs import sample_rows
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.features import FeatureEncoder
+    from service.features import FeatureEncoder, Side
     from training.loader import Split
 
 GRID = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -73,7 +72,7 @@ class Baseline:
 
 
 def one_hot(
-    encoder: FeatureEncoder, ids: Mapping[str, NDArray[np.int32]], rows: NDArray[np.int64] | slice = slice(None)
+    encoder: FeatureEncoder, ids: Mapping[Side, NDArray[np.int32]], rows: NDArray[np.int64] | slice = slice(None)
 ) -> sparse.csr_array:
     """One-hot rows of encoded ids: a column a value; a multi-valued field is a bag of values, its pads left out.
 
@@ -92,7 +91,7 @@ def one_hot(
             values = taken[:, column.first : column.first + column.width].astype(np.int64)
             field = encoder.field(column.name)
             pads = isinstance(field, MultiValuedField)
-            keep = values != PAD_ID if pads else np.ones_like(values, dtype=bool)
+            keep = values != PAD if pads else np.ones_like(values, dtype=bool)
             blocks.append((values + first, keep))
             first += len(encoder.vocabulary(column.name))
     values = np.concatenate([block for block, _ in blocks], axis=1)
@@ -162,5 +161,5 @@ def baseline_scores(baseline: Baseline, encoder: FeatureEncoder, split: Split) -
     return np.concatenate([baseline.predict(one_hot(encoder, ids, slice(start, start + step))) for start in starts])
 
 
-def _ids(split: Split) -> dict[str, NDArray[np.int32]]:
+def _ids(split: Split) -> dict[Side, NDArray[np.int32]]:
     return {"context": split.context_ids, "candidate": split.candidate_ids}

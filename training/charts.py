@@ -58,19 +58,22 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def bar_chart(bars: Sequence[Bar], *, title: str, scale: Literal["linear", "log"] = "linear") -> Markup:
+def bar_chart(
+    bars: Sequence[Bar], *, title: str, scale: Literal["linear", "log"] = "linear", width: int = WIDTH
+) -> Markup:
     """Horizontal bars, one group a row.
 
     Args:
         bars: rows from top to bottom; their first bar takes the row's tone, the others "second".
         title: what the chart shows, for screen readers.
         scale: "log" starts at 1 and suits counts of very different sizes.
+        width: of the drawing, in user units.
     """
-    thick = 13 if len(bars) and len(bars[0].values) == 1 else 8
-    step = max(20, thick * max((len(bar.values) for bar in bars), default=1) + 7)
+    thick = 13
+    step = thick * max((len(bar.values) for bar in bars), default=1) + 8
     left = 12 + CHARACTER * min(LONGEST_LABEL, max((len(bar.label) for bar in bars), default=0))
     right = 12 + CHARACTER * max((len(text) for bar in bars for text in bar.texts), default=0)
-    room = WIDTH - left - right
+    room = width - left - right
 
     def length(value: float) -> float:
         return math.log10(max(value, 1.0)) if scale == "log" else max(value, 0.0)
@@ -92,7 +95,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, scale: Literal["linear", "log"
             )
             drawn.append(_text(left + wide + 6, top + (place + 0.5) * thick, text, "start", "value"))
         rows.append(Markup("<g>{}</g>").format(Markup().join(drawn)))
-    return _svg(WIDTH, len(bars) * step + 4, title, rows)
+    return _svg(width, len(bars) * step + 4, title, rows)
 
 
 def heat_map(names: Sequence[str], values: Sequence[Sequence[float]], *, title: str) -> Markup:

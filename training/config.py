@@ -8,7 +8,7 @@ seed = 1
 [data]    # which data, its fields and splits: training/datasets/config.py
 [afe]     # measuring, filtering and allocating: training/afe.py
 [dtf]     # the towers and the schedule of their fusion: training/dtf.py
-[train]   # the loop: batches, rate, regularisation, stopping: training/loop.py
+[train]   # the loop: batches, rate, regularisation, stopping: training/train_config.py
 ```
 
 Every section but `[data]` may be left out: its defaults suit any data set. An unknown key is an error.
@@ -16,19 +16,19 @@ Every section but `[data]` may be left out: its defaults suit any data set. An u
 
 from __future__ import annotations
 
+import glob
 import os
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.afe import AfeConfig
 from training.datasets.config import DataConfig, GivenSplit
 from training.dtf import DtfConfig
-from training.loop import TrainConfig
+from training.readers.paths import DATA_DIR
 from training.strict_toml import read_toml, write_toml
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from training.train_config import TrainConfig
 
 
 class ExperimentConfig(BaseModel):
@@ -95,18 +95,19 @@ def with_overrides(
 def with_absolute_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
     """The experiment with raw data paths that no longer depend on where its file lies.
 
-    Paths relative to REACTION_DATA_DIR, where that is set, stay: they are good on every machine that sets it.
+    Paths found under REACTION_DATA_DIR stay as they are: they are good on every machine that sets it.
 
     Args:
         config: an experiment.
         base: the directory of its TOML file.
     """
-    if os.environ.get("REACTION_DATA_DIR"):
-        return config
 
     def absolute(paths: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if isinstance(paths, tuple):
-            return tuple(str(base.resolve() / path) for path in paths)
+            return tuple(path for given in paths for path in (absolute(given),) if isinstance(path, str))
+        named = os.environ.get(DATA_DIR)
+        if named and glob.glob(str(Path(named) / paths), recursive=True):  # noqa: PTH207 - a pattern may be absolute
+            return paths
         return str(base.resolve() / paths)
 
     data = config.data

@@ -53,6 +53,17 @@ class PartialRun:
         """Where the loop keeps its checkpoints."""
         return self.path / "checkpoints"
 
+    def record(self, facts: Mapping[str, object]) -> dict[str, Any]:
+        """What `run.json` says but for the digests of the files."""
+        return {
+            "format": RUN_FORMAT,
+            "version": RUN_VERSION,
+            "status": "complete",
+            "id": self.id,
+            "created": self.created,
+            **facts,
+        }
+
     @contextlib.contextmanager
     def publish(self, facts: Mapping[str, object]) -> Iterator[Path]:
         """Put the finished run together: fill the directory; then it is digested, made durable and renamed to `out`.
@@ -66,15 +77,7 @@ class PartialRun:
         try:
             with new_directory(self.out) as staged:
                 yield staged
-                record = {
-                    "format": RUN_FORMAT,
-                    "version": RUN_VERSION,
-                    "status": "complete",
-                    "id": self.id,
-                    "created": self.created,
-                    **facts,
-                    "files": digests(staged, leave_out="run.json"),
-                }
+                record = {**self.record(facts), "files": digests(staged, leave_out="run.json")}
                 write_json(staged / "run.json", record)
         except FileExistsError as error:
             raise RunExistsError(str(error)) from error
@@ -124,7 +127,11 @@ def start_run(
                 f"{path}: an unfinished training is there; continue it with --resume, or delete the directory"
             )
         start = _read_start(path)
-        _refuse_changes(path, start["asked"], asked)
+        for key, before, now in differences(start["asked"], asked):
+            raise RunMismatchError(
+                f"{path}: cannot resume: {key.removeprefix('config.')}: "
+                f"expected {before!r} (as it was started), got {now!r}"
+            )
         return PartialRun(out, id=start["id"], created=start["created"], resumed=True)
     now = datetime.now(UTC).replace(microsecond=0)
     run = PartialRun(
@@ -158,22 +165,13 @@ def _read_start(path: Path) -> dict[str, Any]:
     return start
 
 
-def _refuse_changes(path: Path, was: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    before, now = dict(_leaves("", was)), dict(_leaves("", asked))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise RunMismatchError(
-                f"{path}: cannot resume: {key.removeprefix('config.')}: "
-                f"expected {before.get(key)!r} (as it was started), got {now.get(key)!r}"
-            )
-
-
-def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
-    elif isinstance(value, list) and value:
-        for index, item in enumerate(value):
-            yield from _leaves(f"{prefix}[{index}]", item)
-    else:
-        yield prefix, value
+def differences(was: object, now: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """Keys at which two JSON values differ, as (key path, the first's value, the second's), None for what is absent."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted(was.keys() | now.keys()):
+            yield from differences(was.get(key), now.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for index, (before, after) in enumerate(zip(was, now, strict=True)):
+            yield from differences(before, after, f"{prefix}[{index}]")
+    elif was != now:
+        yield prefix, was, now

@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from service.features import MultiValuedField
+from service.features import MISSING, OUT_OF_VOCABULARY, PAD, MultiValuedField
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from service.features import FeatureEncoder
+    from service.features import FeatureEncoder, Side
 
 REFERENCE_FORMAT = "reaction-reference"
 REFERENCE_VERSION = 1
 
 TOP_IDS = 64
 """Most ids a field's histogram names; the rest is summed."""
-
-MISSING_ID, OUT_OF_VOCABULARY_ID, PAD_ID = 0, 1, 2
 
 SCORE_EDGES = (
     *(0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05),
@@ -49,9 +47,9 @@ def correct_for_sampling(probability: NDArray[np.float64], negative_sampling_rat
 
 def reference_statistics(
     encoder: FeatureEncoder,
-    ids: Mapping[str, NDArray[np.int32]],
+    ids: Mapping[Side, NDArray[np.int32]],
     label: NDArray[np.uint8],
-    scores: NDArray[np.float32],
+    scores: NDArray[np.floating[Any]],
     *,
     negative_sampling_rate: float = 1.0,
     truncated: Mapping[str, float] | None = None,
@@ -94,7 +92,22 @@ def reference_statistics(
     }
 
 
-def _count_ids(encoder: FeatureEncoder, ids: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
+def truncated_shares(encoder: FeatureEncoder, raw_sample: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Per multi-valued field, the share of sampled raw rows that hold more values than the field keeps.
+
+    Args:
+        encoder: of the fields.
+        raw_sample: rows {"context": {...}, "candidate": {...}}; ids do not tell what was cut off, so raw rows must.
+    """
+    shares = {}
+    for field in encoder.fields:
+        if isinstance(field, MultiValuedField) and raw_sample:
+            values = [row[field.side].get(field.name) for row in raw_sample]
+            shares[field.name] = float(encoder.truncated(field.name, values).mean())
+    return shares
+
+
+def _count_ids(encoder: FeatureEncoder, ids: Mapping[Side, NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
     """Occurrences of every id, field by field; a multi-valued field's columns are counted together."""
     counts = {field.name: np.zeros(len(encoder.vocabulary(field.name)), dtype=np.int64) for field in encoder.fields}
     for side, matrix in ids.items():
@@ -109,8 +122,8 @@ def _count_ids(encoder: FeatureEncoder, ids: Mapping[str, NDArray[np.int32]]) ->
 def _field_statistics(counts: NDArray[np.int64], rows: int, *, multi_valued: bool) -> dict[str, Any]:
     counts = counts.copy()
     if multi_valued:
-        counts[PAD_ID] = 0
-    missing, unknown = int(counts[MISSING_ID]), int(counts[OUT_OF_VOCABULARY_ID])
+        counts[PAD] = 0
+    missing, unknown = int(counts[MISSING]), int(counts[OUT_OF_VOCABULARY])
     values = int(counts.sum()) - (missing if multi_valued else 0)
     # Ties go to the smaller id, so that the file is the same on every machine.
     top = np.argsort(-counts, kind="stable")[:TOP_IDS]

@@ -21,7 +21,7 @@ Errors:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -126,10 +126,17 @@ def sample_rows(rows: int, limit: int, seed: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run directory whose digests were verified when it was opened."""
+    """A complete run directory.
+
+    Attributes:
+        path: where it is.
+        record: `run.json`.
+        verified: SHA-256 by name of the files that were compared with it when the run was opened.
+    """
 
     path: Path
     record: Mapping[str, Any]
+    verified: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -164,7 +171,7 @@ class Run:
     @cached_property
     def encoder(self) -> FeatureEncoder:
         """The training encoder (all fields)."""
-        return FeatureEncoder.open(self.path)
+        return FeatureEncoder.open(self.path, verified=self.verified)
 
     def validation(self) -> ValidationSample:
         """The encoded validation sample."""
@@ -219,9 +226,7 @@ def open_run(path: Path, *, verify: bool = True) -> Run:
             raise RunFormatError(f"{path / 'run.json'}: {key}: expected {expected!r}, got {record.get(key)!r}")
     if record.get("status") != "complete":
         raise RunUnfinishedError(f"{path / 'run.json'}: status: expected 'complete', got {record.get('status')!r}")
-    if verify:
-        _verify(path, record)
-    return Run(path, record)
+    return Run(path, record, _verify(path, record) if verify else {})
 
 
 def _what_is_at(path: Path) -> str:
@@ -230,7 +235,7 @@ def _what_is_at(path: Path) -> str:
     return "a file" if path.exists() else "no such path"
 
 
-def _verify(path: Path, record: Mapping[str, Any]) -> None:
+def _verify(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
     files = record.get("files")
     if not isinstance(files, dict):
         raise RunFormatError(f"{path / 'run.json'}: files: expected a table of digests, got {files!r}")
@@ -242,3 +247,4 @@ def _verify(path: Path, record: Mapping[str, Any]) -> None:
             raise RunCorruptError(f"{path / name}: expected only the files in run.json, got one that is not")
         if found[name] != files[name]:
             raise RunCorruptError(f"{path / name}: expected {files[name]}, got {found[name]}")
+    return {name: digest["sha256"] for name, digest in found.items()}

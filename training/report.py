@@ -1,0 +1,225 @@
+"""`report.html`: a run on one page that needs no network: what AFE found, what DTF gained, what the model costs.
+
+The page is made from the run directory alone, so it can be made again from any run. Names come from other people's
+data: the template escapes everything, and the charts escape their own text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability
+from training.metrics import calibration_curve
+from training.parameters import ParameterTable, count_parameters
+from training.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics_by_split
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from markupsafe import Markup
+
+    from training.runs import Run, ValidationSample
+
+MOST_FIELDS = 60
+"""Most fields drawn in one chart; of more, those that carry most information."""
+
+SCORE_BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+
+def render_report(run: Run) -> str:
+    """The page of one run, as HTML."""
+    environment = Environment(
+        loader=PackageLoader("training"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parameters = count_parameters(run)
+    sample = run.validation()
+    page = {
+        "title": run.config.name,
+        "subtitle": _subtitle(run),
+        "cards": _cards(run, parameters),
+        "towers": tower_table(run.metrics),
+        **_afe_part(run, parameters),
+        **_curves_part(run.history()),
+        **_calibration_part(sample),
+        **_parameters_part(parameters),
+        "facts": _facts(run),
+        "footer": f"REACTION {run.record['versions'].get('reaction-ctr') or ''}, run {run.id}, {run.record['created']}",
+    }
+    return environment.get_template("report.html.j2").render(page)
+
+
+def tower_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The table that lays both towers, the pair, the fused model and the baseline side by side."""
+    splits = metrics_by_split(metrics)
+    columns = [key for key in columns_of({k: v for models in splits.values() for k, v in models.items()})]
+    columns = [key for key in columns if key not in {"mean_pctr", "base_rate"}]
+    present = {model for models in splits.values() for model in models}
+    rows = [
+        {
+            "name": name,
+            "chosen": model == "fused",
+            "cells": [cell for models in splits.values() for cell in cells(models.get(model, {}), columns)],
+        }
+        for model, name in MODELS.items()
+        if model in present
+    ]
+    return {"splits": [SPLITS[split] for split in splits], "columns": [COLUMNS[key] for key in columns], "rows": rows}
+
+
+def _subtitle(run: Run) -> str:
+    rows = run.data_info["rows"]
+    counts = ", ".join(
+        f"{rows[split]:,} {name}"
+        for split, name in (("train", "train"), ("valid", "validation"), ("test", "test"))
+        if rows.get(split)
+    )
+    return f"{run.id}: {run.data_info['name']} data, {counts} rows"
+
+
+def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
+    splits = metrics_by_split(run.metrics)
+    split = "test" if "test" in splits else "validation"
+    fused, baseline = splits[split]["fused"], splits[split].get("baseline")
+    cards = []
+    for key, word, better in (("auc", "AUC", 1), ("log_loss", "log loss", -1)):
+        card = {"name": f"{SPLITS[split]} {word}", "number": f"{fused[key]:.4f}", "tone": "", "change": "", "more": ""}
+        if baseline is not None:
+            change = fused[key] - baseline[key]
+            card |= {
+                "tone": "good" if change * better > 0 else "bad",
+                "change": signed(change, ".4f"),
+                "more": f"against {baseline[key]:.4f} of logistic regression",
+            }
+        cards.append(card)
+    left = parameters.after_total / parameters.before_total
+    kept, total = len(parameters.kept), len(parameters.fields)
+    return [
+        *cards,
+        {
+            "name": "Parameters to serve",
+            "number": f"{parameters.after_total:,}",
+            "tone": "good" if left <= 1 else "bad",
+            "change": signed(100 * (left - 1), ".1f") + " %",
+            "more": f"of {parameters.before_total:,}",
+        },
+        {
+            "name": "Fields",
+            "number": f"{kept} of {total}",
+            "tone": "",
+            "change": "",
+            "more": f"{total - kept} dropped" if total > kept else "none dropped",
+        },
+        {
+            "name": f"{SPLITS[split]} calibration error",
+            "number": f"{fused['ece']:.4f}",
+            "tone": "",
+            "change": "",
+            "more": f"predicted {fused['mean_pctr']:.4f}, observed {fused['base_rate']:.4f}",
+        },
+    ]
+
+
+def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One chart a metric; the phases follow each other on one axis of training steps."""
+    phases: dict[str, list[Mapping[str, Any]]] = {}
+    for record in history:
+        phases.setdefault(record["phase"], []).append(record)
+    bands, shifted, start = [], [], 0.0
+    for phase, records in phases.items():
+        bands.append((_words(phase), start, start + records[-1]["epoch"]))
+        shifted += [(phase, start + record["epoch"], record) for record in records]
+        start += records[-1]["epoch"]
+    curves = []
+    for key, label in (("log_loss", "validation log loss"), ("auc", "validation AUC")):
+        points: dict[str, list[tuple[float, float]]] = {}
+        for phase, x, record in shifted:
+            for name, value in record.items():
+                if name.endswith(f".{key}"):
+                    model = _words(name.removesuffix(f".{key}"))
+                    points.setdefault(model if model in {"A", "B"} else model, []).append((x, float(value)))
+            del phase
+        lines = [Line(name, tuple(values)) for name, values in points.items()]
+        curves.append(line_chart(lines, title=f"{label} by epoch", x_label="epoch", y_label=label, bands=bands))
+    about = "Validation metrics of the averaged weights while training, phase after phase; every phase keeps its best."
+    return {"curves": curves, "curves_about": about}
+
+
+def _calibration_part(sample: ValidationSample) -> dict[str, Any]:
+    curve = calibration_curve(sample.label, sample.pctr, sample.weight)
+    share = curve.weight / curve.weight.sum()
+    points = list(zip(curve.predicted.tolist(), curve.observed.tolist(), share.tolist(), strict=True))
+    counts, _ = np.histogram(sample.pctr, bins=np.asarray(SCORE_BINS))
+    shares = counts / max(int(counts.sum()), 1)
+    bars = [
+        Bar(f"{low:g} to {high:g}", (float(part),), (f"{part:.1%}",))
+        for low, high, part in zip(SCORE_BINS, SCORE_BINS[1:], shares, strict=False)
+    ]
+    return {
+        "calibration": reliability(points, title="Observed against predicted rate"),
+        "scores": bar_chart(bars, title="Share of rows by score", width=460),
+        "calibration_about": (
+            f"{len(sample.label):,} rows of the validation split in bins of equal weight. On the dashed line a score "
+            "of 0.1 means one click in ten; the larger a dot, the more rows it stands for."
+        ),
+    }
+
+
+def _parameters_part(parameters: ParameterTable) -> dict[str, Any]:
+    rows = [
+        {"name": name, "before": f"{before:,}", "after": f"{after:,}", "left": _share(after, before), "total": total}
+        for name, before, after, total in parameters.parts()
+    ]
+    chosen = sorted(parameters.fields, key=lambda field: -field.before)[:MOST_FIELDS]
+    bars = [
+        Bar(
+            field.name,
+            (float(field.before), float(field.after)),
+            (f"{field.before:,}", f"{field.after:,}" if field.after else "dropped"),
+            hint=f"{field.name}: {field.rows:,} ids × {field.before_dim} -> {field.after_dim}",
+        )
+        for field in chosen
+    ]
+    return {
+        "parameters": rows,
+        "parameters_about": parameters.about,
+        "parameters_per_field": bar_chart(bars, title="Embedding parameters per field", scale="log"),
+    }
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    record = run.record
+    facts = [
+        ("Seed", str(run.config.seed)),
+        ("Git revision", record["git_revision"] or "unknown (not run from a checkout)"),
+        ("Features digest", record["features_digest"]),
+        ("Data digest", record["data_digest"]),
+    ]
+    if record.get("init_from"):
+        facts.append(("Started from run", record["init_from"]))
+    if (baseline := run.metrics.get("baseline")) is not None:
+        facts.append(("Baseline", f"{baseline['model']}, C = {baseline['C']:g}, {baseline['train_rows']:,} train rows"))
+    seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in record["wall_seconds"].items())
+    facts.append(("Wall time", seconds))
+    versions = ", ".join(f"{name} {value}" for name, value in record["versions"].items() if value)
+    facts.append(("Versions", versions))
+    return facts
+
+
+def signed(value: float, form: str) -> str:
+    """A number with its sign, the minus a real one."""
+    return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
+
+
+def _share(after: int, before: int) -> str:
+    return f"{after / before:.1%}" if before else "–"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,52 @@
+"""`metrics.json` as people read it: models side by side, split by split, the baseline first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Metrics = Mapping[str, float]
+
+MODELS = {
+    "baseline": "Logistic regression (baseline)",
+    "tower_a": "Tower A",
+    "tower_b": "Tower B",
+    "pair": "Pair (mean of both towers)",
+    "fused": "Fused (what is served)",
+}
+
+COLUMNS = {
+    "auc": "AUC",
+    "log_loss": "Log loss",
+    "gauc": "GAUC",
+    "ndcg@10": "NDCG@10",
+    "ece": "Calibration error",
+    "mean_pctr": "Predicted rate",
+    "base_rate": "Observed rate",
+}
+
+SPLITS = {"validation": "Validation", "test": "Test"}
+
+
+def metrics_by_split(metrics: Mapping[str, Any]) -> dict[str, dict[str, Metrics]]:
+    """Split -> model -> metrics, the baseline among the models; a split without results is left out."""
+    found: dict[str, dict[str, Metrics]] = {}
+    for split in SPLITS:
+        results = dict(metrics.get(split, {}))
+        if split in metrics.get("baseline", {}):
+            results["baseline"] = metrics["baseline"][split]
+        if results:
+            found[split] = {model: results[model] for model in MODELS if model in results}
+    return found
+
+
+def columns_of(models: Mapping[str, Metrics]) -> list[str]:
+    """The metrics that any of the models has, in the order of `COLUMNS`."""
+    return [key for key in COLUMNS if any(key in values for values in models.values())]
+
+
+def cells(values: Metrics, columns: list[str]) -> list[str]:
+    """A model's metrics as text, with a dash for what it does not have."""
+    return [f"{values[key]:.4f}" if key in values else "–" for key in columns]

@@ -1,0 +1,179 @@
+"""From prepared data to a finished run directory: the steps in order, nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.baseline import baseline_scores, fit_baseline
+from training.config import save_config
+from training.datasets.config import GivenSplit
+from training.environment import git_revision, library_versions
+from training.evaluate import SPLIT_KEYS, model_probabilities, score, split_metrics
+from training.files import read_jsonl, write_json, write_jsonl
+from training.loader import PreparedData
+from training.loop import train_reaction
+from training.models.reaction import save_model, save_pair
+from training.partial import differences, start_run
+from training.phases import probabilities
+from training.reference import reference_statistics, truncated_shares
+from training.report import render_report
+from training.runs import VALIDATION_ROWS, Run, RunMismatchError, ValidationSample, open_run, sample_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from training.baseline import Baseline
+    from training.config import ExperimentConfig
+    from training.loader import Split
+    from training.loop import TrainingResult
+    from training.models.reaction import FusionForm
+
+    Report = Callable[[str, int, int, str], None]
+
+
+def train_run(
+    config: ExperimentConfig,
+    data_path: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    init_from: Path | None = None,
+    progress: Report,
+) -> Path:
+    """Train, measure, report and publish one run.
+
+    Args:
+        config: the experiment, all overrides applied.
+        data_path: what `prepare` wrote for it.
+        out: the run directory; must not exist.
+        resume: continue `<out>.partial`.
+        init_from: a finished run to start from.
+        progress: told (phase, done, total, note).
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: the output exists, or a resume does not match.
+        DataError: the prepared data cannot be read, or belongs to another experiment.
+    """
+    data = PreparedData.open(data_path)
+    refuse_other_data(config, data)
+    origin = None if init_from is None else open_run(init_from)
+    partial = start_run(out, config, data.digest, resume=resume, init_from=None if origin is None else origin.id)
+    try:
+        started = time.monotonic()
+        result = train_reaction(
+            data, config, partial.checkpoints, resume=partial.resumed, init_from=init_from, progress=progress
+        )
+        trained = time.monotonic()
+        baseline = _fit_baseline(data, config, progress)
+        seconds = {"training": trained - started, "baseline": time.monotonic() - trained}
+        facts: dict[str, Any] = {
+            "seed": config.seed,
+            "init_from": None if origin is None else origin.id,
+            "git_revision": git_revision(),
+            "versions": library_versions(),
+            "features_digest": data.encoder.digest,
+            "data_digest": data.digest,
+            "data": data.info.model_dump(mode="json"),
+            "wall_seconds": seconds,
+        }
+        with partial.publish(facts) as staged:
+            _write_model(staged, config, data, result)
+            _write_measurements(staged, config, data, result, baseline)
+            seconds["measuring"] = time.monotonic() - trained - seconds["baseline"]
+            page = render_report(Run(staged, partial.record(facts)))
+            (staged / "report.html").write_text(page, encoding="utf-8")
+    except BaseException:
+        partial.discard_unless_resumable()
+        raise
+    return out
+
+
+def refuse_other_data(config: ExperimentConfig, data: PreparedData) -> None:
+    """Refuse prepared data whose `[data]` section was another: the run's config would not describe its data.
+
+    Raises:
+        RunMismatchError: says which key.
+    """
+    files = {"path"}  # where files lie may differ: the data's digest covers what is in them
+    if isinstance(config.data.split, GivenSplit) and config.data.split.column is None:
+        files |= {"split.valid", "split.test"}
+    for key, made, asked in differences(data.info.config, config.data.model_dump(mode="json")):
+        if key.partition("[")[0] not in files:
+            raise RunMismatchError(
+                f"{data.path}: data.{key}: expected {made!r} (as it was prepared), got {asked!r} in the experiment"
+            )
+
+
+def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Report) -> Baseline:
+    def report(done: int, total: int) -> None:
+        progress("baseline", done, total, "")
+
+    report(0, 1)
+    return fit_baseline(data.encoder, data.split("train"), data.split("valid"), seed=config.seed, progress=report)
+
+
+def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult) -> None:
+    save_config(config, staged / "config.toml")
+    data.encoder.save(staged)
+    save_model(staged, result.form)
+    save_pair(staged, result.pair)
+    write_json(staged / "afe.json", {"measures": result.measures.as_json(), "selection": result.selection.as_json()})
+    write_jsonl(staged / "history.jsonl", result.history)
+    shutil.copyfile(data.raw_sample, staged / "raw_sample.jsonl")
+
+
+def _write_measurements(
+    staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult, baseline: Baseline
+) -> None:
+    metrics: dict[str, Any] = {}
+    facts: dict[str, Any] = baseline.facts()
+    pctr: NDArray[np.float64] = np.empty(0)
+    for name in data.splits:
+        if name == "train":
+            continue
+        key, split = SPLIT_KEYS[name], data.split(name)
+        found = model_probabilities(result.pair, result.form, split)
+        metrics[key] = {model: split_metrics(split, values) for model, values in found.items()}
+        facts[key] = split_metrics(split, baseline_scores(baseline, data.encoder, split))
+        if name == "valid":
+            pctr = found["fused"]
+    metrics["baseline"] = facts
+    write_json(staged / "metrics.json", metrics)
+    sample = _validation_sample(data.split("valid"), pctr, config.seed)
+    sample.save(staged / "validation.safetensors")
+    write_json(staged / "reference.json", _reference(data, result.form, sample))
+
+
+def _validation_sample(valid: Split, pctr: NDArray[np.float64], seed: int) -> ValidationSample:
+    rows = sample_rows(valid.rows, VALIDATION_ROWS, seed)
+    return ValidationSample(
+        context_ids=valid.context_ids[rows],
+        candidate_ids=valid.candidate_ids[rows],
+        label=valid.label[rows],
+        pctr=pctr[rows].astype(np.float32),
+        weight=None if valid.weight is None else valid.weight[rows],
+        group=None if valid.group is None else valid.group[rows],
+    )
+
+
+def _reference(data: PreparedData, form: FusionForm, sample: ValidationSample) -> dict[str, Any]:
+    train = data.split("train")
+    (logits,) = score(form.serving(), sample.context_ids, sample.candidate_ids)
+    return reference_statistics(
+        data.encoder,
+        {"context": train.context_ids, "candidate": train.candidate_ids},
+        train.label,
+        probabilities(logits),
+        negative_sampling_rate=data.info.negative_sampling_rate,
+        truncated=truncated_shares(data.encoder, read_jsonl(data.raw_sample)),
+    )
