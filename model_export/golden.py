@@ -73,6 +73,8 @@ def golden_rows(
     ]
     for row, score_bin in enumerate(_score_bins(scores)):
         tags[row].add(("score", str(score_bin)))
+    for row, tag in _nearest_to_edges(serving, context, candidate):
+        tags[row].add(tag)
     chosen = choose(tags, scores)
     rows = tuple(
         GoldenRow(
@@ -134,6 +136,24 @@ def _kind_tags(field: Field, raw: object, ids: Ids) -> Iterator[str]:
                 yield "edge"
             if ids[0] != MISSING and field.token(raw) in {"0", str(len(field.edges))}:
                 yield f"end bucket {field.token(raw)}"
+
+
+def _nearest_to_edges(
+    encoder: FeatureEncoder, context: list[dict[str, object]], candidate: list[dict[str, object]]
+) -> Iterator[tuple[int, Tag]]:
+    """The rows whose numbers come closest to a bucket's edge, from above (or on it) and from below."""
+    for field in encoder.fields:
+        if not isinstance(field, NumericField) or not field.edges:
+            continue
+        rows = context if field.side == "context" else candidate
+        numbers = [field.number(row.get(field.name)) for row in rows]
+        values = np.array([np.nan if number is None else number for number in numbers])
+        edges = np.array([-np.inf, *field.edges, np.inf])
+        bucket = np.searchsorted(edges, values, side="right")
+        above, below = values - edges[bucket - 1], edges[np.minimum(bucket, len(edges) - 1)] - values
+        for tag, gap in (("from above", above), ("from below", below)):
+            if np.isfinite(gap).any():
+                yield int(np.nanargmin(gap)), (field.name, tag)
 
 
 def _score_bins(scores: Float) -> list[int]:

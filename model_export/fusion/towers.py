@@ -22,6 +22,10 @@ from model_export.fusion.batch_norm import fold_batch_norm
 from model_export.fusion.tower import Dense, Float, FusedField, FusedTower
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from training.models.reaction import FusionForm
 
 
@@ -71,16 +75,24 @@ def finite_state(form: FusionForm) -> dict[str, Float]:
     Raises:
         NonFiniteError: A tensor holds NaN or infinity (says which, where and how many).
     """
-    state: dict[str, Float] = {}
-    for name, tensor in form.state_dict().items():
-        value = tensor.detach().cpu().numpy()
-        if not np.isfinite(value).all():
-            bad = np.argwhere(~np.isfinite(value))
+    tensors = form.state_dict()
+    check_finite(tensors)
+    state = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    return {name: value if name.startswith("tables.") else value.astype(np.float64) for name, value in state.items()}
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        NonFiniteError: A tensor holds NaN or infinity (says which, where and how many).
+    """
+    for name, tensor in tensors.items():
+        bad = (~tensor.isfinite()).nonzero().tolist()
+        if bad:
             where = name + "".join(f"[{index}]" for index in bad[0])
-            got = float(value[tuple(bad[0])])
+            got = tensor[tuple(bad[0])].item()
             raise NonFiniteError(f"{where}: expected finite weights, got {got} ({len(bad)} such in {name})")
-        state[name] = value if name.startswith("tables.") else value.astype(np.float64)
-    return state
 
 
 class _Branch:

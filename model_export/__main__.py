@@ -1,0 +1,48 @@
+"""The door: `python -m model_export RUN --out BUNDLE`.
+
+A refused run or a failed export is one message on standard error and exit code 2, and leaves nothing behind
+(REACTION_DEBUG=1 shows where it was raised).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="a finished run directory")]
+Out = Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="directory to write; must not exist")]
+Seconds = Annotated[float, typer.Option(min=0.0, help="how long to time the model before and after merging")]
+
+USER_ERROR = 2
+
+
+def main(run: Run, to: Out, seconds: Seconds = 3.0) -> None:
+    """Merge a run's towers into one, check that it computes the same, and write a bundle that the service reads."""
+    from model_export.errors import ExportError  # noqa: PLC0415 - torch takes seconds, --help need not wait for it
+    from model_export.export import export_run  # noqa: PLC0415
+    from model_export.report import measure_stages, render  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    try:
+        with Console(stderr=True).status("exporting"):
+            exported = export_run(run, to)
+        with Console(stderr=True).status("timing the model before and after merging"):
+            stages = measure_stages(exported, seconds=seconds)
+    except ExportError as error:
+        if os.environ.get("REACTION_DEBUG") == "1":
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        raise typer.Exit(USER_ERROR) from error
+    console.print(render(exported, stages))
+    console.print(f"exported {to}", soft_wrap=True)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command(help=__doc__)(main)
+
+if __name__ == "__main__":
+    app()

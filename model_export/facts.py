@@ -1,0 +1,92 @@
+"""What a bundle's manifest says about its model and where it came from, and what a graph may cost at most."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from model_export.errors import GraphError
+from model_export.graph import Graph, dense_flops
+
+if TYPE_CHECKING:
+    from model_export.fusion.tower import FusedTower
+    from model_export.load import LoadedRun
+    from model_export.parity import ParityReport, Tolerance
+    from service.features import FeatureEncoder
+    from training.models.reaction import FusionForm
+
+LIBRARIES: Final = ("onnx", "onnxruntime", "numpy", "torch")
+
+DATASET_FACTS: Final = ("name", "dataset", "seed", "rows", "base_rate", "negative_sampling_rate", "features_digest")
+"""What of `dataset.json` goes on: nothing that names a path."""
+
+RUN_FACTS: Final = ("id", "created", "seed", "git_revision", "versions", "init_from")
+
+
+def tower_flops(form: FusionForm) -> int:
+    """Dense FLOPs of one of the form's towers for one row: multiplications and additions of its matrix products."""
+    first = sum(slot.dim for slot in form.slots) * form.widths[0]
+    return 2 * (first + sum(H * G for H, G in pairwise(form.widths)) + form.widths[-1])
+
+
+def check_cost(graph: Graph, form: FusionForm) -> None:
+    """Hold the merged graph to its promise: no more dense FLOPs than one tower.
+
+    Raises:
+        GraphError: It costs more.
+    """
+    got, most = dense_flops(graph), tower_flops(form)
+    if got > most:
+        raise GraphError(f"expected at most the {most} dense FLOPs a row of one tower, got {got}")
+
+
+def embedding_parameters(graph: Graph) -> int:
+    """Numbers in tables."""
+    return sum(table.size for table in graph.tables.values())
+
+
+def dense_parameters(graph: Graph) -> int:
+    """Numbers in matrices and biases."""
+    constants = graph.model.graph.initializer
+    return sum(int(np.prod(constant.dims)) for constant in constants if constant.data_type == constant.FLOAT)
+
+
+def training_facts(loaded: LoadedRun) -> dict[str, Any]:
+    """`training` of the manifest: the run, its data and its metrics."""
+    record = loaded.run.record
+    return {
+        "run": {key: record[key] for key in RUN_FACTS if key in record},
+        "dataset": {key: loaded.run.data_info[key] for key in DATASET_FACTS if key in loaded.run.data_info},
+        "metrics": dict(loaded.run.metrics),
+    }
+
+
+def model_facts(
+    loaded: LoadedRun,
+    *,
+    tower: FusedTower,
+    graph: Graph,
+    encoder: FeatureEncoder,
+    parity: ParityReport,
+    tolerance: Tolerance,
+) -> dict[str, Any]:
+    """`model` of the manifest: what the graph is, and how close it came to the fusion form."""
+    return {
+        "parameters": embedding_parameters(graph) + dense_parameters(graph),
+        "embedding_parameters": embedding_parameters(graph),
+        "dense_parameters": dense_parameters(graph),
+        "flops": dense_flops(graph),
+        "tower_flops": tower_flops(loaded.form),
+        "widths": list(loaded.form.widths),
+        "folded_fields": [field.name for field in tower.fields if field.folded],
+        "dropped_fields": [field.name for field in encoder.ignored],
+        "training_only_fields": [field.name for field in encoder.refused],
+        "negative_sampling_rate": loaded.negative_sampling_rate,
+        "tolerance": tolerance.pctr,
+        "parity": asdict(parity),
+        "exported_with": {name: version(name) for name in LIBRARIES},
+    }

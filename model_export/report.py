@@ -1,0 +1,174 @@
+"""The table that an export prints: what merging saved, what the towers were worth, what was folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+
+from model_export.facts import dense_parameters, embedding_parameters
+from model_export.graph import dense_flops, serialise
+from model_export.latency import interleaved_medians, session
+from model_export.serving import serving_encoder, serving_ids
+from model_export.unfused import unfused_form, unfused_pair
+from service.bundle import MODEL_FILE
+from training.models.reaction import load_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+
+    from model_export.export import Exported
+    from model_export.fusion.tower import Ids
+    from model_export.graph import Graph
+    from model_export.latency import Feed
+
+ROWS: Final = (1, 100, 1000)
+FEEDS: Final = 16
+MEASURED: Final = {"tower_a": "tower A", "tower_b": "tower B", "pair": "pair", "fused": "fused"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One form of the model.
+
+    Attributes:
+        embedding_parameters: Numbers in tables.
+        dense_parameters: Numbers in matrices and biases.
+        dense_flops: Multiplications and additions of matrix products, a row.
+        file_bytes: Of the ONNX file, tables included.
+        latency_us: Number of rows to the median of a call in microseconds.
+    """
+
+    embedding_parameters: int
+    dense_parameters: int
+    dense_flops: int
+    file_bytes: int
+    latency_us: Mapping[int, float]
+
+
+def measure_stages(exported: Exported, *, seconds: float = 3.0) -> dict[str, Stage]:
+    """Measure the model before and after merging, on ONNX Runtime and on the same rows, in turns.
+
+    Args:
+        exported: A finished export.
+        seconds: Of timing in all.
+
+    Returns:
+        "pair", "fusion form" and "fused".
+    """
+    loaded = exported.loaded
+    columns = {side: loaded.encoder.width(side) for side in ("context", "candidate")}
+    graphs = {
+        "pair": unfused_pair(load_pair(loaded.run.path), columns),  # type: ignore[arg-type]
+        "fusion form": unfused_form(loaded.form, columns),  # type: ignore[arg-type]
+        "fused": exported.graph,
+    }
+    files = {name: serialise(graph) for name, graph in graphs.items() if name != "fused"}
+    sessions = {name: session(content) for name, content in files.items()}
+    sessions["fused"] = session(str(exported.path / MODEL_FILE))
+    sizes = {name: len(content) for name, content in files.items()}
+    sizes["fused"] = sum(path.stat().st_size for path in exported.path.glob(f"{MODEL_FILE}*"))
+    serving = serving_encoder(loaded.encoder, exported.tower)
+    times: dict[str, dict[int, float]] = {name: {} for name in graphs}
+    for rows in ROWS:
+        requests = _requests(exported, rows)
+        plain = [_feed(ids) for ids in requests]
+        fused = [_feed(serving_ids(loaded.encoder, serving, ids)) for ids in requests]
+        contestants = {name: (runner, fused if name == "fused" else plain) for name, runner in sessions.items()}
+        for name, microseconds in interleaved_medians(contestants, seconds=seconds / len(ROWS)).items():
+            times[name][rows] = microseconds
+    return {name: _stage(graph, sizes[name], times[name]) for name, graph in graphs.items()}
+
+
+def _requests(exported: Exported, rows: int) -> list[tuple[Ids, Ids]]:
+    """Requests of one context and `rows` candidates, drawn from the validation sample."""
+    sample = exported.loaded.run.validation()
+    generator = np.random.default_rng(0)
+    requests = []
+    for _ in range(FEEDS):
+        drawn = generator.integers(0, len(sample.label), rows)
+        requests.append((sample.context_ids[drawn[:1]], sample.candidate_ids[drawn]))
+    return requests
+
+
+def _feed(ids: tuple[Ids, Ids]) -> Feed:
+    return {"context_ids": ids[0], "candidate_ids": ids[1]}
+
+
+def _stage(graph: Graph, file_bytes: int, latency_us: dict[int, float]) -> Stage:
+    return Stage(embedding_parameters(graph), dense_parameters(graph), dense_flops(graph), file_bytes, latency_us)
+
+
+def render(exported: Exported, stages: Mapping[str, Stage]) -> RenderableType:
+    """Return the tables of an export, for `rich` to print."""
+    return Group(_sizes(stages), _metrics(exported.loaded.run.metrics), _folding(exported), _parity(exported))
+
+
+def _sizes(stages: Mapping[str, Stage]) -> Table:
+    table = Table(title="before and after merging", title_justify="left")
+    table.add_column("")
+    for name in stages:
+        table.add_column(name, justify="right")
+
+    def add(label: str, values: list[float], form: str) -> None:
+        table.add_row(label, *(format(value, form) for value in values))
+
+    every = list(stages.values())
+    add("embedding parameters", [stage.embedding_parameters for stage in every], ",")
+    add("dense parameters", [stage.dense_parameters for stage in every], ",")
+    add("dense FLOPs a row", [stage.dense_flops for stage in every], ",")
+    add("file, KiB", [stage.file_bytes / 1024 for stage in every], ",.0f")
+    for rows in every[0].latency_us:
+        add(f"µs a call, {rows} row{'s' * (rows > 1)}", [stage.latency_us[rows] for stage in every], ",.1f")
+    return table
+
+
+def _metrics(metrics: Mapping[str, Any]) -> Table:
+    table = Table("measured by the run", title_justify="left")
+    names = [name for name in MEASURED if name in metrics["validation"]]
+    for name in names:
+        table.add_column(MEASURED[name], justify="right")
+    for split, found in metrics.items():
+        for metric in ("auc", "log_loss"):
+            values = [found.get(name, {}).get(metric) for name in names]
+            if any(value is not None for value in values):
+                cells = ["" if value is None else f"{value:.4f}" for value in values]
+                table.add_row(f"{split} {metric.replace('_', ' ').replace('auc', 'AUC')}", *cells)
+    return table
+
+
+def _folding(exported: Exported) -> Table:
+    tower = exported.tower
+    table = Table(title="look-ups, µs of the field's side as estimated by the cost model", title_justify="left")
+    for heading, justify in (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("kept", justify="right")
+    table.add_column("folded", justify="right")
+    table.add_column("choice")
+    slots = {slot.name: slot for slot in exported.loaded.form.slots}
+    choices = {choice.name: choice for choice in tower.folding}
+    for field in tower.fields:
+        choice, slot = choices[field.name], slots[field.name]
+        table.add_row(
+            field.name,
+            field.side,
+            f"{field.rows:,}",
+            str(slot.dim),
+            f"{choice.kept_us:.2f}",
+            f"{choice.folded_us:.2f}",
+            f"folded into {tower.width} columns" if choice.folded else "kept",
+        )
+    return table
+
+
+def _parity(exported: Exported) -> str:
+    parity = exported.parity
+    return (
+        f"fusion form = merged = ONNX Runtime on {parity.rows:,} rows: largest differences {parity.algebra:.1e} "
+        f"(algebra, logits), {parity.logit:.1e} (float32, logits), {parity.pctr:.1e} (model.onnx, pctr)"
+    )

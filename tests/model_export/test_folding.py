@@ -1,0 +1,118 @@
+"""Folding projections into tables: changes no score, and is chosen by price."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from forms import SLOTS, random_form, random_ids, slots
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_export.fusion import CostModel, choose_folding, fold_embeddings, fuse_towers, logits
+from model_export.fusion.cost import count
+from model_export.fusion.embedding import fold, fold_where_cheaper
+from model_export.fusion.layout import arrange, pieces
+from model_export.measure import Sample, fit, random_tower
+from training.models.base import FieldSlot
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+IDS = random_ids(SLOTS, 200)
+
+
+def candidates(dims: tuple[int, ...], rows: int = 50) -> tuple[FieldSlot, ...]:
+    """Fields of one column each on the candidate side."""
+    return tuple(FieldSlot(f"field_{n}", "candidate", n, 1, rows, dim) for n, dim in enumerate(dims))
+
+
+@settings(max_examples=40, deadline=None)
+@given(slots(), st.sets(st.integers(0, 5)), st.integers(0, 100))
+def test_folding_any_fields_keeps_every_logit(slots: tuple[FieldSlot, ...], which: set[int], seed: int) -> None:
+    tower = fuse_towers(random_form(slots, (6, 3), seed))
+    ids = random_ids(slots, 32, seed)
+    folded = fold_embeddings(tower, {f"field_{number}" for number in which})
+    assert {field.name for field in folded.fields if field.folded} == {
+        slot.name for number, slot in enumerate(slots) if number in which
+    }
+    np.testing.assert_allclose(logits(folded, *ids), logits(tower, *ids), rtol=1e-9, atol=1e-9)
+
+
+def test_a_folded_table_keeps_its_pad_row_at_zero() -> None:
+    tags = fuse_towers(random_form()).fields[1]
+    assert tags.pad_id is not None
+    assert not fold(tags).table[tags.pad_id].any()
+    assert fold(tags).table.any(axis=1).sum() == tags.rows - 1
+
+
+def test_rearranging_fields_renumbers_their_columns_without_gaps_or_loss() -> None:
+    tower = arrange(fold_embeddings(fuse_towers(random_form()), {"hour", "genres"}))
+    for side in ("context", "candidate"):
+        first = 0
+        for field in tower.side(side):
+            assert field.first == first
+            first += field.width
+    assert {field.name for field in tower.fields} == {slot.name for slot in SLOTS}
+    assert arrange(tower) == tower or arrange(tower).fields == tower.fields
+
+
+@pytest.mark.parametrize("dims", [(2, 2, 4, 8, 32), (16, 16, 16), (40, 4, 4, 40), (1,), (3, 5, 7, 11)])
+@pytest.mark.parametrize("cost", [CostModel(), CostModel(flop_ns=0.1), CostModel(miss_ns=1.0), CostModel(node_us=20.0)])
+def test_the_choice_is_the_cheapest_of_all_subsets(dims: tuple[int, ...], cost: CostModel) -> None:
+    tower = fuse_towers(random_form(candidates(dims), (24,)))
+    names = [field.name for field in tower.fields]
+
+    def price(folded: Collection[str]) -> float:
+        side = fold_embeddings(tower, folded).side("candidate")
+        return cost.microseconds(count(side, tower.width), cost.rows["candidate"])
+
+    subsets = [set(subset) for size in range(len(names) + 1) for subset in combinations(names, size)]
+    chosen = {choice.name for choice in choose_folding(tower, cost) if choice.folded}
+    assert price(chosen) == pytest.approx(min(map(price, subsets)))
+
+
+def test_a_table_at_least_as_wide_as_the_layer_is_folded_and_shrinks() -> None:
+    tower = fold_where_cheaper(fuse_towers(random_form(candidates((16, 16)), (8,))), CostModel())
+    assert [field.folded for field in tower.fields] == [True, True]
+    assert {field.dim for field in tower.fields} == {8}
+
+
+def test_no_table_is_folded_past_the_limit_and_the_reason_is_kept() -> None:
+    dear_products = CostModel(flop_ns=10.0, largest_folded_bytes=50 * 24 * 4 - 1)
+    tower = fold_where_cheaper(fuse_towers(random_form(candidates((4, 4)), (24,))), dear_products)
+    assert [field.folded for field in tower.fields] == [False, False]
+    assert [choice.folded_us for choice in tower.folding] == [float("inf")] * 2
+    allowed = replace(dear_products, largest_folded_bytes=50 * 24 * 4)
+    assert all(choice.folded for choice in choose_folding(tower, allowed))
+
+
+def test_the_counts_are_what_the_look_ups_do() -> None:
+    tower = fuse_towers(random_form(candidates((4, 4, 8)), (24,)))
+    kept = count(tower.fields, 24)
+    assert (kept.lookups, kept.read, kept.flops, kept.table) == (3, 64, 2 * 24 * 16, 50 * 64)
+    folded = count(fold_embeddings(tower, {"field_0", "field_1", "field_2"}).fields, 24)
+    assert (folded.lookups, folded.read, folded.add, folded.flops) == (3, 3 * 96, 3 * 96, 0)
+    assert [piece.kind for piece in pieces(tower.fields)] == ["stack", "stack"]
+
+
+def test_fitting_recovers_the_prices_that_made_the_times() -> None:
+    truth = CostModel(node_us=0.5, lookup_ns=7.0, read_ns=0.02, miss_ns=0.1, add_ns=0.03, flop_ns=0.01)
+    generator = np.random.default_rng(0)
+    samples = []
+    for fields in (2, 10, 30):
+        for ids, dims in ((20, (4,)), (9000, (8,)), (300, (2, 4, 16)), (5000, (32,))):
+            tower = random_tower(fields, ids, dims, 32, generator)
+            for folded in ((), {field.name for field in tower.fields}):
+                counts = count(fold_embeddings(tower, folded).fields, 32)
+                for rows in (1, 100, 1000):
+                    own = 5.0 + 0.02 * rows  # a call's and a row's own cost, which no price stands for
+                    samples.append(Sample(counts, rows, truth.microseconds(counts, rows) + own))
+    found, error = fit(samples)
+    assert error < 1e-2
+    for name in ("node_us", "lookup_ns", "miss_ns", "add_ns", "flop_ns"):
+        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05)
+    assert found.cache_bytes == truth.cache_bytes
