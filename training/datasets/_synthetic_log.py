@@ -146,7 +146,8 @@ class SyntheticLog:
         """Add an identifier whose effect is its class's plus its own, and the class. Returns the identifier's name."""
         parent = self.rng.integers(0, coarse, chances.size)
         codes = self._draw(chances, side)
-        effects = self._effects(np.bincount(parent, chances, coarse), deviation)[parent]
+        classes = np.bincount(parent, chances, coarse).astype(np.float64)
+        effects = self._effects(classes, deviation)[parent]
         effects += self._effects(chances, deviation)[:-1]
         self.logits += self._per_row(effects[codes], side)
         name = self._add_codes(codes, side, "informative", chances.size)
@@ -169,9 +170,9 @@ class SyntheticLog:
         side: Side = self.side()
         chances = tail(size, offset=5.0)
         # Gumbel's trick: the largest perturbed log-chances are draws without replacement.
-        keys = np.log(chances) + self.rng.gumbel(size=(self._units(side), size))
-        picked = np.argsort(-keys, axis=1)[:, :TAGS]
-        count = self.rng.integers(0, TAGS + 1, picked.shape[0])
+        keys = np.log(chances)[None, :] + self.rng.gumbel(size=(self._units(side), size))
+        picked = np.asarray(np.argsort(-keys, axis=1)[:, :TAGS], dtype=np.int64)
+        count = np.asarray(self.rng.integers(0, TAGS + 1, picked.shape[0]), dtype=np.int64)
         if deviation:
             used = np.arange(TAGS) < count[:, None]
             self._add_effect(np.where(used, self._effects(chances, 1.0)[picked], 0.0).sum(1), deviation, side)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FieldTruth", "SyntheticData", "SyntheticOptions", "Truth", "auc", "build", "generate"]
 
-BASE_RATE: Final = 0.25
+BASE_RATE: Final = 0.3
 LABEL, GROUP, SPLIT = "label", "request", "split"
 TRAIN, VALID, TEST = 0, 1, 2  # codes of the splits
 NAMES: Final = ("train", "valid", "test")
@@ -110,7 +110,7 @@ class SyntheticOptions(StrictModel):
         seed: of everything drawn; the experiment's if not given.
     """
 
-    rows: Annotated[int, Field(ge=1000, le=100_000_000)] = 150_000
+    rows: Annotated[int, Field(ge=1000, le=10_000_000)] = 150_000
     seed: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -136,18 +136,18 @@ def _fill(log: SyntheticLog) -> None:
         return int(log.rng.integers(low, high + 1))
 
     small = [
-        log.categorical("informative", tail(between(5, 40)), 0.45, log.side(), missing) for missing in (MISSING, 0, 0)
+        log.categorical("informative", tail(between(5, 25)), 0.5, log.side(), missing) for missing in (MISSING, 0, 0)
     ]
     for _ in range(2):
         log.categorical("weak", tail(between(4, 20)), 0.15, log.side())
     log.number("informative", 0.5)
-    log.tags("informative", 0.5, size=40)
-    user = log.categorical("informative", tail(between(600, 1000), 6.0, 1.4), 0.4, "context")
-    item = log.hierarchy("candidate", between(20, 40), tail(between(600, 1000), 6.0, 1.4), 0.35)
+    log.tags("informative", 0.5, size=24)
+    user = log.categorical("informative", tail(between(400, 800), 6.0, 1.8), 0.4, "context")
+    item = log.hierarchy("candidate", between(20, 40), tail(between(400, 800), 6.0, 1.8), 0.35)
 
-    log.xor((50, 50), weight=1.0)
+    log.xor((50, 50), weight=1.2)
     for _ in range(between(1, 2)):
-        log.xor((2 * between(1, 4), 2 * between(1, 8)), weight=0.8)
+        log.xor((2 * between(1, 4), 2 * between(1, 8)), weight=0.9)
 
     log.categorical("noise", tail(between(2, 30)), 0.0, log.side())
     log.categorical("noise", tail(between(2, 30)), 0.0, log.side(), MISSING)
@@ -155,7 +155,7 @@ def _fill(log: SyntheticLog) -> None:
     log.categorical("noise", tail(max(log.rows // 10, 50)), 0.0, log.side())
     log.categorical("noise", tail(log.rows, power=0.3), 0.0, log.side())
     log.number("noise", 0.0)
-    log.tags("noise", 0.0, size=40)
+    log.tags("noise", 0.0, size=24)
 
     for position, original in enumerate(log.rng.permutation([*small, user, item])[: between(2, 3)].tolist()):
         for _ in range(between(1, 2)):
