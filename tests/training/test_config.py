@@ -1,5 +1,6 @@
 """Experiments: strict TOML in, a resolved config out, and messages that say file, key, expected and got."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,13 @@ side = "context"
 """
 
 
+Write = Callable[[str], Path]
+
+
 @pytest.fixture
-def write(tmp_path):
-    def write(text: str, name: str = "exp.toml") -> Path:
-        path = tmp_path / name
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "exp.toml"
         path.write_text(text, encoding="utf-8")
         return path
 
@@ -45,19 +49,19 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_shipped_experiment_is_valid_and_named_after_its_file_or_your_clicks(path):
+def test_every_shipped_experiment_is_valid_and_named_after_its_file_or_your_clicks(path: Path) -> None:
     config = load_config(path)
     assert config.name == (path.stem if path.stem != "table" else "my_clicks")
 
 
-def test_sections_that_are_left_out_take_their_defaults(write):
+def test_sections_that_are_left_out_take_their_defaults(write: Write) -> None:
     config = load_config(write(MINIMAL))
     assert config.seed == 1
     assert config.train.batch_size is None
     assert config.dtf.widths
 
 
-def test_a_config_cannot_be_changed_after_it_was_read(write):
+def test_a_config_cannot_be_changed_after_it_was_read(write: Write) -> None:
     config = load_config(write(MINIMAL))
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 2  # type: ignore[misc]
@@ -91,14 +95,16 @@ def test_a_config_cannot_be_changed_after_it_was_read(write):
         (("[[data.fields]]", '[[data.fields]]\n"a b" = 9'), 'data.fields[0]."a b": expected one of the keys'),
     ],
 )
-def test_a_wrong_key_or_value_is_refused_with_its_path_what_was_expected_and_what_was_got(write, change, message):
+def test_a_wrong_key_or_value_is_refused_with_its_path_what_was_expected_and_what_was_got(
+    write: Write, change: tuple[str, str], message: str
+) -> None:
     path = write(MINIMAL.replace(*change))
     refused = refusal(path)
     assert message in refused
     assert all(line.startswith(f"{path}: ") for line in refused.splitlines())
 
 
-def test_all_wrong_keys_are_listed_at_once(write):
+def test_all_wrong_keys_are_listed_at_once(write: Write) -> None:
     refused = refusal(write(MINIMAL.replace("[data]", "[train]\nrate = 2.0\nepochs = 0\nx = 1\n[data]")))
     assert len(refused.splitlines()) == 3
 
@@ -111,14 +117,14 @@ def test_all_wrong_keys_are_listed_at_once(write):
         ('name = "open', "end of file"),
     ],
 )
-def test_a_syntax_error_is_refused_with_its_line(write, text, place):
+def test_a_syntax_error_is_refused_with_its_line(write: Write, text: str, place: str) -> None:
     path = write(text)
     with pytest.raises(ConfigSyntaxError) as caught:
         load_config(path)
     assert str(caught.value).startswith(f"{path}: {place}: expected TOML, got a syntax error: ")
 
 
-def test_a_file_that_is_missing_a_directory_or_no_text_is_refused(write, tmp_path):
+def test_a_file_that_is_missing_a_directory_or_no_text_is_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ConfigFileError, match=r"no\.toml: expected a TOML file, got no such file or directory"):
         load_config(tmp_path / "no.toml")
     with pytest.raises(ConfigFileError, match="expected a TOML file, got is a directory"):
@@ -130,14 +136,14 @@ def test_a_file_that_is_missing_a_directory_or_no_text_is_refused(write, tmp_pat
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
-def test_a_written_config_reads_back_equal_with_its_defaults_spelled_out(path, tmp_path):
+def test_a_written_config_reads_back_equal_with_its_defaults_spelled_out(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
     save_config(config, tmp_path / "config.toml")
     assert load_config(tmp_path / "config.toml") == config
     assert "table_l2 = " in (tmp_path / "config.toml").read_text(encoding="utf-8")
 
 
-def test_a_written_config_keeps_given_split_files_and_typed_fields(write, tmp_path):
+def test_a_written_config_keeps_given_split_files_and_typed_fields(write: Write, tmp_path: Path) -> None:
     text = MINIMAL.replace(
         'path = "log.csv"', 'path = ["a", "b"]\nsplit = { kind = "given", valid = "v", test = ["t"] }'
     )
@@ -147,7 +153,9 @@ def test_a_written_config_keeps_given_split_files_and_typed_fields(write, tmp_pa
     assert load_config(tmp_path / "config.toml") == config
 
 
-def test_relative_data_paths_are_pinned_to_the_file_unless_the_data_directory_has_them(write, tmp_path, monkeypatch):
+def test_relative_data_paths_are_pinned_to_the_file_unless_the_data_directory_has_them(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("REACTION_DATA_DIR", raising=False)
     config = load_config(write(MINIMAL))
     assert with_absolute_paths(config, tmp_path).data.path == str(tmp_path.resolve() / "log.csv")
@@ -160,7 +168,9 @@ def test_relative_data_paths_are_pinned_to_the_file_unless_the_data_directory_ha
     assert with_absolute_paths(config, tmp_path).data.path == "log.csv"
 
 
-def test_a_given_split_by_files_is_pinned_and_one_by_column_is_not(write, tmp_path, monkeypatch):
+def test_a_given_split_by_files_is_pinned_and_one_by_column_is_not(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("REACTION_DATA_DIR", raising=False)
     files = MINIMAL.replace(
         'path = "log.csv"', 'path = "t"\nsplit = { kind = "given", valid = "v", test = ["x", "/y"] }'
@@ -171,7 +181,7 @@ def test_a_given_split_by_files_is_pinned_and_one_by_column_is_not(write, tmp_pa
     assert with_absolute_paths(load_config(write(column)), tmp_path).data.split.valid == "v"
 
 
-def test_the_command_line_overrides_seed_and_device(write):
+def test_the_command_line_overrides_seed_and_device(write: Write) -> None:
     config = load_config(write(MINIMAL))
     changed = with_overrides(config, seed=7, device="cpu")
     assert (changed.seed, changed.train.device) == (7, "cpu")
