@@ -42,7 +42,7 @@ def correct_for_sampling(probability: NDArray[np.float64], negative_sampling_rat
         negative_sampling_rate: the share of negatives kept, in (0, 1].
     """
     scaled = negative_sampling_rate * probability
-    return np.asarray(scaled / (scaled + 1.0 - probability))
+    return np.asarray(scaled / (scaled + (1.0 - probability)))
 
 
 def reference_statistics(
