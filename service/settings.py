@@ -110,7 +110,14 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, 
         and name not in _FOREIGN
         and not name.startswith((f"{PREFIX}SERVICE_", f"{PREFIX}PORT_"))
     ]
-    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in sorted(strays)}
+    return {name: _closest(name, known) for name in sorted(strays)}
+
+
+def _closest(variable: str, known: list[str]) -> str | None:
+    """The setting a variable may have meant; the prefix they all share makes none of them likelier."""
+    names = [name.removeprefix(PREFIX) for name in known]
+    matches = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    return f"{PREFIX}{matches[0]}" if matches else None
 
 
 def settings_table() -> list[SettingRow]:

@@ -230,8 +230,8 @@ def serving(bundle: Path, **settings: object) -> Iterator[Server]:
 
 
 def talk(address: tuple[str, int], *pieces: bytes, pause: float = 0.0) -> bytes:
-    """Send raw bytes, and give back all that comes until the server closes or is silent for a second."""
-    with socket.create_connection(address, timeout=1) as connection:
+    """Send raw bytes, and give back all that comes until the server closes or falls silent."""
+    with socket.create_connection(address, timeout=0.5) as connection:
         for piece in pieces:
             connection.sendall(piece)
             time.sleep(pause)
