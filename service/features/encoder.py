@@ -25,7 +25,7 @@ from service.features.errors import (
     describe,
 )
 from service.features.fields import SIDES, Field, MultiValuedField, Side
-from service.features.store import Part, build_schema, open_fields, save_fields
+from service.features.store import Part, open_fields, save_fields, write_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -345,7 +345,7 @@ class FeatureEncoder:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of `features.json`, which holds the digests of the vocabularies."""
-        return build_schema(self._parts()).digest
+        return write_fields(self._parts(), lambda _name, _content: None)
 
     def _parts(self) -> list[Part]:
         return [

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Final
 
 from service.features.errors import SchemaError
 from service.features.files import PathError, confined, digest_bytes, write_file
 from service.features.schema import FieldEntry, HashedEntry, TokensEntry, Use, decode_schema, encode_schema
 from service.features.vocabulary import AnyVocabulary, HashedVocabulary, Vocabulary
-from service.features.vocabulary_file import pack_tokens, unpack_tokens
+from service.features.vocabulary_file import pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from service.features.fields import Field
     from service.features.schema import VocabularyEntry
 
-__all__ = ["SCHEMA_FILE", "VOCABULARY_FOLDER", "OpenedFields", "Part", "build_schema", "open_fields", "save_fields"]
+__all__ = ["SCHEMA_FILE", "VOCABULARY_FOLDER", "OpenedFields", "Part", "open_fields", "save_fields", "write_fields"]
 
 SCHEMA_FILE: Final = "features.json"
 VOCABULARY_FOLDER: Final = "vocabularies"
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltSchema:
-    """Content of every file, by relative path; digest is that of `features.json`."""
-
-    files: dict[str, bytes]
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +42,49 @@ class OpenedFields:
     digest: str
 
 
-def build_schema(parts: Sequence[Part]) -> BuiltSchema:
-    """All files of an encoder. The same encoder gives the same bytes, under every hash seed."""
-    files: dict[str, bytes] = {}
+def write_fields(parts: Sequence[Part], write: Callable[[str, bytes], object]) -> str:
+    """Give away the content of every file of an encoder, one at a time since some are large.
+
+    The same encoder gives the same bytes, under every hash seed.
+
+    Args:
+        parts: Fields in the order of the schema.
+        write: Takes a relative POSIX path and the content.
+
+    Returns:
+        SHA-256 of `features.json`, the encoder's digest.
+    """
     entries: list[FieldEntry] = []
     for number, part in enumerate(parts):
         vocabulary = part.vocabulary
         entry: VocabularyEntry | None = None
         if isinstance(vocabulary, Vocabulary):
             name = f"{VOCABULARY_FOLDER}/{number:03d}.safetensors"
-            files[name] = pack_tokens(vocabulary.tokens())
-            digest = digest_bytes(files[name])
+            content = pack(vocabulary.content())
+            digest = digest_bytes(content)
+            write(name, content)
             entry = TokensEntry(file=name, bytes=digest.bytes, sha256=digest.sha256, size=len(vocabulary))
         elif isinstance(vocabulary, HashedVocabulary):
             entry = HashedEntry(buckets=vocabulary.buckets)
         entries.append(FieldEntry(part.field, part.use, entry))
-    files[SCHEMA_FILE] = encode_schema(entries)
-    return BuiltSchema(files, hashlib.sha256(files[SCHEMA_FILE]).hexdigest())
+    schema = encode_schema(entries)
+    write(SCHEMA_FILE, schema)
+    return digest_bytes(schema).sha256
 
 
 def save_fields(directory: Path, parts: Sequence[Part]) -> None:
-    """Write an encoder's files into an existing directory.
+    """Write an encoder's files into an existing directory, `features.json` last.
 
     Raises:
         FileExistsError: One of them is there already.
     """
     (directory / VOCABULARY_FOLDER).mkdir(exist_ok=True)
-    for name, content in build_schema(parts).files.items():
-        write_file(directory / name, content)
+    write_fields(parts, lambda name, content: write_file(directory / name, content))
 
 
 def open_fields(directory: Path, verified: Mapping[str, str] | None) -> OpenedFields:
     """Read and check an encoder's files; see `FeatureEncoder.open`."""
-    content = _read(directory, SCHEMA_FILE)
+    content = _inside(directory, SCHEMA_FILE).read_bytes()
     name = str(directory / SCHEMA_FILE)
     parts: list[Part] = []
     seen: set[str] = set()
@@ -99,12 +101,12 @@ def open_fields(directory: Path, verified: Mapping[str, str] | None) -> OpenedFi
             seen.add(stored.file)
             vocabulary = _open_tokens(directory, stored, field, verified)
         parts.append(Part(field, entry.use, vocabulary))
-    return OpenedFields(tuple(parts), hashlib.sha256(content).hexdigest())
+    return OpenedFields(tuple(parts), digest_bytes(content).sha256)
 
 
-def _read(directory: Path, relative: str) -> bytes:
+def _inside(directory: Path, relative: str) -> Path:
     try:
-        return confined(directory, relative).read_bytes()
+        return confined(directory, relative)
     except PathError as error:
         raise SchemaError(f"{directory}: {error}") from error
     except OSError as error:
@@ -112,15 +114,18 @@ def _read(directory: Path, relative: str) -> bytes:
 
 
 def _open_tokens(directory: Path, stored: TokensEntry, field: Field, verified: Mapping[str, str] | None) -> Vocabulary:
-    content = _read(directory, stored.file)
-    name = str(directory / stored.file)
-    if len(content) != stored.bytes:
-        raise SchemaError(f"{name}: expected {stored.bytes} bytes, got {len(content)}")
+    """Map a vocabulary's file; size and digest are compared before anything of it is parsed."""
+    path = _inside(directory, stored.file)
+    size = path.stat().st_size
+    if size != stored.bytes or not size:  # an empty file cannot be mapped
+        raise SchemaError(f"{path}: expected {stored.bytes or 'some'} bytes, got {size}")
+    with path.open("rb") as file:
+        content = mmap(file.fileno(), 0, access=ACCESS_READ)
     known = None if verified is None else verified.get(stored.file)
-    sha256 = digest_bytes(content).sha256 if known is None else known
+    sha256 = digest_bytes(memoryview(content)).sha256 if known is None else known
     if sha256 != stored.sha256:
-        raise SchemaError(f"{name}: expected SHA-256 {stored.sha256}, got {sha256}")
-    vocabulary = Vocabulary(unpack_tokens(content, name), field.reserved)
+        raise SchemaError(f"{path}: expected SHA-256 {stored.sha256}, got {sha256}")
+    vocabulary = Vocabulary(unpack(content, str(path)), field.reserved)
     if len(vocabulary) != stored.size:
-        raise SchemaError(f"{name}: expected {stored.size} ids, got {len(vocabulary)}")
+        raise SchemaError(f"{path}: expected {stored.size} ids, got {len(vocabulary)}")
     return vocabulary

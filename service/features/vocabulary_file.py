@@ -1,58 +1,88 @@
-"""The vocabulary file: one safetensors file with the tokens in id order.
+"""The vocabulary file: one safetensors file with the arrays of `packed.PackedTokens`.
 
-Tensors: `offsets` int64 (n + 1,), `tokens` uint8 (bytes of all tokens, UTF-8, one after the other). Token i is
-`tokens[offsets[i]:offsets[i + 1]]`, so a token may hold any character, newlines and NUL included.
+It is read in place, so that a mapped file stays mapped: the library's own reader copies. The layout is simple and
+fixed: the length of a JSON header as 8 bytes little-endian, the header, and the bytes of the tensors.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from service.features.errors import SchemaError
+from service.features.packed import PackedTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from mmap import mmap
 
-__all__ = ["pack_tokens", "unpack_tokens"]
+    from numpy.typing import NDArray
 
+__all__ = ["pack", "unpack"]
 
-def pack_tokens(tokens: Sequence[str]) -> bytes:
-    """Content of the file that holds these tokens."""
-    encoded = [token.encode("utf-8") for token in tokens]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(token) for token in encoded], out=offsets[1:])
-    return save({"offsets": offsets, "tokens": np.frombuffer(b"".join(encoded), dtype=np.uint8)})
+_LENGTH_BYTES: Final = 8
+# dtype in the header, and bytes an element
+_TENSORS: Final = {"offsets": ("I64", 8), "tokens": ("U8", 1), "slots": ("I32", 4)}
 
 
-def unpack_tokens(content: bytes, name: str) -> list[str]:
-    """Tokens of a file's content.
+class _Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+def pack(tokens: PackedTokens) -> bytes:
+    """Content of the file that holds these tokens, the same every time."""
+    tensors: dict[str, NDArray[np.generic]] = {"offsets": tokens.offsets, "tokens": tokens.tokens}
+    if tokens.slots is not None:
+        tensors["slots"] = tokens.slots
+    return save(tensors)
+
+
+def unpack(content: bytes | mmap, name: str) -> PackedTokens:
+    """Tokens of a file's content, without a copy, checked.
 
     Args:
-        content: The whole file.
+        content: The whole file, read or mapped.
         name: What messages call it.
 
     Raises:
-        SchemaError: No safetensors file, other tensors than the two, offsets that do not cut the bytes in rising
-            order, or bytes that are no UTF-8.
+        SchemaError: No safetensors file, other tensors than the three, or content that `PackedTokens.check` refuses.
     """
+    if sys.byteorder != "little":
+        raise SchemaError(f"{name}: expected a little-endian machine, got a big-endian one")
+    view = memoryview(content)
+    start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+    if not _LENGTH_BYTES < start <= len(view):
+        raise SchemaError(f"{name}: expected a safetensors file, got {len(view)} bytes without its header")
     try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise SchemaError(f"{name}: expected a safetensors file, got {error}") from error
-    if set(tensors) != {"offsets", "tokens"}:
-        raise SchemaError(f"{name}: expected the tensors offsets and tokens, got {', '.join(sorted(tensors))}")
-    offsets, blob = tensors["offsets"], tensors["tokens"]
-    if offsets.dtype != np.int64 or blob.dtype != np.uint8 or offsets.ndim != 1 or blob.ndim != 1:
-        raise SchemaError(f"{name}: expected int64 offsets and uint8 tokens of one axis, got other types")
-    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != blob.size or (np.diff(offsets) <= 0).any():
-        raise SchemaError(f"{name}: expected offsets rising from 0 to {blob.size}, got others")
-    data, cuts = blob.tobytes(), offsets.tolist()
-    try:
-        return [data[start:end].decode("utf-8") for start, end in pairwise(cuts)]
-    except UnicodeDecodeError as error:
-        raise SchemaError(f"{name}: expected UTF-8 tokens, got {error}") from error
+        tensors = msgspec.json.decode(view[_LENGTH_BYTES:start], type=dict[str, _Tensor])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{name}: expected a safetensors header, got {error}") from error
+    if set(tensors) not in ({"offsets", "tokens"}, set(_TENSORS)):
+        raise SchemaError(f"{name}: expected the tensors offsets, tokens and perhaps slots, got {sorted(tensors)}")
+    data = view[start:]
+    parts = {key: _part(data, key, tensor, f"{name}, {key}") for key, tensor in tensors.items()}
+    if sum(part.nbytes for part in parts.values()) != len(data):
+        raise SchemaError(f"{name}: expected tensors that fill the file, got {len(data)} bytes of data")
+    packed = PackedTokens(
+        np.frombuffer(parts["offsets"], dtype=np.int64),
+        np.frombuffer(parts["tokens"], dtype=np.uint8),
+        np.frombuffer(parts["slots"], dtype=np.int32) if "slots" in parts else None,
+    )
+    packed.check(name)
+    return packed
+
+
+def _part(data: memoryview, key: str, tensor: _Tensor, name: str) -> memoryview:
+    """Bytes of one tensor, after its entry in the header was checked."""
+    code, width = _TENSORS[key]
+    first, end = tensor.data_offsets
+    if tensor.dtype != code or len(tensor.shape) != 1 or not 0 <= first <= end <= len(data):
+        raise SchemaError(f"{name}: expected {code} of one axis within the file, got {tensor}")
+    if end - first != tensor.shape[0] * width:
+        raise SchemaError(f"{name}: expected {tensor.shape[0] * width} bytes, got {end - first}")
+    return data[first:end]
