@@ -89,19 +89,27 @@ class FeatureHealth:
         self._scores.observe_array(np.concatenate(scores))
 
     def _count(self, side: str, ids: NDArray[np.int32]) -> None:
-        missing = np.count_nonzero(ids == MISSING_ID, axis=0)
+        columns = self._columns[side]
+        rows = len(ids)
         unknown_mask = ids == OUT_OF_VOCABULARY_ID
-        unknown = np.count_nonzero(unknown_mask, axis=0)
-        for column in self._columns[side]:
+        missing = _down_the_columns(ids == MISSING_ID)
+        unknown = _down_the_columns(unknown_mask)
+        for column in columns:
             counts = self.fields[column.name]
             first, width = column.first, column.width
-            counts.values += len(ids)
+            counts.values += rows
             # A missing multi-value is the missing id once, in its first column, and padding after it.
-            counts.missing += int(missing[first])
+            counts.missing += missing[first]
             if width == 1:
-                counts.out_of_vocabulary += int(unknown[first])
+                counts.out_of_vocabulary += unknown[first]
             else:
                 counts.out_of_vocabulary += int(np.count_nonzero(unknown_mask[:, first : first + width].any(axis=1)))
+
+
+def _down_the_columns(mask: NDArray[np.bool_]) -> list[int]:
+    """Set values a column; twice as fast as numpy's sum, and (unlike a product of matrices) with no thread's help."""
+    counts: list[int] = np.einsum("ij->j", mask.view(np.int8), dtype=np.int32).tolist()
+    return counts
 
 
 def score_bounds(reference: Mapping[str, Any]) -> tuple[float, ...]:
