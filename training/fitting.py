@@ -7,6 +7,7 @@ enough become Python strings.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from service.features import (
     log_squared_edges,
     quantile_edges,
 )
+from service.features.fields import NUMBER_PATTERN
 from training.columns import describe, located
 from training.counting import BUDGET_ROWS, Counters
 from training.rows import DataError
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from training.progress import Progress
     from training.rows import RawBatch
 
+_is_number = re.compile(NUMBER_PATTERN).fullmatch
 MOST_NUMBERS = 1 << 20  # distinct values of a numeric field that are counted one by one
 
 
@@ -142,18 +145,17 @@ class Fitter:
             if previous is not None:
                 field = previous.field(config.name)
             elif config.edges is None:
-                edges = _edges(config, found)
-                field = NumericField(config.name, config.side, edges, config.serving_constant)
-            values, counts = found.get_column("value").to_list(), found.get_column("count").to_list()
+                field = NumericField(config.name, config.side, _edges(config, found), config.serving_constant)
+            tokens = _count_buckets(field, found)
         else:
             field = plain
             found = self._counters[config.name].counts(min_count)
-            values, counts = found.get_column("value").to_list(), found.get_column("count").to_list()
-        self._counters.close(config.name)
-        if previous is None and isinstance(field, CategoricalField):
-            # In id order already; no dictionary of counts beside the vocabulary.
-            return field, Vocabulary([token for value in values for token in field.tokens(value)], field.reserved)
-        tokens = _tokens(field, values, counts)
+            values = found.get_column("value").to_list()
+            if previous is None:  # in id order already
+                # Counted text is a token as it stands; fields that disagree would show here.
+                values = values if isinstance(field, MultiValuedField) else [field.token(value) for value in values]
+                return field, Vocabulary(values, field.reserved)
+            tokens = dict(zip(values, found.get_column("count").to_list(), strict=True))
         if previous is None:
             return field, Vocabulary.fit(tokens, min_count, field.reserved)
         return field, previous.vocabulary(config.name).extended(tokens, min_count)
@@ -201,14 +203,15 @@ def _edges(config: FieldConfig, found: pl.DataFrame) -> tuple[float, ...]:
     return quantile_edges(values, config.buckets, found.get_column("count").to_numpy())
 
 
-def _tokens(field: Field, values: Sequence[object], counts: Sequence[int]) -> dict[str, int]:
-    if isinstance(field, MultiValuedField):  # counted token by token already
-        return {str(value): count for value, count in zip(values, counts, strict=True)}
-    tokens: Counter[str] = Counter()
-    for value, count in zip(values, counts, strict=True):
-        for token in field.tokens(value):
-            tokens[token] += count
-    return tokens
+def _count_buckets(field: Field, found: pl.DataFrame) -> dict[str, int]:
+    """Tokens of a numeric field with their counts: the encoder itself, over a vocabulary of all buckets, finds them."""
+    if not isinstance(field, NumericField) or found.height == 0:
+        return {}
+    tokens = [str(bucket) for bucket in range(len(field.edges) + 1)]
+    every = FeatureEncoder([field], {field.name: Vocabulary(tokens)})
+    ids = every.encode_values(field.name, found.get_column("value").to_list())[:, 0]
+    totals = np.bincount(ids - field.reserved, found.get_column("count").to_numpy(), len(tokens))
+    return {token: int(total) for token, total in zip(tokens, totals, strict=True) if total}
 
 
 def numbers(batch: RawBatch, column: str, field: NumericField, coded: CodedColumn) -> pl.Series:
@@ -221,6 +224,12 @@ def numbers(batch: RawBatch, column: str, field: NumericField, coded: CodedColum
         typed = coded.values.cast(pl.Float64)
         if typed.is_finite().all():  # nulls aside
             return typed
+    elif coded.values.dtype == pl.String:
+        texts = coded.values.to_list()
+        if all(map(_is_number, filter(None, texts))):
+            typed = pl.Series([float(text) if text else None for text in texts], dtype=pl.Float64)
+            if typed.is_finite().all():
+                return typed
     try:
         return pl.Series([field.number(value) for value in coded.values.to_list()], dtype=pl.Float64)
     except FieldValueError:

@@ -13,37 +13,35 @@ gathered back. The directory appears when it is complete, or not at all.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
 
-from service.features import FeatureEncoder, FieldValueError
+from service.features import FeatureEncoder
 from service.features.files import new_directory
-from training.batches import CodedBatches
+from training.batches import KEPT_BYTES, CodedBatches
+from training.counting import BUDGET_ROWS
 from training.datasets import DATASETS
 from training.datasets.base import BuildContext
+from training.encoding import encode_all
 from training.files import digest_file, write_json
-from training.fitting import Fitter, refuse_first
+from training.fitting import Fitter
 from training.loader import PreparedData
 from training.prepared_files import (
     DATASET_FILE,
     FORMAT,
-    SAMPLE_FILE,
+    SIDES,
     VERSION,
     ColumnInfo,
     DatasetInfo,
-    FileInfo,
     SourceFile,
-    SplitWriter,
 )
 from training.progress import Progress, Quiet
-from training.raw_sample import RawSampler
 from training.readers.paths import roots
 from training.rows import SPLITS, DataError, DataFileError, MissingColumnError, SplitError
 from training.splits import make_assigner, split_columns
@@ -52,11 +50,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.features import Side
-    from training.batches import CodedBatch
     from training.datasets.base import Table
     from training.datasets.config import DataConfig
 
-SIDES: tuple[Side, Side] = ("context", "candidate")
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be held in memory; the result does not depend on it.
+
+    Attributes:
+        kept_bytes: coded batches kept between the passes, if all of them fit.
+        counted_rows: distinct values counted in memory, of all fields together, before counts go to disk.
+    """
+
+    kept_bytes: int = KEPT_BYTES
+    counted_rows: int = BUDGET_ROWS
 
 
 def prepare(
@@ -86,12 +94,32 @@ def prepare(
     Raises:
         DataError: see its tree: the data is not as described. Nothing is left of `out` then.
     """
+    table = build_table(data, base, seed)
+    previous = None if init_from is None else _open_previous(init_from)
+    return prepare_table(table, data, base=base, seed=seed, name=name, out=out, previous=previous, progress=progress)
+
+
+def prepare_table(
+    table: Table,
+    data: DataConfig,
+    *,
+    base: Path,
+    seed: int,
+    name: str,
+    out: Path,
+    previous: FeatureEncoder | None = None,
+    progress: Progress | None = None,
+    limits: Limits = Limits(),
+) -> PreparedData:
+    """Prepare a table that is built already; the arguments are those of `prepare`.
+
+    Raises:
+        DataError: see `prepare`.
+    """
     report = progress or Quiet()
     if out.exists() or out.is_symlink():
         raise DataFileError(f"{out}: expected a path that does not exist yet, got an existing one")
-    table = build_table(data, base, seed)
     columns = _check_columns(table, data)
-    previous = None if init_from is None else _open_previous(init_from)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         ThreadPoolExecutor(max_workers=1) as pool,
@@ -100,13 +128,13 @@ def prepare(
     ):
         sources = pool.submit(_digest_sources, table, base)  # hashing gives way to other threads
         assigner = make_assigner(data.split, table, seed, report)
-        batches = CodedBatches(table, assigner, columns)
-        fitter = Fitter(table.spec.fields, data.min_count, Path(spill))
+        batches = CodedBatches(table, assigner, columns, limits.kept_bytes)
+        fitter = Fitter(table.spec.fields, data.min_count, Path(spill), limits.counted_rows)
         tally = _count(batches, fitter, report)
         _check_splits(table, tally)
         encoder = fitter.encoder(previous, report)
         encoder.save(staged)
-        files = _encode(batches, table, encoder, rows=tally[0], seed=seed, staged=staged, report=report)
+        files = encode_all(batches, table, encoder, rows=tally[0], seed=seed, staged=staged, report=report)
         rows = {split: int(count) for split, count in zip(SPLITS, tally[0], strict=True) if count}
         info = DatasetInfo(
             format=FORMAT,
@@ -118,7 +146,7 @@ def prepare(
             base_rate={split: float(tally[1][SPLITS.index(split)]) / count for split, count in rows.items()},
             negative_sampling_rate=data.negative_sampling_rate,
             columns={side: _layout(encoder, side) for side in SIDES},
-            features_digest=encoder.digest,
+            features_digest=digest_file(staged / "features.json")["sha256"],
             has_weight=table.spec.weight is not None,
             has_group=table.spec.group is not None,
             group=table.spec.group,
@@ -128,7 +156,7 @@ def prepare(
             files=files,
         )
         write_json(staged / DATASET_FILE, info.model_dump(mode="json"))
-    return PreparedData.open(out)
+    return PreparedData(out, info, encoder, digest_file(out / DATASET_FILE)["sha256"])
 
 
 def build_table(data: DataConfig, base: Path, seed: int) -> Table:
@@ -204,75 +232,6 @@ def _check_splits(table: Table, tally: NDArray[np.int64]) -> None:
                 f"{table.spec.name}: {split} split: column {label!r}: expected both labels, "
                 f"got only {int(ones > 0)} in all {rows} rows"
             )
-
-
-def _encode(
-    batches: CodedBatches,
-    table: Table,
-    encoder: FeatureEncoder,
-    *,
-    rows: NDArray[np.int64],
-    seed: int,
-    staged: Path,
-    report: Progress,
-) -> dict[str, FileInfo]:
-    """The second pass. Returns the files written."""
-    with contextlib.ExitStack() as stack:
-        writers: dict[int, SplitWriter] = {}
-        for number, split in enumerate(SPLITS):
-            if rows[number]:
-                writers[number] = SplitWriter(
-                    staged / split,
-                    int(rows[number]),
-                    {side: encoder.width(side) for side in SIDES},
-                    weight=table.spec.weight is not None,
-                    group=table.spec.group is not None,
-                )
-                stack.callback(writers[number].abandon)
-        sampler = RawSampler(encoder, table.spec.fields, int(rows[1]), seed)
-        report.start("encoding", int(rows.sum()))
-        for batch in batches:
-            ids = encode_batch(batch, table, encoder)
-            arrays: dict[str, NDArray[Any]] = {f"{side}_ids": matrix for side, matrix in ids.items()}
-            extra = {"label": batch.label, "weight": batch.weight, "group": batch.group}
-            arrays |= {name: array for name, array in extra.items() if array is not None}
-            for number, writer in writers.items():
-                here = np.flatnonzero(batch.split == number)
-                writer.append({name: array[here] for name, array in arrays.items()})
-            sampler.add(batch.columns, np.flatnonzero(batch.split == 1), _first_ids(encoder, ids))
-            report.advance(batch.rows)
-        files = dict(pair for writer in writers.values() for pair in writer.close())
-    sample = staged / SAMPLE_FILE
-    with sample.open("x", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in sampler.rows())
-    files[SAMPLE_FILE] = FileInfo(**digest_file(sample))
-    return files
-
-
-def encode_batch(batch: CodedBatch, table: Table, encoder: FeatureEncoder) -> dict[Side, NDArray[np.int32]]:
-    """Ids of a batch's rows, (N, Cc) and (N, Ci): each distinct value is encoded once.
-
-    Raises:
-        DataValueError: a value of the wrong type; the first row that has it is named.
-    """
-    sources = {field.name: field.source for field in table.spec.fields}
-    out: dict[Side, NDArray[np.int32]] = {}
-    for side in SIDES:
-        matrix = np.empty((batch.rows, encoder.width(side)), dtype=np.int32)
-        for column in encoder.columns(side):
-            coded = batch.columns[sources[column.name]]
-            try:
-                known = encoder.encode_values(column.name, coded.values.to_list())
-            except FieldValueError:
-                refuse_first(batch.raw, sources[column.name], encoder.field(column.name), coded)
-                raise
-            matrix[:, column.first : column.first + column.width] = known[coded.codes]
-        out[side] = matrix
-    return out
-
-
-def _first_ids(encoder: FeatureEncoder, ids: dict[Side, NDArray[np.int32]]) -> dict[str, NDArray[np.int32]]:
-    return {column.name: ids[side][:, column.first] for side in SIDES for column in encoder.columns(side)}
 
 
 def _layout(encoder: FeatureEncoder, side: Side) -> tuple[ColumnInfo, ...]:

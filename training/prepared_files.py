@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from training.datasets.config import StrictModel
+from training.rows import DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ FORMAT: Literal["reaction-dataset"] = "reaction-dataset"
 VERSION: Literal[1] = 1
 DATASET_FILE = "dataset.json"
 SAMPLE_FILE = "raw_sample.jsonl"
+SIDES: tuple[Side, Side] = ("context", "candidate")
 
 
 class ColumnInfo(StrictModel):
@@ -127,11 +129,12 @@ class ArrayWriter:
         """Close the file.
 
         Raises:
-            RuntimeError: fewer or more rows came than were announced: the source changed between two passes.
+            DataFileError: fewer or more rows came than were announced.
         """
         self._file.close()
         if self._rows != self._shape[0]:
-            raise RuntimeError(f"{self.path.name}: expected {self._shape[0]} rows, got {self._rows}")
+            got = f"{self._rows} (did the raw files change meanwhile?)"
+            raise DataFileError(f"{self.path.name}: expected the {self._shape[0]} rows of the first pass, got {got}")
         return FileInfo(bytes=self.path.stat().st_size, sha256=self._hash.hexdigest())
 
 

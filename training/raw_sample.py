@@ -11,11 +11,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
-from service.features import MISSING, OUT_OF_VOCABULARY, FieldValueError, MultiValuedField, NumericField
+from service.features import MISSING, OUT_OF_VOCABULARY, MultiValuedField, NumericField
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,9 +49,8 @@ class RawSampler:
         self._drawn = np.sort(rng.choice(rows, size=drawn, replace=False))
         self._special = most - drawn
         self._first = 0
-        self._found: dict[int, dict[str, Any]] = {}
-        self._reached: set[tuple[str, int]] = set()
-        self._nearest: dict[tuple[str, str], dict[str, Any]] = {}
+        self._found: list[dict[str, Any]] = []
+        self._reached: set[tuple[str, int | str]] = set()
 
     def add(
         self,
@@ -66,72 +66,54 @@ class RawSampler:
             ids: field -> (N,) its first id in every row of the batch.
         """
         low, high = np.searchsorted(self._drawn, [self._first, self._first + valid.size])
-        numbers = self._drawn[low:high]
-        self._found.update(self._rows(columns, valid[numbers - self._first], numbers))
+        wanted = set((self._drawn[low:high] - self._first).tolist())
         for field, source in self._fields:
+            here = ids[field.name][valid]
             for kind in (MISSING, OUT_OF_VOCABULARY):
-                if (field.name, kind) in self._reached:
-                    continue
-                hits = np.flatnonzero(ids[field.name][valid] == kind)
-                if hits.size:
+                if (field.name, kind) not in self._reached and (here == kind).any():
                     self._reached.add((field.name, kind))
-                    self._keep(columns, valid, int(hits[0]))
-            if isinstance(field, NumericField) and field.edges and (field.name, "below") not in self._nearest:
-                self._edges(field, columns, columns[source], valid)
+                    self._want(wanted, int((here == kind).argmax()))
+            if isinstance(field, NumericField) and field.edges and (field.name, "edge") not in self._reached:
+                for place in _nearest_to_edges(field, columns[source], valid):
+                    self._reached.add((field.name, "edge"))
+                    self._want(wanted, place)
+        places = np.array(sorted(wanted), dtype=np.intp)
+        self._found.extend(self._rows(columns, valid[places], places + self._first))
         self._first += valid.size
 
-    def _keep(self, columns: Mapping[str, CodedColumn], valid: NDArray[np.intp], place: int) -> None:
-        number = self._first + place
-        if number not in self._found and self._special > 0:
+    def _want(self, wanted: set[int], place: int) -> None:
+        """Add a special row while there is room for any."""
+        if self._special > 0 and place not in wanted:
             self._special -= 1
-            self._found.update(self._rows(columns, valid[place : place + 1], np.array([number])))
-
-    def _edges(
-        self, field: NumericField, columns: Mapping[str, CodedColumn], coded: CodedColumn, valid: NDArray[np.intp]
-    ) -> None:
-        numbers = np.array([_number(field, value) for value in coded.values.to_list()])[coded.codes[valid]]
-        edges = np.array(field.edges)
-        bucket = np.searchsorted(edges, numbers, side="right")
-        # NaN (missing) sorts last; it loses every comparison below.
-        above = np.where(bucket > 0, numbers - edges[np.maximum(bucket - 1, 0)], np.inf)
-        below = np.where(bucket < edges.size, edges[np.minimum(bucket, edges.size - 1)] - numbers, np.inf)
-        for side, distance in (("above", above), ("below", below)):
-            distance[np.isnan(numbers)] = np.inf
-            if distance.size and np.isfinite(distance).any():
-                place = int(distance.argmin())
-                row = self._rows(columns, valid[place : place + 1], np.array([self._first + place]))
-                self._nearest[field.name, side] = row[self._first + place]
+            wanted.add(place)
 
     def _rows(
         self, columns: Mapping[str, CodedColumn], rows: NDArray[np.intp], numbers: NDArray[np.intp]
-    ) -> dict[int, dict[str, Any]]:
-        """Raw rows by their number within the split."""
-        out: dict[int, dict[str, Any]] = {
-            number: {"context": {}, "candidate": {}, "row": number} for number in numbers.tolist()
-        }
+    ) -> list[dict[str, Any]]:
+        """Raw rows of a batch; `numbers` are theirs within the split."""
+        out: list[dict[str, Any]] = [{"context": {}, "candidate": {}, "row": number} for number in numbers.tolist()]
         for field, source in self._fields:
             coded = columns[source]
             values = coded.values.gather(coded.codes[rows]).to_list()
-            for row, value in zip(out.values(), values, strict=True):
+            for row, value in zip(out, values, strict=True):
                 row[field.side][field.name] = as_json(field, value)
         return out
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         """What was picked, in the order of the split: `{"context": .., "candidate": .., "row": ..}`."""
-        for row in self._nearest.values():
-            if row["row"] not in self._found and self._special > 0:
-                self._special -= 1
-                self._found[row["row"]] = row
-        for number in sorted(self._found):
-            yield self._found[number]
+        return self._found
 
 
-def _number(field: NumericField, value: object) -> float:
-    try:
-        number = field.number(value)
-    except FieldValueError:  # another split's value; the encoder names it if it is ours
-        number = None
-    return np.nan if number is None else number
+def _nearest_to_edges(field: NumericField, coded: CodedColumn, valid: NDArray[np.intp]) -> list[int]:
+    """Places within `valid` of the rows nearest to a bucket edge, from above (or on it) and from below."""
+    values = coded.values if coded.values.dtype.is_numeric() else coded.values.cast(pl.Float64, strict=False)
+    known = values.cast(pl.Float64).fill_null(np.nan).to_numpy()  # what is no number is no row to pick; not our error
+    numbers = known[coded.codes[valid]]
+    edges = np.array(field.edges)
+    bucket = np.searchsorted(edges, numbers, side="right")
+    above = np.where(bucket > 0, numbers - edges[np.maximum(bucket - 1, 0)], np.nan)
+    below = np.where(bucket < edges.size, edges[np.minimum(bucket, edges.size - 1)] - numbers, np.nan)
+    return [int(np.nanargmin(distance)) for distance in (above, below) if np.isfinite(distance).any()]
 
 
 def as_json(field: Field, value: object) -> object:

@@ -1,0 +1,132 @@
+"""Rows a second of `prepare` and of FuxiCTR's preprocessing, on the same three CSV files, in turns.
+
+    REACTION_DATA_DIR=... python tests/training/bench_prepare.py --fuxictr VENV/bin/python [--rounds 5] [--copies 1]
+
+FuxiCTR needs an environment of its own:
+    python -m venv VENV && VENV/bin/pip install torch==2.13.0 "polars<2" "fuxictr==2.3.10" "ray[data]"
+
+Both read the Criteo sample as plain CSV with a header, in three files for the splits, and turn all 39 fields into ids
+(counts in log-squared buckets, tokens of at least 2 occurrences). The first round of both is a warm-up and not counted;
+start-up of Python and of Ray is outside of the times.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from training.datasets.base import BuildContext
+from training.datasets.config import DataConfig
+from training.datasets.criteo import CATEGORIES, COLUMNS, CONTEXT, COUNTS, build
+from training.prepare import prepare
+
+
+def write_files(folder: Path, copies: int) -> int:
+    """Write train.csv, valid.csv and test.csv from the sample; returns the rows in all.
+
+    Copies beyond the first get every tail value suffixed, so that the number of distinct values grows with the rows.
+    """
+    config = DataConfig(dataset="criteo", path="criteo/train.tsv.xz")
+    table = build(config, BuildContext(Path.cwd(), 1))
+    frame = pl.concat([batch.frame for batch in table.source.batches()])
+    uniform = np.random.default_rng(0).random(frame.height)
+    for name, low, high in (("train", 0.0, 0.8), ("valid", 0.8, 0.9), ("test", 0.9, 1.0)):
+        part = frame.filter(pl.Series((uniform >= low) & (uniform < high)))
+        with (folder / f"{name}.csv").open("wb") as file:
+            for copy in range(copies):
+                suffixed = part.with_columns(
+                    pl.when(pl.len().over(column) > 1).then(pl.col(column)).otherwise(pl.col(column) + f"-{copy}")
+                    for column in CATEGORIES
+                )
+                (suffixed if copy else part).write_csv(file, include_header=copy == 0)
+    return frame.height * copies
+
+
+def ours(folder: Path) -> float:
+    """Seconds of one preparation."""
+    fields = [
+        {
+            "name": name,
+            "kind": "numeric" if name in COUNTS else "categorical",
+            "side": "context" if name in CONTEXT else "candidate",
+        }
+        for name in COLUMNS[1:]
+    ]
+    config = DataConfig.model_validate(
+        {
+            "dataset": "table",
+            "path": str(folder / "train.csv"),
+            "split": {"kind": "given", "valid": str(folder / "valid.csv"), "test": str(folder / "test.csv")},
+            "table": {"label": "label"},
+            "fields": fields,
+        }
+    )
+    out = folder / "ours"
+    shutil.rmtree(out, ignore_errors=True)
+    start = time.perf_counter()
+    prepare(config, base=folder, seed=1, name="bench", out=out)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Run the bench."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fuxictr", help="Python interpreter that has FuxiCTR")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=1)
+    arguments = parser.parse_args()
+    if not arguments.fuxictr:
+        print("skipped: --fuxictr names no interpreter that has FuxiCTR (see --help for how to make one)")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = write_files(folder, arguments.copies)
+        worker = subprocess.Popen(
+            [arguments.fuxictr, str(Path(__file__).with_name("fuxictr_worker.py")), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "fuxictr.log").open("w"),
+            text=True,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        )
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        if worker.stdout.readline().strip() != "ready":
+            print((folder / "fuxictr.log").read_text()[-2000:])
+            print(f"failed: {arguments.fuxictr} cannot run FuxiCTR (see above)")
+            sys.exit(1)
+        times: dict[str, list[float]] = {"ours": [], "fuxictr": []}
+        for number in range(arguments.rounds + 1):
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+            answer = worker.stdout.readline()
+            if not answer:
+                print((folder / "fuxictr.log").read_text()[-2000:])
+                sys.exit(1)
+            pair = {"ours": ours(folder), "fuxictr": float(answer)}
+            note = " (warm-up)" if number == 0 else ""
+            shown = ", ".join(f"{who} {seconds:.2f} s = {rows / seconds:,.0f} rows/s" for who, seconds in pair.items())
+            print(f"round {number}{note}: {shown}, ratio {pair['fuxictr'] / pair['ours']:.1f}", flush=True)
+            if number:
+                for who, seconds in pair.items():
+                    times[who].append(seconds)
+        worker.stdin.close()
+        worker.wait()
+    median = {who: statistics.median(seconds) for who, seconds in times.items()}
+    for who, seconds in median.items():
+        print(f"{who}: median {seconds:.2f} s, {rows / seconds:,.0f} rows/s of {rows:,} rows")
+    print(f"ratio of medians: {median['fuxictr'] / median['ours']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
