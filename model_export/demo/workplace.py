@@ -81,8 +81,8 @@ class Workplace:
                         f"got one with {foreign[0]!r} of something else; choose another with --dir"
                     )
                 marker.write_text("Made by python -m model_export.demo, which deletes and makes anew what it made.\n")
-            for name in PARTS:
-                path = self.root / name
+            unfinished = [path for name in PARTS for path in self.root.glob(f".{name}.*")]
+            for path in (*(self.root / name for name in PARTS), *unfinished):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:

@@ -1,0 +1,146 @@
+"""What a demonstration shows: everything beside what is known to be true of the generated log."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from training.metrics import auc, log_loss
+from training.results import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from model_export.demo.requests import Answers, Request
+    from model_export.demo.workplace import Workplace
+    from model_export.report import Stage
+    from training.datasets.synthetic import SyntheticData, Truth
+    from training.runs import Run
+
+TEST_SPLIT = 2
+
+
+def _table(title: str, *headings: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < left else "right")
+    return table
+
+
+def quality_table(run: Run, log: SyntheticData) -> Table:
+    """AUC and log loss on the test split: baseline, towers, pair, fused model, and the best there can be."""
+    table = _table("How well it predicts (test split)", "model", "AUC", "log loss", "")
+    metrics = {**run.metrics["test"], "baseline": run.metrics["baseline"]["test"]}
+    notes = {"baseline": "one-hot, C tuned on validation", "fused": "both towers merged into one: what is served"}
+    for model, name in MODELS.items():
+        if model in metrics:
+            style = "bold green" if model == "fused" else None
+            found = metrics[model]
+            table.add_row(name, f"{found['auc']:.4f}", f"{found['log_loss']:.4f}", notes.get(model, ""), style=style)
+    tested = log.split == TEST_SPLIT
+    label, truth = log.label[tested], log.probabilities[tested]
+    table.add_section()
+    best = (f"{auc(label, truth):.4f}", f"{log_loss(label, truth):.4f}")
+    table.add_row("Bayes-optimal", *best, "the true probabilities, which no model can beat", style="dim")
+    return table
+
+
+def afe_table(run: Run, truth: Truth) -> Table:
+    """What AFE kept and dropped of every role that a field can have in the generator."""
+    selection = run.selection
+    kept = set(selection["kept"])
+    table = _table(
+        "What feature selection (AFE) made of the fields, which it does not know", "role", "kept", "dropped", left=3
+    )
+    copies = {name for group in truth.duplicates for name in group}
+    rows: list[tuple[str, list[str]]] = [
+        ("noise", sorted(truth.named("noise"))),
+        *((f"copies of {_original(truth, group)}", sorted(group)) for group in truth.duplicates),
+        *((f"XOR pair {number}", list(pair)) for number, pair in enumerate(truth.xor_pairs, 1)),
+        *((role, sorted(truth.named(role) - copies)) for role in ("informative", "weak")),
+    ]
+    for role, names in rows:
+        table.add_row(role, _names(names, kept), _names(names, set(truth.fields) - kept))
+    return table
+
+
+def _original(truth: Truth, group: frozenset[str]) -> str:
+    return next(name for name in sorted(group) if truth.fields[name].copy_of is None)
+
+
+def _names(names: list[str], wanted: set[str]) -> str:
+    return " ".join(name for name in names if name in wanted) or "–"
+
+
+def merging_table(stages: Mapping[str, Stage]) -> Table:
+    """Parameters, work and time of the model before and after merging."""
+    names = {"pair": "two towers", "fusion form": "fusion form", "fused": "fused"}
+    table = _table(
+        "What merging the towers (DTF) saves", "", *(names.get(name, name) for name in stages), "fused / pair"
+    )
+    every = list(stages.values())
+
+    def add(label: str, values: list[float], form: str) -> None:
+        table.add_row(label, *(format(value, form) for value in values), f"{values[-1] / values[0]:.2f}")
+
+    add("parameters", [s.embedding_parameters + s.dense_parameters for s in every], ",")
+    add("dense FLOPs a row", [s.dense_flops for s in every], ",")
+    add("file, KiB", [s.file_bytes / 1024 for s in every], ",.0f")
+    for rows in every[0].latency_us:
+        add(f"µs a call, {rows:,} row{'s' * (rows > 1)}", [s.latency_us[rows] for s in every], ",.1f")
+    return table
+
+
+def ranking_table(request: Request, answer: Mapping[str, Any], log: SyntheticData) -> Table:
+    """One request as it was answered, best candidate first, beside what is true of it."""
+    table = _table(
+        "A real request, ranked by the service", "place", "candidate", "score", "true probability", "clicked", left=2
+    )
+    scores = answer["scores"]
+    for place, index in enumerate(np.argsort(-np.array(scores), kind="stable").tolist(), 1):
+        row = int(request.rows[index])
+        values = " ".join(f"{name}={value}" for name, value in list(request.candidates[index].items())[:3])
+        clicked = "yes" if log.label[row] else ""
+        table.add_row(str(place), f"{values} …", f"{scores[index]:.4f}", f"{log.probabilities[row]:.4f}", clicked)
+    return table
+
+
+def serving_table(answers: Answers) -> Table:
+    """Time of a call over HTTP, and how close the scores are to the model that was trained."""
+    table = _table(
+        f"POST /score over HTTP: {answers.requests} requests, {answers.candidates:,} candidates",
+        *("candidates", "calls", "median", "p99", "candidates/s"),
+    )
+    for latency in answers.latency:
+        table.add_row(
+            f"{latency.rows:,}",
+            f"{latency.calls:,}",
+            f"{latency.median * 1e3:.2f} ms",
+            f"{latency.p99 * 1e3:.2f} ms",
+            f"{latency.rows / latency.median:,.0f}",
+        )
+    table.caption_justify = "left"
+    table.caption = (
+        f"largest difference to the unfused torch model: {answers.unfused:.1e} on real requests, "
+        f"{answers.golden:.1e} on golden rows sent as rows, columns and pointwise"
+    )
+    return table
+
+
+def closing(workplace: Workplace, *, seconds: float, served: bool) -> str:
+    """What there is now, and how to go on."""
+    root = os.path.relpath(workplace.root)
+    lines = [
+        f"[bold]Done in {seconds:.0f} s.[/] Look at {root}/run/report.html in a browser.",
+        f"Start the service:  .venv/bin/python -m service --bundle {root}/bundle      (or make serve)",
+    ]
+    curl = "curl -s http://127.0.0.1:8080/score -H 'content-type: application/json'"
+    if served:
+        lines += [
+            f"Score a request:    {curl} -d @{root}/request.json",
+            "Read about it:      http://127.0.0.1:8080/docs",
+        ]
+    return "\n".join(lines)
