@@ -56,7 +56,7 @@ class ServiceApp(FastAPI):
         for make in ROUTERS.values():
             self.include_router(make(runtime))
         self._hot: dict[str, ASGIApp] = {path: make(runtime) for path, make in HOT_ROUTES.items()}
-        self._known = {*self.openapi_paths(), "/docs", "/openapi.json"}
+        self._known = {*super().openapi()["paths"], "/docs", "/openapi.json"}
         for error in (ServiceError, RequestError, Exception):
             self.add_exception_handler(error, _answer_error)
         self.add_exception_handler(HTTPException, _answer_http_exception)
@@ -67,7 +67,10 @@ class ServiceApp(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        hot = self._hot.get(scope["path"])
+        path = scope["path"]
+        if scope.get("root_path"):  # behind a proxy that keeps its prefix
+            path = path.removeprefix(scope["root_path"])
+        hot = self._hot.get(path)
         if hot is not None:
             await hot(scope, receive, send)
             return
@@ -82,12 +85,7 @@ class ServiceApp(FastAPI):
         try:
             await super().__call__(scope, receive, send_noting_status)
         finally:
-            path = scope["path"]
             self.runtime.metrics.count_request(path if path in self._known else "other", status)
-
-    def openapi_paths(self) -> set[str]:
-        """Paths of the documented routes."""
-        return set(super().openapi()["paths"])
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document for the model that is served now."""
