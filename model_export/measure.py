@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 ROWS = (1, 100, 1000)
 FEEDS = 16
 # Towers of several widths have more nodes for the same look-ups; other first layers separate bytes from FLOPs.
-OTHER_SIZES = [(16, 500, dims, width) for dims in ((2, 4), (2, 4, 8), (2, 4, 8, 16)) for width in (32, 64, 128)]
+OTHER_SIZES = [(16, 500, dims, width) for dims in ((2, 4), (2, 4, 8), (2, 4, 8, 16)) for width in (16, 32, 128)]
 CACHE_SIZES = tuple(1 << power for power in range(18, 27))
-PRICES = ("node_us", "lookup_ns", "read_ns", "miss_ns", "add_ns", "flop_ns")
+PRICES = ("node_us", "lookup_ns", "read_ns", "miss_ns", "sum_ns", "add_ns", "flop_ns")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def take_samples(*, seconds: float, seed: int = 0) -> list[Sample]:
         seed: Of the tables and the requests.
     """
     generator = np.random.default_rng(seed)
-    sizes = [*product((4, 16, 40), (32, 2_000, 20_000), ((4,), (8,), (16,), (32,)), (64,)), *OTHER_SIZES]
+    sizes = [*product((4, 16, 40), (32, 2_000, 20_000), ((4,), (8,), (16,), (32,)), (16, 64)), *OTHER_SIZES]
     samples = []
     for fields, ids, dims, width in sizes:
         plain = random_tower(fields, ids, dims, width, generator)
@@ -126,7 +126,7 @@ def _design(samples: list[Sample], cache_bytes: int) -> Float:
     for sample in samples:
         counts, kilorows = sample.counts, sample.rows * 1e-3
         missed = max(0.0, 1.0 - cache_bytes / counts.table)
-        terms = (counts.lookups, counts.read, counts.read * missed, counts.add, counts.flops)
+        terms = (counts.lookups, counts.read, counts.read * missed, counts.summed, counts.add, counts.flops)
         design.append([counts.nodes, *(kilorows * term for term in terms), 1.0, kilorows])
     return np.array(design, np.float64)
 

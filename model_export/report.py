@@ -16,6 +16,7 @@ from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
 from service.bundle import MODEL_FILE
 from training.models.reaction import load_pair
+from training.results import COLUMNS, MODELS, SPLITS, metrics_by_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 ROWS: Final = (1, 100, 1000)
 FEEDS: Final = 16
-MEASURED: Final = {"tower_a": "tower A", "tower_b": "tower B", "pair": "pair", "fused": "fused"}
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,18 @@ def _sizes(stages: Mapping[str, Stage]) -> Table:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> Table:
-    table = Table("measured by the run", title_justify="left")
-    names = [name for name in MEASURED if name in metrics["validation"]]
+    splits = metrics_by_split(metrics)
+    names = [name for name in MODELS if any(name in models for models in splits.values())]
+    table = Table(title="measured by the run", title_justify="left")
+    table.add_column("")
     for name in names:
-        table.add_column(MEASURED[name], justify="right")
-    for split, found in metrics.items():
+        table.add_column(MODELS[name], justify="right")
+    for split, models in splits.items():
         for metric in ("auc", "log_loss"):
-            values = [found.get(name, {}).get(metric) for name in names]
-            if any(value is not None for value in values):
-                cells = ["" if value is None else f"{value:.4f}" for value in values]
-                table.add_row(f"{split} {metric.replace('_', ' ').replace('auc', 'AUC')}", *cells)
+            found = [models.get(name, {}).get(metric) for name in names]
+            table.add_row(
+                f"{SPLITS[split]} {COLUMNS[metric]}", *("–" if value is None else f"{value:.4f}" for value in found)
+            )
     return table
 
 

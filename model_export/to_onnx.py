@@ -6,8 +6,8 @@
 Choices, each timed against its alternatives on ONNX Runtime with one thread (`tests/model_export/test_to_onnx.py`
 keeps them equal; numbers in ARCHITECTURE.md):
 
-- one Gather a group of tables stacked by width, with row offsets added in the graph: a Gather a field costs four times
-  as much at one row;
+- one Gather a group of tables stacked by width, with row offsets added in the graph, once a side: a Gather a field
+  costs four times as much at one row;
 - unfolded groups go Gather -> Reshape -> Gemm, because the rows lie side by side already;
 - folded rows are summed by ReduceSum; a product with a row of ones is slower from 100 rows on;
 - the context's sum is the C of the candidates' Gemm, which then takes the ReLU too: two nodes less than Add and Relu;
@@ -144,6 +144,9 @@ def _look_up(builder: Builder, tower: FusedTower, side: Side) -> tuple[list[str]
     """Look one side up: what is to be multiplied (N, n d), and what is H_0 wide already (N, H_0)."""
     cut = pieces(tower.side(side))
     ids = [f"{side}_ids"]
+    offsets = np.concatenate([_offsets(piece) for piece in cut] or [np.empty(0, np.int32)])
+    if offsets.any():
+        ids = [builder.add("Add", [*ids, builder.constant("offset", offsets)])]
     if len(cut) > 1:
         sizes = builder.constant("split", np.array([piece.columns for piece in cut]))
         outputs = [f"{side}_ids_{number}" for number in range(len(cut))]
@@ -155,14 +158,15 @@ def _look_up(builder: Builder, tower: FusedTower, side: Side) -> tuple[list[str]
     return parts, sums
 
 
+def _offsets(piece: Piece) -> NDArray[np.int32]:
+    """Where each column's table starts in the piece's stack."""
+    starts = np.cumsum([0, *(field.rows for field in piece.fields[:-1])])
+    return np.repeat(starts, [field.width for field in piece.fields]).astype(np.int32)
+
+
 def _piece(builder: Builder, piece: Piece, ids: str) -> str:
     stacked = np.concatenate([field.table for field in piece.fields]).astype(np.float32)
-    index = ids
-    if len(piece.fields) > 1:
-        starts = np.cumsum([0, *(field.rows for field in piece.fields[:-1])])
-        offsets = np.repeat(starts, [field.width for field in piece.fields]).astype(np.int32)
-        index = builder.add("Add", [ids, builder.constant("offset", offsets)])
-    rows = builder.add("Gather", [builder.table("table", stacked), index], axis=0)
+    rows = builder.add("Gather", [builder.table("table", stacked), ids], axis=0)
     if piece.kind == "stack" or piece.columns == 1:
         shape = builder.constant("shape", np.array([-1, piece.dim * piece.columns]))
         return builder.add("Reshape", [rows, shape])

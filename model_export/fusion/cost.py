@@ -2,12 +2,13 @@
 
 Folding saves a field's matrix product and makes its rows H_0 wide: more bytes to read, and to add up. Which of the
 two is cheaper depends on the machine; on CPUs with wide vector units a product over d_f = 4 or 8 is far cheaper than
-reading 64 columns. The model is linear in six counts that can be read off the graph:
+reading and adding up 64 columns. The model is linear in counts that can be read off the graph:
 
     microseconds = node * nodes + rows * (lookup * look-ups + read * bytes gathered (+ miss where out of cache)
-                                          + add * bytes summed up or copied + flop * FLOPs of products)
+                                          + sum * look-ups summed up + add * bytes summed up or copied
+                                          + flop * FLOPs of products)
 
-`python -m model_export.measure` fits the six prices to timed graphs and prints them beside the errors of the fit.
+`python -m model_export.measure` fits the prices to timed graphs and prints them beside the error of the fit.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Counts:
         nodes: Graph nodes a call.
         lookups: Rows gathered, a row of the id matrix.
         read: Bytes gathered, a row.
+        summed: Gathered rows that are summed up, a row.
         add: Bytes summed up or copied, a row.
         flops: Multiplications and additions of matrix products, a row.
         table: Bytes of all tables.
@@ -42,6 +44,7 @@ class Counts:
     nodes: int
     lookups: int
     read: int
+    summed: int
     add: int
     flops: int
     table: int
@@ -56,22 +59,27 @@ class CostModel:
         lookup_ns: Nanoseconds a gathered row, whatever its width.
         read_ns: Nanoseconds a gathered byte, in cache.
         miss_ns: Nanoseconds more a gathered byte that is not in cache.
+        sum_ns: Nanoseconds a gathered row that is summed up, whatever its width.
         add_ns: Nanoseconds a byte that is summed up or copied.
         flop_ns: Nanoseconds a multiplication or addition in a matrix product.
         cache_bytes: What of the tables stays in cache; beyond it, rows are taken to be read evenly.
         rows: Rows of each side's id matrix in the request that the choice is made for.
+        margin: The least share of a side's time that folding must save: it multiplies parameters, and the model's error
+            is about as large.
         largest_folded_bytes: No table is folded to more than this: bundles and workers' memory grow with it, and a
             table of millions of rows is out of cache either way.
     """
 
-    node_us: float = 0.4
-    lookup_ns: float = 6.0
+    node_us: float = 0.35
+    lookup_ns: float = 4.5
     read_ns: float = 0.0
-    miss_ns: float = 0.07
+    miss_ns: float = 0.1
+    sum_ns: float = 2.7
     add_ns: float = 0.04
-    flop_ns: float = 0.0057
+    flop_ns: float = 0.007
     cache_bytes: int = 1 << 20
     rows: Mapping[Side, int] = field(default_factory=lambda: {"context": 1, "candidate": 100})
+    margin: float = 0.1
     largest_folded_bytes: int = 64 << 20
 
     def microseconds(self, counts: Counts, rows: int) -> float:
@@ -80,6 +88,7 @@ class CostModel:
         row = (
             self.lookup_ns * counts.lookups
             + (self.read_ns + self.miss_ns * missed) * counts.read
+            + self.sum_ns * counts.summed
             + self.add_ns * counts.add
             + self.flop_ns * counts.flops
         )
@@ -94,18 +103,21 @@ def count(fields: Iterable[FusedField], width: int) -> Counts:
         width: H_0.
     """
     cut = pieces(fields)
-    nodes = lookups = read = add = flops = table = parts = 0
+    nodes = lookups = read = summed = add = flops = table = parts = 0
     for piece in cut:
         wide = BYTES * piece.dim * piece.columns
-        nodes += {"stack": 3, "summed": 4, "pooled": 3 if piece.folded else 2}[piece.kind]
-        nodes += MEAN_NODES * piece.mean
+        nodes += 2 + piece.folded + MEAN_NODES * piece.mean
         lookups += piece.columns
         read += wide
-        add += 0 if piece.kind == "stack" else wide
         table += BYTES * piece.dim * piece.rows
+        if piece.kind != "stack":
+            summed += piece.columns
+            add += wide
         if not piece.folded:
             parts += 1
             flops += 2 * width * piece.dim * len(piece.fields)
     if parts > 1:
         add += flops // width * BYTES // 2
-    return Counts(nodes + (len(cut) > 1) + (parts > 1) + (parts > 0), lookups, read, add, flops, table)
+    offsets = any(len(piece.fields) > 1 for piece in cut)
+    nodes += offsets + (len(cut) > 1) + (parts > 1) + (parts > 0)
+    return Counts(nodes, lookups, read, summed, add, flops, table)

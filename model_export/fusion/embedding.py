@@ -46,7 +46,10 @@ def choose_folding(tower: FusedTower, cost: CostModel) -> tuple[FoldingChoice, .
     for side in SIDES:
         fields = tower.side(side)
         search = _Search(fields, tower.width, cost, cost.rows[side])
-        chosen = min((search.descend(start) for start in (frozenset[str](), search.foldable)), key=search.price)
+        kept = frozenset[str]()
+        chosen = min((search.descend(start) for start in (kept, search.foldable)), key=search.price)
+        if search.price(chosen) > (1.0 - cost.margin) * search.price(kept):
+            chosen = kept
         for field in fields:
             folded_us = search.price(chosen | {field.name}) if field.name in search.foldable else float("inf")
             kept_us = search.price(chosen - {field.name})

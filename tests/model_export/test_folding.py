@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +62,9 @@ def test_rearranging_fields_renumbers_their_columns_without_gaps_or_loss() -> No
 
 @pytest.mark.parametrize("dims", [(2, 2, 4, 8, 32), (16, 16, 16), (40, 4, 4, 40), (1,), (3, 5, 7, 11)])
 @pytest.mark.parametrize("cost", [CostModel(), CostModel(flop_ns=0.1), CostModel(miss_ns=1.0), CostModel(node_us=20.0)])
-def test_the_choice_is_the_cheapest_of_all_subsets(dims: tuple[int, ...], cost: CostModel) -> None:
+def test_the_choice_is_the_cheapest_of_all_subsets_if_it_saves_a_tenth_of_keeping_all(
+    dims: tuple[int, ...], cost: CostModel
+) -> None:
     tower = fuse_towers(random_form(candidates(dims), (24,)))
     names = [field.name for field in tower.fields]
 
@@ -72,11 +74,13 @@ def test_the_choice_is_the_cheapest_of_all_subsets(dims: tuple[int, ...], cost: 
 
     subsets = [set(subset) for size in range(len(names) + 1) for subset in combinations(names, size)]
     chosen = {choice.name for choice in choose_folding(tower, cost) if choice.folded}
-    assert price(chosen) == pytest.approx(min(map(price, subsets)))
+    cheapest = min(map(price, subsets))
+    expected = cheapest if cheapest <= 0.9 * price(()) else price(())
+    assert price(chosen) == pytest.approx(expected)
 
 
-def test_a_table_at_least_as_wide_as_the_layer_is_folded_and_shrinks() -> None:
-    tower = fold_where_cheaper(fuse_towers(random_form(candidates((16, 16)), (8,))), CostModel())
+def test_a_table_that_is_much_wider_than_the_layer_is_folded_and_shrinks() -> None:
+    tower = fold_where_cheaper(fuse_towers(random_form(candidates((64, 64)), (8,))), CostModel())
     assert [field.folded for field in tower.fields] == [True, True]
     assert {field.dim for field in tower.fields} == {8}
 
@@ -93,26 +97,26 @@ def test_no_table_is_folded_past_the_limit_and_the_reason_is_kept() -> None:
 def test_the_counts_are_what_the_look_ups_do() -> None:
     tower = fuse_towers(random_form(candidates((4, 4, 8)), (24,)))
     kept = count(tower.fields, 24)
-    assert (kept.lookups, kept.read, kept.flops, kept.table) == (3, 64, 2 * 24 * 16, 50 * 64)
+    assert (kept.lookups, kept.read, kept.summed, kept.flops, kept.table) == (3, 64, 0, 2 * 24 * 16, 50 * 64)
     folded = count(fold_embeddings(tower, {"field_0", "field_1", "field_2"}).fields, 24)
-    assert (folded.lookups, folded.read, folded.add, folded.flops) == (3, 3 * 96, 3 * 96, 0)
+    assert (folded.lookups, folded.read, folded.summed, folded.add, folded.flops) == (3, 3 * 96, 3, 3 * 96, 0)
     assert [piece.kind for piece in pieces(tower.fields)] == ["stack", "stack"]
 
 
 def test_fitting_recovers_the_prices_that_made_the_times() -> None:
-    truth = CostModel(node_us=0.5, lookup_ns=7.0, read_ns=0.02, miss_ns=0.1, add_ns=0.03, flop_ns=0.01)
+    truth = CostModel(node_us=0.5, lookup_ns=7.0, read_ns=0.02, miss_ns=0.1, sum_ns=3.0, add_ns=0.03, flop_ns=0.01)
     generator = np.random.default_rng(0)
     samples = []
-    for fields in (2, 10, 30):
-        for ids, dims in ((20, (4,)), (9000, (8,)), (300, (2, 4, 16)), (5000, (32,))):
-            tower = random_tower(fields, ids, dims, 32, generator)
-            for folded in ((), {field.name for field in tower.fields}):
-                counts = count(fold_embeddings(tower, folded).fields, 32)
-                for rows in (1, 100, 1000):
-                    own = 5.0 + 0.02 * rows  # a call's and a row's own cost, which no price stands for
-                    samples.append(Sample(counts, rows, truth.microseconds(counts, rows) + own))
+    sizes = product((2, 10, 30), ((20, (4,)), (9000, (8,)), (300, (2, 4, 16)), (5000, (32,))), (16, 64))
+    for fields, (ids, dims), width in sizes:
+        tower = random_tower(fields, ids, dims, width, generator)
+        for folded in ((), {field.name for field in tower.fields}):
+            counts = count(fold_embeddings(tower, folded).fields, width)
+            for rows in (1, 100, 1000):
+                own = 5.0 + 0.02 * rows  # a call's and a row's own cost, which no price stands for
+                samples.append(Sample(counts, rows, truth.microseconds(counts, rows) + own))
     found, error = fit(samples)
     assert error < 1e-2
-    for name in ("node_us", "lookup_ns", "miss_ns", "add_ns", "flop_ns"):
+    for name in ("node_us", "lookup_ns", "miss_ns", "sum_ns", "add_ns", "flop_ns"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05)
     assert found.cache_bytes == truth.cache_bytes

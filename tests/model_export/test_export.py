@@ -1,0 +1,378 @@
+"""From a run directory to a bundle that serves: the steps in order, and what stops them without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from forms import random_form
+from run_directory import DROPPED, MUTED, RATE, fit_encoder, make_form, model_slots, raw_rows, seal, write_run
+from safetensors.torch import load_file, save_file
+
+from model_export import export
+from model_export.errors import (
+    ExportError,
+    FusionMissingError,
+    NonFiniteError,
+    OutputExistsError,
+    ParityError,
+    ParityValueError,
+    RunChangedError,
+    RunNotFinishedError,
+    RunRefusedError,
+)
+from model_export.export import ExportOptions, export_run
+from model_export.fusion import CostModel
+from model_export.parity import Tolerance
+from model_export.report import measure_stages, render
+from service.bundle import read_bundle
+from service.features import UnknownFieldError
+from service.scorer import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from model_export.export import Exported
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_run(run, tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def own_run(run: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def expected_scores(run: Path, rows: list[dict[str, dict[str, object]]]) -> np.ndarray:
+    """The unfused torch model on raw rows: encoded by the run's encoder, its position at the serving constant."""
+    encoder = fit_encoder(raw_rows(800, seed=1))
+    form = make_form(encoder)
+    ids = [
+        torch.from_numpy(encoder.encode_rows(side, [row[side] for row in rows])) for side in ("context", "candidate")
+    ]
+    where = next(slot for slot in form.slots if slot.name == "position")
+    ids[1][:, where.first] = encoder.vocabulary("position").id("1")
+    with torch.no_grad():
+        odds = torch.exp(form.double()(*ids)) * RATE
+    return (odds / (1 + odds)).numpy()
+
+
+def without(values: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def test_the_bundle_scores_raw_rows_as_the_unfused_torch_model_does_through_every_form(
+    run: Path, exported: Exported
+) -> None:
+    rows = raw_rows(200, seed=9)  # rows that neither training nor the golden file has seen
+    expected = expected_scores(run, rows)
+    scorer = Scorer(read_bundle(exported.path))
+    context = [row["context"] for row in rows]
+    candidates = [without(row["candidate"], "position") for row in rows]
+    pointwise = scorer.score(None, [{**one, **two} for one, two in zip(context, candidates, strict=True)])
+    alone = [scorer.score(one, [two])[0] for one, two in zip(context, candidates, strict=True)]
+    np.testing.assert_allclose(pointwise, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(alone, expected, rtol=0, atol=1e-6)
+    shared = [{"context": context[0], "candidate": row["candidate"]} for row in rows]
+    columns = {name: [row[name] for row in candidates] for name in candidates[0]}
+    np.testing.assert_allclose(scorer.score(context[0], columns), expected_scores(run, shared), rtol=0, atol=1e-6)
+
+
+def test_a_request_may_hold_dropped_fields_and_must_not_hold_training_only_ones(exported: Exported) -> None:
+    scorer = Scorer(read_bundle(exported.path))
+    row = raw_rows(1, seed=9)[0]
+    candidate = without(row["candidate"], "position")
+    with_all = scorer.score(row["context"], [candidate])
+    np.testing.assert_array_equal(scorer.score(row["context"], [without(candidate, DROPPED, MUTED)]), with_all)
+    with pytest.raises(UnknownFieldError, match="training only"):
+        scorer.score(row["context"], [row["candidate"]])
+    facts = read_bundle(exported.path).manifest.model
+    assert set(facts["dropped_fields"]) == {DROPPED, MUTED}
+    assert facts["training_only_fields"] == ["position"]
+    assert facts["negative_sampling_rate"] == RATE
+
+
+def test_golden_rows_are_real_cover_what_can_go_wrong_and_hold_only_fields_that_are_read(
+    run: Path, exported: Exported
+) -> None:
+    bundle = read_bundle(exported.path)
+    raw = [json.loads(line) for line in (run / "raw_sample.jsonl").read_text().splitlines()]
+    read = {field.name for field in bundle.encoder.fields}
+    assert 32 <= len(bundle.golden) <= 64
+    for row in bundle.golden:
+        kept = ({name: value for name, value in r["context"].items() if name in read} for r in raw)
+        assert row.context in kept
+        assert set(row.context) | set(row.candidate) == read
+    ids = {
+        "context": np.array([row.context_ids for row in bundle.golden]),
+        "candidate": np.array([row.candidate_ids for row in bundle.golden]),
+    }
+    sample = {side: bundle.encoder.encode_rows(side, [without(r[side], "position") for r in raw]) for side in ids}
+    for side, own in ids.items():
+        for column in bundle.encoder.columns(side):
+            first, all_rows = own[:, column.first], sample[side][:, column.first]
+            for kind in (0, 1):  # missing, out of vocabulary: wherever the sample has one, so have the golden rows
+                assert (kind in first) == (kind in all_rows), (column.name, kind)
+    assert {6, 12, 18} & {row.context["hour"] for row in bundle.golden}
+    scores = [row.pctr for row in bundle.golden]
+    np.testing.assert_allclose(
+        scores,
+        expected_scores(
+            run,
+            [
+                {"context": row.context, "candidate": {**row.candidate, DROPPED: None, MUTED: None, "position": None}}
+                for row in bundle.golden
+            ],
+        ),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+def test_exporting_twice_gives_the_same_files_but_for_the_manifests_date(
+    run: Path, exported: Exported, tmp_path: Path
+) -> None:
+    again = export_run(run, tmp_path / "again")
+    one, two = (read_bundle(bundle.path).manifest for bundle in (exported, again))
+    assert one.files == two.files
+    assert {**json.loads(json.dumps(one.model))} == two.model
+
+
+def test_the_manifest_says_where_the_model_came_from(run: Path, exported: Exported) -> None:
+    manifest = read_bundle(exported.path).manifest
+    assert manifest.model_id == "tiny-run-1"
+    assert manifest.training["metrics"] == json.loads((run / "metrics.json").read_text())
+    assert manifest.training["dataset"]["rows"] == {"train": 800, "valid": 300}
+    assert manifest.model["flops"] <= manifest.model["tower_flops"]
+    assert manifest.model["parity"]["rows"] > 300
+    assert manifest.model["tolerance"] == 1e-6
+    assert (exported.path / "reference.json").read_text() == json.dumps(
+        json.loads((run / "reference.json").read_text()), indent=1
+    ) + "\n"
+
+
+@pytest.mark.parametrize("cost", [CostModel(flop_ns=1e3), CostModel(flop_ns=0.0, node_us=0.0)])
+def test_folding_all_or_nothing_and_external_tables_serve_the_same_scores(
+    run: Path, exported: Exported, tmp_path: Path, cost: CostModel
+) -> None:
+    other = export_run(run, tmp_path / "other", ExportOptions(cost=cost, external_above=0))
+    assert len({field.folded for field in other.tower.fields}) == 1
+    assert (other.path / "model.onnx.data").is_file()
+    rows = [{**row["context"], **without(row["candidate"], "position")} for row in raw_rows(100, seed=4)]
+    one, two = (Scorer(read_bundle(bundle.path)).score(None, rows) for bundle in (exported, other))
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+def no_trace_of(out: Path) -> bool:
+    return not [path for path in out.parent.iterdir() if out.name in path.name]
+
+
+def poison(path: Path, name: str, value: float) -> None:
+    weights = load_file(path / "weights.safetensors")
+    weights[name].view(-1)[0] = value
+    save_file(weights, path / "weights.safetensors")
+    seal(path)
+
+
+def drop_fusion_phase(path: Path) -> None:
+    lines = (path / "history.jsonl").read_text().splitlines()
+    (path / "history.jsonl").write_text("".join(f"{line}\n" for line in lines if "fusion" not in line))
+    seal(path)
+
+
+def drop_fused_metrics(path: Path) -> None:
+    metrics = json.loads((path / "metrics.json").read_text())
+    del metrics["validation"]["fused"]
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    seal(path)
+
+
+def other_vocabulary(path: Path) -> None:
+    form = random_form(model_slots(fit_encoder(raw_rows(300, seed=8))), (16, 8))
+    from training.models.reaction import save_model
+
+    save_model(path, form)
+    seal(path)
+
+
+def unfinished(path: Path) -> None:
+    path.rename(path.with_name("run.partial"))
+
+
+def append(path: Path, name: str) -> None:
+    with (path / name).open("ab") as file:
+        file.write(b" ")
+
+
+def unknown_raw_field(path: Path) -> None:
+    row = {"context": {"user": 1.5}, "candidate": {}, "row": 0}
+    (path / "raw_sample.jsonl").write_text(json.dumps(row) + "\n")
+    seal(path)
+
+
+def no_raw_rows(path: Path) -> None:
+    (path / "raw_sample.jsonl").write_text("")
+    seal(path)
+
+
+BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
+    "unfinished": (
+        unfinished,
+        RunNotFinishedError,
+        r"got an unfinished one \(run.partial\)",
+    ),
+    "still training": (lambda p: (p / "start.json").write_text("{}"), RunNotFinishedError, "got an unfinished"),
+    "no run.json": (
+        lambda p: (p / "run.json").unlink(),
+        RunRefusedError,
+        r"expected a run directory",
+    ),
+    "no directory": (shutil.rmtree, RunRefusedError, "got no such path"),
+    "changed weights": (
+        lambda p: append(p, "weights.safetensors"),
+        RunChangedError,
+        r"weights.safetensors: expected .*sha256.*, got .*sha256",
+    ),
+    "changed features": (lambda p: append(p, "features.json"), RunChangedError, "features.json: expected .*, got "),
+    "missing sample": (
+        lambda p: (p / "raw_sample.jsonl").unlink(),
+        RunChangedError,
+        "raw_sample.jsonl: expected a file",
+    ),
+    "NaN": (
+        lambda p: poison(p, "branches.1.linears.0.weight", float("nan")),
+        NonFiniteError,
+        r"weights.safetensors: branches.1.linears.0.weight\[0\]\[0\]: expected finite weights, got nan",
+    ),
+    "infinity": (
+        lambda p: poison(p, "tables.2", float("-inf")),
+        NonFiniteError,
+        r"tables.2\[0\]\[0\]: expected finite weights, got -inf",
+    ),
+    "no fusion phase": (
+        drop_fusion_phase,
+        FusionMissingError,
+        r"expected a run whose fusion phase ran .* got the phases \['tower_a', 'tower_b', 'mutual'\]",
+    ),
+    "no fused metrics": (drop_fused_metrics, FusionMissingError, r"metrics of \['pair', 'tower_a', 'tower_b'\]"),
+    "another run's model": (other_vocabulary, RunChangedError, "model.json: slot 'user': expected .*, got "),
+    "a raw value the encoder refuses": (
+        unknown_raw_field,
+        RunChangedError,
+        "raw_sample.jsonl: context.*user: expected",
+    ),
+    "no raw rows": (no_raw_rows, RunChangedError, "raw_sample.jsonl: expected at least one row, got none"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_a_bad_run_is_refused_with_its_reason_and_leaves_nothing_behind(
+    own_run: Path, tmp_path: Path, case: str
+) -> None:
+    damage, error, message = BAD_RUNS[case]
+    damage(own_run)
+    with pytest.raises(error, match=message):
+        export_run(own_run, tmp_path / "bundle")
+    assert no_trace_of(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "dangling link"])
+def test_an_output_that_exists_is_refused_and_left_alone(run: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "bundle"
+    match kind:
+        case "directory":
+            out.mkdir()
+        case "file":
+            out.write_text("mine")
+        case _:
+            out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputExistsError, match="bundle: expected a path that does not exist yet, got an existing one"):
+        export_run(run, out)
+    assert os.path.lexists(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert kind != "file" or out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "message"),
+    [
+        (Tolerance(algebra=1e-20), "logit of the merged tower"),
+        (Tolerance(logit=1e-20), "logit in float32 against float64"),
+        (Tolerance(pctr=1e-20), r"pctr of model\.onnx against the fusion form"),
+    ],
+)
+def test_a_score_out_of_tolerance_fails_the_export_and_leaves_nothing_behind(
+    run: Path, tmp_path: Path, tolerance: Tolerance, message: str
+) -> None:
+    with pytest.raises(ParityValueError, match=rf"golden rows, row \d+: {message}.*expected a difference of at most"):
+        export_run(run, tmp_path / "bundle", ExportOptions(tolerance=tolerance))
+    assert no_trace_of(tmp_path / "bundle")
+
+
+def test_a_bundle_that_fails_the_services_self_test_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The golden scores are spoiled after the gate, as a fault between the gate and the disk would.
+    from msgspec.structs import replace
+
+    right = export.golden_rows
+
+    def spoiled(*arguments: object) -> object:
+        rows, ids = right(*arguments)  # type: ignore[arg-type]
+        return (replace(rows[0], pctr=rows[0].pctr / 2), *rows[1:]), ids
+
+    monkeypatch.setattr(export, "golden_rows", spoiled)
+    with pytest.raises(ParityError, match="does not pass the service's self-test: golden row 0"):
+        export_run(run, tmp_path / "bundle")
+    assert no_trace_of(tmp_path / "bundle")
+
+
+def test_the_table_shows_the_model_before_and_after_merging(exported: Exported) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    stages = measure_stages(exported, seconds=0.1)
+    assert set(stages) == {"pair", "fusion form", "fused"}
+    fused, form, pair = stages["fused"], stages["fusion form"], stages["pair"]
+    assert fused.dense_flops * 2 <= form.dense_flops
+    assert fused.dense_parameters < form.dense_parameters
+    assert fused.embedding_parameters == sum(field.table.size for field in exported.tower.fields)
+    assert form.embedding_parameters < pair.embedding_parameters
+    assert fused.file_bytes < form.file_bytes
+    assert set(fused.latency_us) == {1, 100, 1000}
+    page = StringIO()
+    Console(file=page, width=160).print(render(exported, stages))
+    text = page.getvalue()
+    for expected in ("dense FLOPs a row", "1000 rows", "Tower A", "0.7500", "genres", "largest differences"):
+        assert expected in text
+
+
+def test_the_command_writes_a_bundle_prints_its_table_and_refuses_with_exit_code_2(run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "model_export", str(run), "--out", str(tmp_path / "bundle"), "--seconds", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "before and after merging" in done.stdout
+    assert Scorer(read_bundle(tmp_path / "bundle")).self_test().rows >= 32
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert again.stdout == ""
+    assert "error:" in again.stderr
+    assert "expected a path that does not exist yet" in again.stderr
+    assert "Traceback" not in again.stderr
