@@ -69,7 +69,7 @@ def run(settings: Settings) -> int:
     configure_logging(settings.log_level)
     log = get_logger("service")
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
     except OSError as error:
         log.error("start_failed", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
         return START_ERROR
@@ -101,7 +101,7 @@ def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Bind before anything is loaded: a taken port is told at once, and early clients wait instead of being refused."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
