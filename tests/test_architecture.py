@@ -1,5 +1,6 @@
 """The house rules that no linter knows: tables are complete, files are short, nothing strays in."""
 
+import ast
 import importlib
 import importlib.metadata
 import pkgutil
@@ -19,6 +20,8 @@ PACKAGES = ("service", "training", "model_export")
 LONGEST_FILE = 350
 # What a serving process must never load, even by way of something else.
 TRAINING_LIBRARIES = {"torch", "onnx", "polars", "sklearn", "scipy", "matplotlib", "training", "model_export"}
+# Packages that are the public face of another, which brings them.
+FACES = {"starlette": "fastapi", "click": "typer", "markupsafe": "jinja2", "pydantic-core": "pydantic"}
 
 
 def tracked_files() -> list[Path]:
@@ -139,3 +142,33 @@ def test_every_package_of_the_environment_we_ask_for_is_pinned_to_one_release() 
                 waiting.append(asked)
     if sys.platform == "linux" and sys.version_info[:2] == (3, 11):  # elsewhere a marker may leave some out
         assert set(pins) <= {name for name, _ in seen}, "pins that nothing asks for"
+
+
+def test_what_a_package_imports_is_among_the_dependencies_it_is_installed_with() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    serving = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    training = {canonicalize_name(Requirement(text).name) for text in project["optional-dependencies"]["training"]}
+    owners = importlib.metadata.packages_distributions()
+    allowed = {"service": serving, "training": serving | training, "model_export": serving | training}
+    strays: list[str] = []
+    used: set[str] = set()
+    for path in tracked_files():
+        package = path.relative_to(ROOT).parts[0]
+        if path.suffix != ".py" or package not in PACKAGES:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = {node.module}
+            else:
+                continue
+            for module in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - set(PACKAGES):
+                distributions = {canonicalize_name(name) for name in owners.get(module, [module])}
+                distributions |= {FACES[name] for name in distributions if name in FACES}
+                used |= distributions
+                if not distributions & allowed[package]:
+                    strays.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert not strays, "\n".join(strays)
+    # uvicorn loads these two by name
+    assert (serving | training) - used <= {"httptools", "uvloop"}, "dependencies that nothing imports"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 LIBRARIES = (
     "reaction-ctr",
-    "marisa-trie",
     "numpy",
     "polars",
     "pydantic",
