@@ -1,12 +1,13 @@
 """Peak memory of preparing a log whose distinct values grow without bound.
 
-    REACTION_DATA_DIR=... python tests/training/bench_memory.py [--copies 45] [--min-count 1 2]
+    REACTION_DATA_DIR=... python -m tests.training.bench_memory [--copies 45] [--min-count 1 2]
 
 Writes the Criteo sample several times, each time with every value of the tail (those seen once) suffixed, so that the
 distinct values grow with the rows, and prepares that file in a process of its own. With --min-count 1 all of them get
 into the vocabularies; with 2 they only pass through the counting. Says whether the peak stayed under 8 GiB.
 """
 
+# ruff: noqa: T201 - a bench prints
 import argparse
 import resource
 import shutil
@@ -18,14 +19,12 @@ from pathlib import Path
 
 import polars as pl
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
 from training.datasets.base import BuildContext
 from training.datasets.config import DataConfig
 from training.datasets.criteo import CATEGORIES, build
 from training.prepare import prepare
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 8 << 30  # bytes
 KIB = 1 << 10
 
@@ -82,7 +81,15 @@ def main() -> None:
         print(f"{rows:,} rows, {distinct:,} distinct values in 26 columns, {size / 2**30:.2f} GiB of text", flush=True)
         for min_count in arguments.min_count:
             out = Path(name) / "out"
-            command = [sys.executable, __file__, "--measure", str(path), str(out), str(min_count)]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.training.bench_memory",
+                "--measure",
+                str(path),
+                str(out),
+                str(min_count),
+            ]
             subprocess.run(command, check=True, cwd=ROOT)
             shutil.rmtree(out)
 

@@ -1,6 +1,6 @@
 """Rows a second of `prepare` and of FuxiCTR's preprocessing, on the same three CSV files, in turns.
 
-    REACTION_DATA_DIR=... python tests/training/bench_prepare.py --fuxictr VENV/bin/python [--rounds 5] [--copies 1]
+    REACTION_DATA_DIR=... python -m tests.training.bench_prepare --fuxictr VENV/bin/python [--rounds 5] [--copies 1]
 
 FuxiCTR needs an environment of its own:
     python -m venv VENV && VENV/bin/pip install torch==2.13.0 "polars<2" "fuxictr==2.3.10" "ray[data]"
@@ -10,6 +10,7 @@ Both read the Criteo sample as plain CSV with a header, in three files for the s
 start-up of Python and of Ray is outside of the times.
 """
 
+# ruff: noqa: T201 - a bench prints
 import argparse
 import os
 import shutil
@@ -22,8 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from training.datasets.base import BuildContext
 from training.datasets.config import DataConfig

@@ -1,8 +1,9 @@
 """FuxiCTR's side of bench_prepare.py, run by an interpreter of its own that has FuxiCTR.
 
 It prepares the three files in a folder once for every line read from standard input, and answers with the seconds. The
-columns are declared as FuxiCTR declares Criteo: counts through its `convert_to_bucket` (floor of the squared logarithm),
-then all 39 as categories of at least 2 occurrences, so that both sides do the same work. Ray is started beforehand.
+columns are declared as FuxiCTR declares Criteo: counts through its `convert_to_bucket` (floor of the squared
+logarithm), then all 39 as categories of at least 2 occurrences, so that both sides do the same work. Ray is started
+beforehand.
 """
 
 import importlib

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from training.readers.paths import ReadFile
 
 CHUNK_BYTES = 1 << 25
+_HINT = "data.table.quote = '' reads quotes as they stand"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -115,6 +116,7 @@ class DelimitedSource:
 
     def _read(self, part: ReadFile, wanted: tuple[str, ...]) -> Iterator[RawBatch]:
         names, row, line = self.format.columns, 0, 1
+        empty_line: int | None = None  # empty lines are let pass at the end of a file
         for chunk in self._chunks(part.path):
             body = chunk
             if names is None:
@@ -127,14 +129,20 @@ class DelimitedSource:
                 body, line = chunk[skip:], 1 + chunk.count(b"\n", 0, skip)
             elif row == 0:
                 body = chunk.removeprefix(_BOM)
-            if not body.strip(b"\r\n"):
-                line += body.count(b"\n")
-                continue
-            frame = self._parse(part.path, body, names, line)
-            place = self._placer(body, line)
-            yield RawBatch(frame.select(wanted), str(part.path), row, place, part.split)
-            row += frame.height
-            line += body.count(b"\n")
+            lines = body.count(b"\n")
+            if len(names) > 1:  # in a table of one column an empty line is a missing value
+                full = body.rstrip(b"\r\n")
+                if full and empty_line is not None:
+                    raise DataFileError(f"{part.path}: line {empty_line}: {_expected(names)}, got an empty line")
+                after = line + body.count(b"\n", 0, len(full)) + bool(full)
+                if after < line + lines:
+                    empty_line = after if empty_line is None else empty_line
+                body = full
+            if body:
+                frame = self._parse(part.path, body, names, line)
+                yield RawBatch(frame.select(wanted), str(part.path), row, self._placer(body, line), part.split)
+                row += frame.height
+            line += lines
 
     def _parse(self, path: Path, body: bytes, names: tuple[str, ...], line: int) -> pl.DataFrame:
         fault: Exception | None = None
@@ -153,11 +161,11 @@ class DelimitedSource:
             fault = error
         else:
             # A short record reads as one with empty values at its end: polars refuses long records only. As none is
-            # too long, none is too short if the separators add up.
-            cutter = RecordCutter(self.format.separator.encode(), self.format.quote.encode())
-            separators = cutter.without_quoted(body).count(self.format.separator.encode())
-            # (polars passes over empty lines at the beginning.)
-            if separators == (len(names) - 1) * frame.height and not body.startswith((b"\n", b"\r")):
+            # too long, none is too short if the separators add up. (polars passes over empty lines at the beginning.)
+            separator, quote = self.format.separator.encode(), self.format.quote.encode()
+            rest = RecordCutter(separator, quote).without_quoted(body)
+            whole = rest.count(separator) == (len(names) - 1) * frame.height
+            if whole and not (quote and quote in rest) and not body.startswith((b"\n", b"\r")):
                 return frame
         raise self._fault(path, body, names, line, fault) from fault
 
@@ -170,14 +178,16 @@ class DelimitedSource:
         except UnicodeDecodeError as error:
             at = line + body.count(b"\n", 0, error.start)
             return DataFileError(f"{path}: line {at}: expected UTF-8 text, got byte {body[error.start]:#04x}")
+        cutter = RecordCutter(self.format.separator.encode(), self.format.quote.encode())
+        stray = cutter.stray_quote(body) if self.format.quote else None
+        if stray is not None:
+            at = line + body.count(b"\n", 0, stray)
+            return DataFileError(f"{path}: line {at}: expected no quote inside a value ({_HINT}), got one")
         for begin, record in self.format.rows(text):
             if len(record) != len(names):
                 found = f"{len(record)} columns" if record else "an empty line"
-                return DataFileError(f"{path}: line {line + begin}: expected {len(names)} columns, got {found}")
-        hint = "a quote inside a value? no quoting: data.table.quote = ''"
-        return DataFileError(
-            f"{path}: line {line} or after: expected rows of {len(names)} columns, got {fault} ({hint})"
-        )
+                return DataFileError(f"{path}: line {line + begin}: {_expected(names)}, got {found}")
+        return DataFileError(f"{path}: line {line} or after: {_expected(names)}, got {fault} ({_HINT})")
 
     def _placer(self, body: bytes, line: int) -> Callable[[int], str]:
         """Row of the chunk -> its line in the file; where quoted values may hold newlines, by reading again."""
@@ -190,3 +200,7 @@ class DelimitedSource:
             return f"line {line + begin}"
 
         return place
+
+
+def _expected(names: tuple[str, ...]) -> str:
+    return f"expected {len(names)} columns"

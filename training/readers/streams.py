@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
 _LONGEST_RECORD = 1 << 26  # bytes
+_ZST_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZST_LINES = 500_000  # lines a batch: a zst file comes as lines, since the standard library cannot read it
 
 
@@ -37,6 +38,9 @@ def read_pieces(path: Path, size: int) -> Iterator[bytes]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".zst":
+            with path.open("rb") as file:
+                if file.read(len(_ZST_MAGIC)) != _ZST_MAGIC:  # polars would read it as it stands
+                    raise DataFileError(f"{path}: expected zst data, got something else")
             for batch in pl.scan_lines(path).collect_batches(chunk_size=_ZST_LINES, maintain_order=True):
                 yield ("\n".join(batch.to_series().to_list()) + "\n").encode()
             return
@@ -84,6 +88,17 @@ class RecordCutter:
     def without_quoted(self, chunk: bytes) -> bytes:
         """The chunk with all quoted values taken out, for counting what separates columns."""
         return self._quoted.sub(b"", chunk) if self._quote and self._quote in chunk else chunk
+
+    def stray_quote(self, chunk: bytes) -> int | None:
+        """Where a quote stands inside of a value that is not quoted, which readers take in different ways."""
+        start = 0
+        for match in self._quoted.finditer(chunk):
+            found = chunk.find(self._quote, start, match.start())
+            if found >= 0:
+                return found
+            start = match.end()
+        found = chunk.find(self._quote, start)
+        return found if found >= 0 else None
 
 
 def read_chunks(path: Path, size: int, cutter: RecordCutter) -> Iterator[bytes]:
