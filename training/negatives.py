@@ -40,9 +40,11 @@ def sample_negatives(
         The place in `owners` of the positive that each negative is drawn for, ascending, and its item. An owner who had
         so much that too little is left gets all that is left.
     """
+    if owners.size == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     rng = np.random.default_rng([options.seed, 0x4E])
     order = np.argsort(owners, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(owners[order]) != 0]) if order.size else np.zeros(0, dtype=np.int64)
+    starts = np.flatnonzero(np.r_[True, np.diff(owners[order]) != 0])
     had = np.zeros(universe, dtype=bool)
     places: list[NDArray[np.int64]] = []
     drawn: list[NDArray[np.int64]] = []
@@ -54,8 +56,6 @@ def sample_negatives(
         had[items[mine]] = False
         drawn.append(picked)
         places.append(np.repeat(mine, options.negatives)[: picked.size])
-    if not drawn:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     place, item = np.concatenate(places), np.concatenate(drawn)
     sort = np.argsort(place, kind="stable")
     return place[sort], item[sort]

@@ -1,6 +1,6 @@
 """Peak memory of preparing a log whose distinct values grow without bound.
 
-    REACTION_DATA_DIR=... python -m tests.training.bench_memory [--copies 45] [--min-count 1 2]
+    REACTION_DATA_DIR=... python -m tests.training.bench_memory [--copies 60] [--min-count 1 2]
 
 Writes the Criteo sample several times, each time with every value of the tail (those seen once) suffixed, so that the
 distinct values grow with the rows, and prepares that file in a process of its own. With --min-count 1 all of them get
@@ -66,7 +66,7 @@ def measured(path: Path, out: Path, min_count: int) -> None:
 def main() -> None:
     """Run the bench."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--copies", type=int, default=45)
+    parser.add_argument("--copies", type=int, default=60)
     parser.add_argument("--min-count", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--measure", nargs=3, metavar=("FILE", "OUT", "MIN_COUNT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
