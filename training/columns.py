@@ -13,6 +13,7 @@ import polars as pl
 from xxhash import xxh64_intdigest
 
 from service.features import FieldValueError, NumericField
+from service.features.errors import describe as named
 from training.datasets.config import LabelRule
 from training.rows import DataValueError
 
@@ -62,10 +63,11 @@ def located(batch: RawBatch, column: str, row: int, expected: str, got: str) -> 
 
 def describe(value: object) -> str:
     """A raw value for a message."""
-    if value is None:
+    if isinstance(value, pl.Series):  # what indexing a column of lists gives
+        value = value.to_list()
+    if value is None or value == "":
         return "a missing value"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."  # noqa: PLR2004 - a line of a terminal
+    return named(value).removeprefix("the text ")
 
 
 def labels(batch: RawBatch, rule: str | LabelRule) -> NDArray[np.uint8]:

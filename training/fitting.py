@@ -254,5 +254,7 @@ def refuse_first(batch: RawBatch, column: str, field: Field, coded: CodedColumn)
         row = int(wrong.argmax())
         fault = faults[int(coded.codes[row])]
         element = fault.where.removeprefix(field.name)
-        got = fault.got if not element else f"{fault.got} in {describe(coded.values[int(coded.codes[row])])}"
+        got = fault.got.removeprefix("the text ")
+        if element:
+            got = f"{got} in {describe(coded.values[int(coded.codes[row])])}"
         raise located(batch, column, row, fault.expected, got) from fault
