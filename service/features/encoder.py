@@ -25,6 +25,7 @@ from service.features.errors import (
     describe,
 )
 from service.features.fields import SIDES, Field, MultiValuedField, Side
+from service.features.lookup import ID_BYTES
 from service.features.store import Part, open_fields, save_fields, write_fields
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class ColumnSlice:
     name: str
     first: int
     width: int
+
+
+def _matrix(columns: bytes, width: int, rows: int) -> NDArray[np.int32]:
+    """Ids (rows, width), C-contiguous, from the bytes of width columns."""
+    return np.frombuffer(columns, dtype=np.int32).reshape(width, rows).T.copy(order="C")
 
 
 class FeatureEncoder:
@@ -94,6 +100,8 @@ class FeatureEncoder:
         self._vocabularies = dict(vocabularies)
         self._codecs = {field.name: codec(field, vocabularies[field.name]) for field in self.fields}
         self._columns: dict[Side, tuple[ColumnSlice, ...]] = {side: self._layout(side) for side in SIDES}
+        self._names = {side: [column.name for column in self._columns[side]] for side in SIDES}
+        self._widths = {side: sum(column.width for column in self._columns[side]) for side in SIDES}
         # Names a side's request may carry: fields with columns and fields that are ignored.
         self._accepted: dict[Side, frozenset[str]] = {
             side: frozenset(field.name for field in (*self.fields, *self.ignored) if field.side == side)
@@ -137,7 +145,7 @@ class FeatureEncoder:
 
     def width(self, side: Side) -> int:
         """Number of columns of a side's id matrix."""
-        return sum(column.width for column in self._columns[side])
+        return self._widths[side]
 
     # ---- encoding
 
@@ -147,9 +155,8 @@ class FeatureEncoder:
         Raises:
             FieldValueError: A value without a token; `where` reads `name[index]`.
         """
-        out = np.empty((self.field(name).width, len(values)), dtype=np.int32)
-        self._encode(name, values, out, lambda index: f"{name}[{index}]")
-        return np.ascontiguousarray(out.T)
+        found = self._column(name, values, lambda name, index: f"{name}[{index}]")
+        return _matrix(found, self.field(name).width, len(values))
 
     def encode_columns(
         self,
@@ -187,7 +194,7 @@ class FeatureEncoder:
                 raise StructureError(f"{root}.{name}", "an array", describe(values))
             if len(values) != rows:
                 raise RaggedColumnsError(f"{root}.{name}", f"{rows} values", f"{len(values)}")
-        return self._matrix(side, columns, rows, lambda name, index: f"{root}.{name}[{index}]")
+        return self._columns_matrix(side, columns, rows, lambda name, index: f"{root}.{name}[{index}]")
 
     def encode_rows(
         self, side: Side, rows: Sequence[Mapping[str, object]], *, root: str | None = None, shared: bool = False
@@ -213,7 +220,9 @@ class FeatureEncoder:
             return start if alone else f"{start}[{index}]"
 
         columns = self._transposed(side, rows, place, shared=shared)
-        return self._matrix(side, columns, len(rows), lambda name, index: f"{place(index)}.{name}")
+        if len(rows) == 1:
+            return self._row_matrix(side, rows[0], place(0))
+        return self._columns_matrix(side, columns, len(rows), lambda name, index: f"{place(index)}.{name}")
 
     def truncated(self, name: str, values: Sequence[object]) -> NDArray[np.bool_]:
         """Which values of a field lose elements to its `max_values`, shape (n,).
@@ -226,30 +235,36 @@ class FeatureEncoder:
             return np.zeros(len(values), dtype=np.bool_)
         return np.array([len(field.tokens(raw)) > field.max_values for raw in values], dtype=np.bool_)
 
-    def _encode(self, name: str, values: Sequence[object], out: NDArray[np.int32], place: Callable[[int], str]) -> None:
+    def _column(self, name: str, values: Sequence[object], place: Callable[[str, int], str]) -> bytes:
         try:
-            self._codecs[name].column(values, out)
+            return self._codecs[name].column(values)
         except LocatedError as located:
             error = located.error
             element = error.where.removeprefix(name)  # "[2]" where an element of an array is at fault
-            raise FieldValueError(place(located.index) + element, error.expected, error.got) from None
+            raise FieldValueError(place(name, located.index) + element, error.expected, error.got) from None
 
-    def _matrix(
-        self,
-        side: Side,
-        columns: Mapping[str, Sequence[object]],
-        rows: int,
-        place: Callable[[str, int], str],
+    def _columns_matrix(
+        self, side: Side, columns: Mapping[str, Sequence[object]], rows: int, place: Callable[[str, int], str]
     ) -> NDArray[np.int32]:
-        out = np.empty((self.width(side), rows), dtype=np.int32)
-        for name, first, width in ((column.name, column.first, column.width) for column in self._columns[side]):
-            values = columns.get(name)
-            part = out[first : first + width]
-            if values is None:
-                part[:] = np.array(self._codecs[name].missing, dtype=np.int32)[:, np.newaxis]
-            else:
-                self._encode(name, values, part, lambda index, name=name: place(name, index))  # type: ignore[misc]
-        return np.ascontiguousarray(out.T)
+        parts = [
+            self._column(name, columns[name], place) if name in columns else self._absent(name, rows)
+            for name in self._names[side]
+        ]
+        return _matrix(b"".join(parts), self._widths[side], rows)
+
+    def _absent(self, name: str, rows: int) -> bytes:
+        """Ids of a column of missing values."""
+        missing = self._codecs[name].missing
+        return b"".join(missing[at : at + ID_BYTES] * rows for at in range(0, len(missing), ID_BYTES))
+
+    def _row_matrix(self, side: Side, row: Mapping[str, object], where: str) -> NDArray[np.int32]:
+        """The matrix of a single row, without the detour over columns."""
+        codecs, get = self._codecs, row.get
+        try:
+            parts = [codecs[name].one(get(name)) for name in self._names[side]]
+        except FieldValueError as error:
+            raise FieldValueError(f"{where}.{error.where}", error.expected, error.got) from None
+        return _matrix(b"".join(parts), self._widths[side], 1)
 
     def _transposed(
         self, side: Side, rows: Sequence[Mapping[str, object]], place: Callable[[int], str], *, shared: bool

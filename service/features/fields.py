@@ -38,10 +38,11 @@ SIDES: Final[tuple[Side, ...]] = get_args(Side)
 # 640 decimal digits: the lowest limit Python's int-to-text conversion can be set to, so that an integer has the same
 # token (or is refused) under every interpreter setting.
 LONGEST_INT_DIGITS: Final = 640
-_LARGEST_INT: Final = 10**LONGEST_INT_DIGITS
+LARGEST_INT: Final = 10**LONGEST_INT_DIGITS
 
-# Stricter than float(): no spaces, underscores, "nan", "inf" or digits other than 0-9.
-NUMBER_PATTERN: Final = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+# Stricter than float(): no spaces, underscores, "nan", "inf" or digits other than 0-9. No text matches it in two ways,
+# which keeps a search linear in the length of a text made to be slow.
+NUMBER_PATTERN: Final = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _is_number = re.compile(NUMBER_PATTERN).fullmatch
 
 LARGEST_MAX_VALUES: Final = 1024
@@ -65,7 +66,7 @@ def _text_token(raw: object, where: str, expected: str) -> str:
             raise FieldValueError(where, "text without lone surrogates", describe(raw))
         return str.__str__(raw)  # an exact str: an enum's own __str__ would say its name
     if isinstance(raw, int) and not isinstance(raw, bool):
-        if not -_LARGEST_INT < raw < _LARGEST_INT:
+        if not -LARGEST_INT < raw < LARGEST_INT:
             raise FieldValueError(where, f"an integer of at most {LONGEST_INT_DIGITS} digits", describe(raw))
         return f"{raw:d}"
     raise FieldValueError(where, expected, describe(raw))

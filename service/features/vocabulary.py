@@ -10,24 +10,31 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from xxhash import xxh64_intdigest
 
 from service.features.errors import SchemaError, describe
 from service.features.fields import is_utf8
+from service.features.lookup import (
+    MISSING,
+    OUT_OF_VOCABULARY,
+    PAD,
+    HashedLookup,
+    Lookup,
+    PackedLookup,
+    TableLookup,
+    from_id_bytes,
+    to_id_bytes,
+)
 from service.features.packed import PackedTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
 __all__ = ["MISSING", "OUT_OF_VOCABULARY", "PAD", "AnyVocabulary", "HashedVocabulary", "Vocabulary"]
 
-MISSING: Final = 0
-OUT_OF_VOCABULARY: Final = 1
-PAD: Final = 2  # multi-valued fields only
-
-LARGEST_DICTIONARY: Final = 1 << 17  # tokens; see the figures above
+LARGEST_TABLE: Final = 1 << 17  # tokens; see the figures above
+_SPELLINGS_OF_MISSING: Final = 2  # keys of a table beside the tokens: None and ""
 _LARGEST_SIZE: Final = 2**31 - 1
 
 
@@ -63,20 +70,21 @@ class Vocabulary:
         self.reserved = reserved
         self._size = reserved + len(tokens)
         self._packed: PackedTokens | None = None
-        # Small: one dictionary serves `id` and, with both spellings of a missing value in it, the encoder's hot path.
-        self._table: dict[object, int] = {None: MISSING, "": MISSING}
         if isinstance(tokens, PackedTokens) and tokens.slots is not None:
             self._packed = tokens
-        elif len(tokens) > LARGEST_DICTIONARY if packed is None else packed:
+        elif len(tokens) > LARGEST_TABLE if packed is None else packed:
             self._packed = PackedTokens.build(tokens, index=True)
-        else:
+        self._table = TableLookup()
+        if self._packed is None:
             self._fill_table(tokens)
+        self._lookup: Lookup = self._table if self._packed is None else PackedLookup(self._packed, reserved)
 
     def _fill_table(self, tokens: Iterable[str]) -> None:
         for position, token in enumerate(tokens, self.reserved):
             if not isinstance(token, str) or not token or not is_utf8(token):
                 raise SchemaError(f"vocabulary: expected non-empty UTF-8 tokens, got {describe(token)}")
-            if self._table.setdefault(token, position) != position:
+            number = to_id_bytes(position)
+            if self._table.setdefault(token, number) is not number:
                 raise SchemaError(f"vocabulary: expected distinct tokens, got {describe(token)} twice")
 
     @classmethod
@@ -98,35 +106,22 @@ class Vocabulary:
 
     def id(self, token: str) -> int:
         """Id of a token, 1 where the vocabulary does not hold it."""
-        found = self.text_lookup()(token) if token else None
-        return OUT_OF_VOCABULARY if found is None else found
+        return from_id_bytes(self._lookup[token]) if token else OUT_OF_VOCABULARY
 
     def ids(self, tokens: Iterable[str]) -> NDArray[np.int32]:
         """Ids of tokens, shape (n,)."""
         return np.fromiter(map(self.id, tokens), dtype=np.int32)
 
-    def text_lookup(self) -> Callable[[object], int | None]:
-        """Look-up of raw text for the hot path: None for a miss of any kind, 0 for None and `""`.
-
-        Its keys are text (and None) only, so a number can never be taken for a key that equals it.
-        """
-        return self._table.get if self._packed is None else self._find
-
-    def _find(self, raw: object) -> int | None:
-        """`text_lookup` of the packed form."""
-        if not raw or not isinstance(raw, str):
-            return MISSING if raw is None or raw == "" else None
-        try:
-            position = self._packed.find(raw.encode("utf-8"))  # type: ignore[union-attr]  # text_lookup has looked
-        except UnicodeEncodeError:
-            return None
-        return None if position is None else position + self.reserved
+    @property
+    def lookup(self) -> Lookup:
+        """Look-up of raw text for the hot path."""
+        return self._lookup
 
     def tokens(self) -> list[str]:
         """All tokens; the one at position i has id `reserved + i`."""
         if self._packed is not None:
             return list(self._packed)
-        return [token for token in islice(self._table, 2, None) if isinstance(token, str)]
+        return [token for token in islice(self._table, _SPELLINGS_OF_MISSING, None) if isinstance(token, str)]
 
     def content(self) -> PackedTokens:
         """The tokens as they are stored."""
@@ -149,26 +144,20 @@ class HashedVocabulary:
             raise SchemaError(f"buckets: expected an integer from 1 to {_LARGEST_SIZE - reserved}, got {buckets}")
         self.buckets = buckets
         self.reserved = reserved
+        self._lookup = HashedLookup(buckets, reserved)
 
     def id(self, token: str) -> int:
         """Id of a token."""
-        return self.reserved + xxh64_intdigest(token.encode("utf-8")) % self.buckets
+        return from_id_bytes(self._lookup[token])
 
     def ids(self, tokens: Iterable[str]) -> NDArray[np.int32]:
         """Ids of tokens, shape (n,)."""
         return np.fromiter(map(self.id, tokens), dtype=np.int32)
 
-    def text_lookup(self) -> Callable[[object], int | None]:
-        """See `Vocabulary.text_lookup`; it misses only what is no encodable text."""
-        return self._find
-
-    def _find(self, raw: object) -> int | None:
-        if not raw or not isinstance(raw, str):
-            return MISSING if raw is None or raw == "" else None
-        try:
-            return self.id(raw)
-        except UnicodeEncodeError:
-            return None
+    @property
+    def lookup(self) -> Lookup:
+        """Look-up of raw text for the hot path."""
+        return self._lookup
 
     def extended(self, counts: Mapping[str, int], min_count: int = 1) -> HashedVocabulary:  # noqa: ARG002
         """Itself: hashing knows every token already."""
