@@ -6,6 +6,8 @@ travel as bytes of native int32: a column of a field is `width` runs of n ids, o
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from service.features.lookup import Lookup
     from service.features.vocabulary import AnyVocabulary
 
-__all__ = ["CategoricalCodec", "Codec", "LocatedError", "MultiValuedCodec", "NumericCodec", "codec"]
+__all__ = ["CategoricalCodec", "Codec", "LocatedError", "MultiValuedCodec", "NumericCodec", "codec", "numeric_block"]
 
 _MISSING: Final = to_id_bytes(MISSING)
 _PAD: Final = to_id_bytes(PAD)
@@ -117,14 +119,17 @@ class NumericCodec:
         self._edges = np.array(field.edges, dtype=np.float64)
         tokens = [str(bucket) for bucket in range(len(field.edges) + 1)]
         self._ids = vocabulary.ids(tokens)
-        self._of_token: dict[str | None, bytes] = {token: vocabulary.lookup[token] for token in tokens}
-        self._of_token[None] = _MISSING
-        self._texts = NumericTexts(self.one)
+        self._of_bucket = [vocabulary.lookup[token] for token in tokens]
+        self._texts = NumericTexts(self._of_one)
         self.missing = _MISSING
 
     def one(self, raw: object) -> bytes:
         """Ids of one raw value."""
-        return self._of_token[self._field.token(raw)]
+        return self._texts[raw] if type(raw) is str else self._of_one(raw)
+
+    def _of_one(self, raw: object) -> bytes:
+        number = self._field.number(raw)
+        return _MISSING if number is None else self._of_bucket[bisect_right(self._field.edges, number)]
 
     def column(self, raws: Sequence[object]) -> bytes:
         """Ids of a column.
@@ -132,23 +137,41 @@ class NumericCodec:
         Raises:
             LocatedError: The field refuses a value.
         """
+        block = numeric_block([self], [raws])
+        if block is not None:
+            return block[0]
         try:
-            numbers = plain_numbers(raws)
-            return _all(self._texts, raws) if numbers is None else self.of_numbers(numbers)
-        except (KeyError, FieldValueError):
+            return _all(self._texts, raws)
+        except (KeyError, TypeError, FieldValueError):
             return b"".join(_each(self.one, raws))
 
-    def of_numbers(self, numbers: NDArray[np.float64]) -> bytes:
-        """Ids of numbers, NaN where one is missing."""
-        ids = self._ids.take(self._edges.searchsorted(numbers, "right"))
-        ids[np.isnan(numbers)] = MISSING
-        return ids.tobytes()
+    def of_numbers(self, numbers: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Ids of numbers that are there."""
+        return self._ids.take(self._edges.searchsorted(numbers, "right"))
 
 
 _NUMBERS: Final = frozenset({int, float, type(None)})
 
 
-def plain_numbers(raws: Sequence[object]) -> NDArray[np.float64] | None:
+def numeric_block(codecs: Sequence[NumericCodec], columns: Sequence[Sequence[object]]) -> list[bytes] | None:
+    """Ids of several numeric columns of one length at once: types are looked at and numbers converted in one go.
+
+    Returns:
+        Ids of each column, or None unless every value is a finite number or None.
+    """
+    if not columns:
+        return []
+    numbers = _plain_numbers(list(chain.from_iterable(columns)))
+    if numbers is None:
+        return None
+    numbers = numbers.reshape(len(columns), len(columns[0]))
+    missing = np.isnan(numbers)
+    ids = np.stack([codec.of_numbers(values) for codec, values in zip(codecs, numbers, strict=True)])
+    ids[missing] = MISSING
+    return [column.tobytes() for column in ids]
+
+
+def _plain_numbers(raws: list[object]) -> NDArray[np.float64] | None:
     """Values as float64 with NaN for missing, or None unless all are finite numbers or None."""
     if not _NUMBERS.issuperset(map(type, raws)):
         return None

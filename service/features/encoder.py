@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from service.features.codecs import LocatedError, codec
+from service.features.codecs import LocatedError, NumericCodec, codec, numeric_block
 from service.features.errors import (
     FieldValueError,
     MisplacedFieldError,
@@ -100,6 +100,14 @@ class FeatureEncoder:
         self._vocabularies = dict(vocabularies)
         self._codecs = {field.name: codec(field, vocabularies[field.name]) for field in self.fields}
         self._columns: dict[Side, tuple[ColumnSlice, ...]] = {side: self._layout(side) for side in SIDES}
+        self._numeric = {
+            side: {
+                column.name: found
+                for column in self._columns[side]
+                if isinstance(found := self._codecs[column.name], NumericCodec)
+            }
+            for side in SIDES
+        }
         self._names = {side: [column.name for column in self._columns[side]] for side in SIDES}
         self._widths = {side: sum(column.width for column in self._columns[side]) for side in SIDES}
         # Names a side's request may carry: fields with columns and fields that are ignored.
@@ -220,8 +228,6 @@ class FeatureEncoder:
             return start if alone else f"{start}[{index}]"
 
         columns = self._transposed(side, rows, place, shared=shared)
-        if len(rows) == 1:
-            return self._row_matrix(side, rows[0], place(0))
         return self._columns_matrix(side, columns, len(rows), lambda name, index: f"{place(index)}.{name}")
 
     def truncated(self, name: str, values: Sequence[object]) -> NDArray[np.bool_]:
@@ -246,8 +252,19 @@ class FeatureEncoder:
     def _columns_matrix(
         self, side: Side, columns: Mapping[str, Sequence[object]], rows: int, place: Callable[[str, int], str]
     ) -> NDArray[np.int32]:
+        if rows == 1:
+            alone = self._row_matrix(side, {name: values[0] for name, values in columns.items()})
+            if alone is not None:
+                return alone
+        numeric = [name for name in self._numeric[side] if name in columns]
+        block = numeric_block([self._numeric[side][name] for name in numeric], [columns[name] for name in numeric])
+        done = {} if block is None else dict(zip(numeric, block, strict=True))
         parts = [
-            self._column(name, columns[name], place) if name in columns else self._absent(name, rows)
+            done[name]
+            if name in done
+            else self._column(name, columns[name], place)
+            if name in columns
+            else self._absent(name, rows)
             for name in self._names[side]
         ]
         return _matrix(b"".join(parts), self._widths[side], rows)
@@ -257,14 +274,14 @@ class FeatureEncoder:
         missing = self._codecs[name].missing
         return b"".join(missing[at : at + ID_BYTES] * rows for at in range(0, len(missing), ID_BYTES))
 
-    def _row_matrix(self, side: Side, row: Mapping[str, object], where: str) -> NDArray[np.int32]:
-        """The matrix of a single row, without the detour over columns."""
+    def _row_matrix(self, side: Side, row: Mapping[str, object]) -> NDArray[np.int32] | None:
+        """The matrix of a single row without the detour over columns, or None where a value is refused."""
         codecs, get = self._codecs, row.get
         try:
             parts = [codecs[name].one(get(name)) for name in self._names[side]]
-        except FieldValueError as error:
-            raise FieldValueError(f"{where}.{error.where}", error.expected, error.got) from None
-        return _matrix(b"".join(parts), self._widths[side], 1)
+        except FieldValueError:
+            return None
+        return np.frombuffer(bytearray(b"").join(parts), dtype=np.int32).reshape(1, -1)
 
     def _transposed(
         self, side: Side, rows: Sequence[Mapping[str, object]], place: Callable[[int], str], *, shared: bool
