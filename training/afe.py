@@ -11,20 +11,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import e, log
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from training.allocation import allocate, default_dimension
 from training.field_views import MeasuredSlot
-from training.information import adjusted_p_values
 from training.measures import Measures
-from training.measures import measure as measure_arrays
+from training.measuring import measure as measure_arrays
 from training.models.base import MULTI_VALUED_PAD_ID
 from training.screening import LARGEST_TABLE
+from training.selection import Evidence, Selection, find_copies, find_interactions, find_noise, prior_log_odds, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +32,18 @@ if TYPE_CHECKING:
     from service.features import FeatureEncoder
     from training.field_views import SlotLike
     from training.loader import PreparedData
+
+__all__ = [
+    "AfeConfig",
+    "Evidence",
+    "Measures",
+    "Selection",
+    "measure",
+    "measure_prepared",
+    "new_groups",
+    "select",
+    "slots_of",
+]
 
 Dimension = Annotated[int, Field(ge=1, le=16)]
 
@@ -76,65 +86,6 @@ class AfeConfig(BaseModel):
     pair_rows: Annotated[int, Field(ge=1000)] = 500_000
     pair_values: Annotated[int, Field(ge=2, le=LARGEST_TABLE)] = LARGEST_TABLE
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Why a field was kept or dropped.
-
-    Attributes:
-        information_bits: about the label, alone, corrected for chance.
-        p_value: of that for noise, adjusted for the number of fields (Holm).
-        partner: the field beyond which it says most surely something.
-        pair_bits: what it says beyond the partner, corrected.
-        pair_p_value: of that for noise, adjusted for the number of ordered pairs (Holm).
-        rank: place in the greedy order by conditional relevance, from 1.
-    """
-
-    information_bits: float
-    p_value: float
-    partner: str | None
-    pair_bits: float
-    pair_p_value: float
-    rank: int
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What AFE decided.
-
-    Attributes:
-        kept: names, in the order of the slots.
-        dropped: name -> reason, for people.
-        noise: names dropped as noise.
-        copies: name dropped as a copy -> the kept field it copies.
-        interactions: pairs kept though one of them (or both) says nothing alone.
-        gate_prior: kept name -> log-odds that the field matters.
-        dims: kept name -> dimension.
-        evidence: name -> why; all fields.
-    """
-
-    kept: tuple[str, ...]
-    dropped: dict[str, str]
-    noise: tuple[str, ...]
-    copies: dict[str, str]
-    interactions: tuple[tuple[str, str], ...]
-    gate_prior: dict[str, float]
-    dims: dict[str, int]
-    evidence: dict[str, Evidence]
-
-    def as_json(self) -> dict[str, Any]:
-        """For `afe.json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: object) -> Selection:
-        """Read what `as_json` gave.
-
-        Raises:
-            pydantic.ValidationError: It is something else.
-        """
-        return TypeAdapter(cls).validate_python(content)
 
 
 def measure(
@@ -216,128 +167,29 @@ def select(measures: Measures, config: AfeConfig | None = None) -> Selection:
     unknown = sorted(set(config.keep) - set(measures.names))
     if unknown:
         raise ValueError(f"afe.keep: expected names of fields, got {unknown}; the fields are {list(measures.names)}")
-    evidence = _weigh(measures)
-    noise = _noise(measures, evidence, config) if config.filter else {}
-    copies = _copies(measures, evidence, set(noise), config) if config.filter else {}
+    evidence = weigh(measures)
+    noise: dict[str, str] = {}
+    copies: dict[str, tuple[str, float]] = {}
+    if config.filter:
+        noise = find_noise(measures, evidence, alpha=config.alpha, keep=config.keep)
+        rest = {name: found for name, found in evidence.items() if name not in noise}
+        copies = find_copies(measures, rest, redundancy=config.copy_redundancy, alpha=config.alpha, keep=config.keep)
     dropped = noise | {
-        name: f"copy of {kept}: shares {share:.1%} of the entropy and says nothing beyond it"
-        for name, (kept, share) in copies.items()
+        name: f"copy of {original}: shares {share:.1%} of the entropy and says nothing beyond it"
+        for name, (original, share) in copies.items()
     }
     kept = tuple(name for name in measures.names if name not in dropped)
-    interactions = _interactions(measures, kept, config)
-    paired = {name for pair in interactions for name in pair}
+    interactions = find_interactions(measures, kept, alpha=config.alpha)
     return Selection(
         kept=kept,
         dropped={name: dropped[name] for name in measures.names if name in dropped},
-        noise=tuple(name for name in measures.names if name in noise),
+        noise=tuple(noise),
         copies={name: original for name, (original, _) in copies.items()},
         interactions=interactions,
-        gate_prior={name: _log_odds(evidence[name]) for name in kept},
-        dims=_dimensions(measures, kept, paired, evidence, config),
+        gate_prior={name: prior_log_odds(evidence[name]) for name in kept},
+        dims=_dimensions(measures, kept, {name for pair in interactions for name in pair}, evidence, config),
         evidence=evidence,
     )
-
-
-def _weigh(measures: Measures) -> dict[str, Evidence]:
-    F = len(measures.fields)
-    alone = adjusted_p_values([field.p_value for field in measures.fields])
-    pairs = np.ones((F, F))
-    off = ~np.eye(F, dtype=bool)
-    pairs[off] = adjusted_p_values(np.array(measures.conditional_p)[off])
-    bits = np.array(measures.conditional_bits)
-    rank = {name: place for place, name in enumerate(measures.order, 1)}
-    evidence = {}
-    for index, field in enumerate(measures.fields):
-        # Many p-values are 0 in floating point: then the partner that leaves most information.
-        others = [g for g in range(F) if g != index]
-        best = min(others, key=lambda g: (pairs[index, g], -bits[index, g]), default=None)
-        evidence[field.name] = Evidence(
-            information_bits=field.information_bits,
-            p_value=float(alone[index]),
-            partner=None if best is None else measures.names[best],
-            pair_bits=0.0 if best is None else float(bits[index, best]),
-            pair_p_value=1.0 if best is None else float(pairs[index, best]),
-            rank=rank[field.name],
-        )
-    return evidence
-
-
-def _noise(measures: Measures, evidence: dict[str, Evidence], config: AfeConfig) -> dict[str, str]:
-    """Fields that say nothing, with the reason."""
-    noise = {}
-    for field in measures.fields:
-        found = evidence[field.name]
-        if field.name in config.keep or min(found.p_value, found.pair_p_value) < config.alpha:
-            continue
-        if field.seen <= 1:
-            noise[field.name] = "noise: one value only"
-        else:
-            noise[field.name] = (
-                f"noise: {found.information_bits:.5f} bits alone (p = {found.p_value:.2g}), "
-                f"{found.pair_bits:.5f} beyond {found.partner} (p = {found.pair_p_value:.2g})"
-            )
-    if len(noise) == len(measures.fields):  # a model needs a field
-        noise.pop(min(noise, key=lambda name: (evidence[name].p_value, -evidence[name].information_bits)))
-    return noise
-
-
-def _usefulness(measures: Measures, name: str, evidence: dict[str, Evidence]) -> tuple[bool, float, int, bool, str]:
-    """Order among copies: most information first, then the smaller table, then what a request shares."""
-    field = measures.fields[measures.names.index(name)]
-    bits = max(evidence[name].information_bits, evidence[name].pair_bits)
-    return (False, -round(bits, 9), field.rows, field.side != "context", name)
-
-
-def _copies(
-    measures: Measures, evidence: dict[str, Evidence], noise: set[str], config: AfeConfig
-) -> dict[str, tuple[str, float]]:
-    """Fields that copy a kept one -> that one, and what they share."""
-    like: dict[str, dict[str, tuple[float, float]]] = {}  # name -> other -> redundancy, p of name beyond other
-    for copy in measures.copies:
-        if copy.redundancy >= config.copy_redundancy:
-            like.setdefault(copy.first, {})[copy.second] = (copy.redundancy, copy.first_beyond_second)
-            like.setdefault(copy.second, {})[copy.first] = (copy.redundancy, copy.second_beyond_first)
-    kept: list[str] = []
-    copies: dict[str, tuple[str, float]] = {}
-    for name in sorted(
-        (name for name in measures.names if name not in noise),
-        key=lambda name: (name not in config.keep, *_usefulness(measures, name, evidence)),
-    ):
-        originals = [other for other in kept if like.get(name, {}).get(other, (0.0, 0.0))[1] >= config.alpha]
-        if originals and name not in config.keep:
-            best = max(originals, key=lambda other: like[name][other][0])
-            copies[name] = (best, like[name][best][0])
-        else:
-            kept.append(name)
-    return copies
-
-
-def _interactions(measures: Measures, kept: tuple[str, ...], config: AfeConfig) -> tuple[tuple[str, str], ...]:
-    """Pairs of kept fields, each beyond the other, that at least one of would not be kept without."""
-    F = len(measures.fields)
-    off = ~np.eye(F, dtype=bool)
-    adjusted = np.ones((F, F))
-    adjusted[off] = adjusted_p_values(np.array(measures.conditional_p)[off])
-    alone = adjusted_p_values([field.p_value for field in measures.fields])
-    index = {name: place for place, name in enumerate(measures.names)}
-    pairs = []
-    for place, first in enumerate(kept):
-        for second in kept[place + 1 :]:
-            i, j = index[first], index[second]
-            weak = [row for row, column in ((i, j), (j, i)) if alone[row] >= config.alpha]
-            if weak and max(adjusted[i, j], adjusted[j, i]) < config.alpha:
-                pairs.append((first, second))
-    return tuple(pairs)
-
-
-def _log_odds(found: Evidence) -> float:
-    """Log-odds that a field matters: minus the log of -e p ln p, the least Bayes factor of noise at this p-value.
-
-    Source: Sellke, Bayarri, Berger, "Calibration of p values for testing precise null hypotheses", American
-    Statistician 55 (2001). From even odds; within [-2, 4], so that a gate can still change its mind.
-    """
-    p = max(min(found.p_value, found.pair_p_value), 1e-300)
-    return float(np.clip(-log(-e * p * log(p)), -2.0, 4.0)) if p < 1.0 / e else -2.0 * (p - 1.0 / e)
 
 
 def _dimensions(

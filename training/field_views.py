@@ -33,7 +33,7 @@ class SlotLike(Protocol):
 
     @property
     def side(self) -> str:
-        """context or candidate."""
+        """Which id matrix: context or candidate."""
 
     @property
     def first(self) -> int:

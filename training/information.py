@@ -17,7 +17,7 @@ Letters: V values, N rows, m positives, n_x and k_x a value's rows and positives
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from scipy.special import gammainc, gammaincc, ndtr, xlogy
@@ -26,8 +26,8 @@ from scipy.stats import binom
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-Floats = "NDArray[np.float64]"
-Ints = "NDArray[np.int64]"
+Floats: TypeAlias = "NDArray[np.float64]"
+Ints: TypeAlias = "NDArray[np.int64]"
 
 _STANDARD_DEVIATIONS: Final = 10.0  # how far out a binomial's tail still counts: beyond, 1e-20 of the mass
 _SYMMETRIC: Final = 1e-4  # below this skewness the gamma distribution is the normal one to every digit that matters
@@ -78,12 +78,12 @@ class LabelTable:
 
     @property
     def rows(self) -> int:
-        """N."""
+        """Rows N."""
         return int(self.total.sum())
 
     @property
     def positives(self) -> int:
-        """m."""
+        """Positives m."""
         return int(self.positive.sum())
 
 

@@ -21,7 +21,7 @@ Letters: U units, V values, S strata; z a unit's residual (label, or sum of labe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -31,8 +31,8 @@ from training.shuffling import RESIDUAL_POWERS, SIZE_POWERS, shuffled_moments
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-Floats = "NDArray[np.float64]"
-Ints = "NDArray[np.int64]"
+Floats: TypeAlias = "NDArray[np.float64]"
+Ints: TypeAlias = "NDArray[np.int64]"
 
 LARGEST_TABLE: Final = 1024
 """Values a side of a pair's table: more go to a hashed tail."""
@@ -91,18 +91,18 @@ def stratify(
     """
     rows = np.bincount(condition, minlength=size)
     rate = np.bincount(condition, label, size) / np.maximum(rows, 1)
-    residual = label - rate[condition]
+    residual: NDArray[np.float64] = label - rate[condition]
     variance = float(rows @ (rate * (1.0 - rate)))
     if units is None:
-        row = np.argsort(condition, kind="stable")
+        row = np.asarray(np.argsort(condition, kind="stable"), dtype=np.int64)
         stratum, residual = condition[row], residual[row]
     else:
         _, row, unit = np.unique(condition * (int(units.max()) + 1) + units, return_index=True, return_inverse=True)
         residual = np.bincount(unit, residual, row.size)
         # Shuffled units differ in rows: centred by the mean unit, as they are exchanged whatever their size.
         stratum = condition[row]
-        count = np.bincount(stratum, minlength=size)
-        residual = residual - (np.bincount(stratum, residual, size) / np.maximum(count, 1))[stratum]
+        mean = np.bincount(stratum, residual, size) / np.maximum(np.bincount(stratum, minlength=size), 1)
+        residual = residual - mean[stratum]
         variance *= condition.size / max(row.size, 1)
     count = np.bincount(stratum, minlength=size).astype(np.float64)
     powers = _power_sums(stratum, residual, RESIDUAL_POWERS, size)
@@ -136,7 +136,7 @@ def conditional_test(target: NDArray[np.int64], size: int, strata: Strata) -> Co
 
 
 def _power_sums(group: Ints, values: Floats, powers: tuple[int, ...], size: int) -> NDArray[np.float64]:
-    """Sums of consecutive powers of values (U,) in each group: (len(powers), size). Products: ** is ten times slower."""
+    """Sums of consecutive powers of values (U,) by group: (len(powers), size). By products: ** is ten times slower."""
     sums = []
     power = values ** powers[0]
     for exponent in powers:

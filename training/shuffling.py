@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from training.information import Moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Floats = "NDArray[np.float64]"
+Floats: TypeAlias = "NDArray[np.float64]"
 Partition = tuple[int, ...]
 
 # Ways to tie 2, 4 or 6 picks of one cell into blocks of the same unit: sizes of the blocks -> number of ways.
@@ -31,8 +31,17 @@ _TIES: Final[dict[int, dict[Partition, int]]] = {
     2: {(2,): 1, (1, 1): 1},
     4: {(4,): 1, (3, 1): 4, (2, 2): 3, (2, 1, 1): 6, (1, 1, 1, 1): 1},
     6: {
-        **{(6,): 1, (5, 1): 6, (4, 2): 15, (4, 1, 1): 15, (3, 3): 10, (3, 2, 1): 60, (3, 1, 1, 1): 20},
-        **{(2, 2, 2): 15, (2, 2, 1, 1): 45, (2, 1, 1, 1, 1): 15, (1, 1, 1, 1, 1, 1): 1},
+        (6,): 1,
+        (5, 1): 6,
+        (4, 2): 15,
+        (4, 1, 1): 15,
+        (3, 3): 10,
+        (3, 2, 1): 60,
+        (3, 1, 1, 1): 20,
+        (2, 2, 2): 15,
+        (2, 2, 1, 1): 45,
+        (2, 1, 1, 1, 1): 15,
+        (1, 1, 1, 1, 1, 1): 1,
     },
 }
 RESIDUAL_POWERS: Final = (2, 3, 4, 5, 6)
@@ -44,9 +53,7 @@ def _falling(r: int) -> tuple[int, ...]:
     """Coefficients of n (n - 1) ... (n - r + 1), from n^0 up."""
     coefficients = [1]
     for root in range(r):
-        coefficients = [
-            low - root * high for low, high in zip([0, *coefficients], [*coefficients, 0], strict=True)
-        ]
+        coefficients = [low - root * high for low, high in zip([0, *coefficients], [*coefficients, 0], strict=True)]
     return tuple(coefficients)
 
 

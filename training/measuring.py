@@ -1,0 +1,281 @@
+"""Measures the fields: one pass over the training rows, then every pair on a stated sample of them.
+
+Single-valued fields are counted over all rows, in blocks whose tables merge, so memory does not grow with the rows.
+Pairs, multi-valued and clustered fields are measured on up to `pair_rows` rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from training.field_views import View, dense, sample_rows, slot_columns, view_field
+from training.information import LabelTable, entropy, information_about_label, relevance
+from training.measures import Copy, FieldMeasure, Measures
+from training.screening import (
+    LARGEST_TABLE,
+    Strata,
+    adjusted_redundancy,
+    conditional_test,
+    greedy_order,
+    joint_entropy,
+    stratify,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from training.field_views import SlotLike
+
+BLOCK_ROWS: Final = 1 << 18
+BITS: Final = 1.0 / log(2.0)
+SHUFFLES: Final = 16  # for the chance level of a clustered field's information
+SIMILAR: Final = 0.9  # entropies nearer than this may be those of copies
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows that pairs are measured on.
+
+    Attributes:
+        slots: the fields.
+        views: their codes.
+        label: (N,) 0 or 1.
+        groups: (N,) cluster of every row in 0..C-1, or None.
+    """
+
+    slots: tuple[SlotLike, ...]
+    views: tuple[View, ...]
+    label: NDArray[np.uint8]
+    groups: NDArray[np.int64] | None
+
+    def units(self, view: View, codes: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Rows that are one piece of evidence about a clustered field: of one cluster and one value."""
+        if self.groups is None or not view.clustered:
+            return None
+        return self.groups if view.constant else dense(self.groups * (int(codes.max()) + 1) + codes)
+
+
+def measure(
+    context_ids: NDArray[np.int32],
+    candidate_ids: NDArray[np.int32],
+    label: NDArray[np.uint8],
+    slots: Sequence[SlotLike],
+    *,
+    clusters: NDArray[np.int64] | None = None,
+    pair_rows: int = 500_000,
+    pair_values: int = LARGEST_TABLE,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measures:
+    """Measure the fields of N encoded rows.
+
+    Args:
+        context_ids: (N, Cc) ids local to their field; may be memory-mapped.
+        candidate_ids: (N, Ci) the same.
+        label: (N,) 0 or 1.
+        slots: the fields.
+        clusters: (N,) number of each row's request, where new requests are what the model will see.
+        pair_rows: rows that pairs are measured on, at most (about).
+        pair_values: values a side of a pair table, at most; fewer where the rows could not fill the table.
+        seed: of the sample and of shuffles.
+        progress: called with steps done and their total.
+
+    Raises:
+        ValueError: Sizes that do not match, or a label of one class.
+    """
+    N = int(label.shape[0])
+    _check(context_ids, candidate_ids, label, slots, clusters)
+    rng = np.random.default_rng(seed)
+    tables = _count(context_ids, candidate_ids, label, slots)
+    base_rate = float(np.mean(label))
+    chosen = sample_rows(N, clusters, pair_rows, rng)
+    if chosen is not None:
+        context_ids, candidate_ids, label = context_ids[chosen], candidate_ids[chosen], label[chosen]
+        clusters = None if clusters is None else clusters[chosen]
+    label = np.asarray(label)
+    groups = None if clusters is None else dense(np.asarray(clusters))
+    # A table with far more cells than rows tells little and costs time.
+    largest = min(pair_values, LARGEST_TABLE, max(64, int(sqrt(2.0 * label.size))))
+    views = tuple(view_field(s, slot_columns(s, context_ids, candidate_ids), groups, largest, rng) for s in slots)
+    sample = Sample(tuple(slots), views, label, groups)
+
+    fields = tuple(_alone(sample, index, tables.get(slot.name), rng) for index, slot in enumerate(slots))
+    bits, p_values = _pairs(sample, progress)
+    shuffle = rng.permutation(label.size)
+    low, high = _redundancy(views, shuffle)
+    copies = _copies(sample, high, shuffle)
+    order, gains = greedy_order([field.information_bits for field in fields], bits)
+    return Measures(
+        rows=N,
+        sampled_rows=int(label.size),
+        base_rate=base_rate,
+        fields=fields,
+        conditional_bits=_rows(bits),
+        conditional_p=_rows(p_values),
+        redundancy_min=_rows(low),
+        redundancy_max=_rows(high),
+        copies=copies,
+        order=tuple(slots[index].name for index in order),
+        gains_bits=tuple(gains),
+    )
+
+
+def _check(
+    context: NDArray[np.int32],
+    candidate: NDArray[np.int32],
+    label: NDArray[np.uint8],
+    slots: Sequence[SlotLike],
+    clusters: NDArray[np.int64] | None,
+) -> None:
+    N = label.shape[0]
+    others = {"context_ids": context, "candidate_ids": candidate, "clusters": label if clusters is None else clusters}
+    for name, array in others.items():
+        if array.shape[0] != N:
+            raise ValueError(f"{name}: expected {N} rows as the label has, got {array.shape[0]}")
+    if not slots:
+        raise ValueError("slots: expected at least one field to measure, got none")
+    for slot in slots:
+        columns = (context if slot.side == "context" else candidate).shape[1]
+        if slot.first + slot.width > columns:
+            raise ValueError(
+                f"field {slot.name!r}: expected columns {slot.first} to {slot.first + slot.width - 1} in "
+                f"{slot.side}_ids, got {columns} columns"
+            )
+    positives = int(np.count_nonzero(label))
+    if positives in {0, N}:
+        raise ValueError(f"label: expected rows of both classes, got {positives} ones in {N} rows")
+
+
+def _count(
+    context: NDArray[np.int32], candidate: NDArray[np.int32], label: NDArray[np.uint8], slots: Sequence[SlotLike]
+) -> dict[str, LabelTable]:
+    """Label tables of the single-valued fields, block by block."""
+    single = [slot for slot in slots if slot.width == 1 and slot.pad_id is None]
+    tables = {slot.name: LabelTable.empty(slot.rows) for slot in single}
+    for first in range(0, label.shape[0], BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
+        for slot in single:
+            codes = slot_columns(slot, context[rows], candidate[rows])[:, 0]
+            tables[slot.name] = tables[slot.name].merge(LabelTable.count(codes, label[rows], slot.rows))
+    return tables
+
+
+def _alone(sample: Sample, index: int, table: LabelTable | None, rng: np.random.Generator) -> FieldMeasure:
+    """Measure one field: on all rows if it can be, on the sample (between clusters) otherwise."""
+    slot, view = sample.slots[index], sample.views[index]
+    everything = np.zeros_like(view.exact)
+    multi_valued = table is None
+    if table is None or view.clustered:
+        table = LabelTable.count(view.exact, sample.label, view.size)
+    if view.clustered:
+        plug_in, noise, spread, p_value = _between_clusters(sample, view, table, rng)
+    else:
+        found = relevance(table)
+        plug_in, noise, spread, p_value = found.plug_in, found.null.mean, sqrt(found.null.variance), found.p_value
+    if multi_valued:
+        strata = stratify(everything, 1, sample.label, sample.units(view, view.pair))
+        p_value = min(1.0, 2.0 * min(p_value, conditional_test(view.pair, view.pair_size, strata).p_value))
+    return FieldMeasure(
+        name=slot.name,
+        side=slot.side,
+        rows=slot.rows,
+        seen=int(np.count_nonzero(table.total)),
+        entropy_bits=entropy(table.total) * BITS,
+        plug_in_bits=plug_in * BITS,
+        noise_bits=noise * BITS,
+        information_bits=(plug_in - noise) * BITS,
+        spread_bits=spread * BITS,
+        p_value=p_value,
+        clustered=view.clustered,
+    )
+
+
+def _between_clusters(
+    sample: Sample, view: View, table: LabelTable, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Plug-in information, its mean and spread for noise, and the p-value, with clusters' values shuffled (nats)."""
+    units = sample.units(view, view.exact)
+    strata = stratify(np.zeros_like(view.exact), 1, sample.label, units)
+    test = conditional_test(view.exact, view.size, strata)
+    _, row, unit = np.unique(np.asarray(units), return_index=True, return_inverse=True)
+    value = view.exact[row]
+    shuffled = [
+        information_about_label(LabelTable.count(rng.permutation(value)[unit], sample.label, view.size))
+        for _ in range(SHUFFLES)
+    ]
+    spread = sqrt(test.null.variance) / (2.0 * strata.variance)
+    return information_about_label(table), float(np.mean(shuffled)), spread, test.p_value
+
+
+def _pairs(
+    sample: Sample, progress: Callable[[int, int], None] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """I(X_row; Y | X_column) in bits and p-values (F, F)."""
+    F = len(sample.views)
+    bits, p_values = np.zeros((F, F)), np.ones((F, F))
+    for column, condition in enumerate(sample.views):
+        strata: dict[str, Strata] = {}
+        for row, target in enumerate(sample.views):
+            if row == column:
+                continue
+            # Units depend on the target, but are the same for all that are constant in clusters, or in none.
+            key = "rows" if not target.clustered else "clusters" if target.constant else f"field {row}"
+            if key not in strata:
+                units = sample.units(target, target.pair)
+                strata[key] = stratify(condition.pair, condition.pair_size, sample.label, units)
+            found = conditional_test(target.pair, target.pair_size, strata[key])
+            bits[row, column], p_values[row, column] = found.information * BITS, found.p_value
+        if progress is not None:
+            progress(column + 1, F)
+    return bits, p_values
+
+
+def _redundancy(views: Sequence[View], shuffle: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Adjusted redundancy over the smaller and over the larger entropy (F, F), on the codes of pair tables."""
+    F = len(views)
+    low, high = np.eye(F), np.eye(F)
+    entropies = [entropy(np.bincount(view.pair)) for view in views]
+    for i, first in enumerate(views):
+        for j, second in enumerate(views[:i]):
+            cells = first.pair * second.pair_size
+            size = first.pair_size * second.pair_size
+            joint = entropy(np.bincount(cells + second.pair, minlength=size))
+            chance = entropy(np.bincount(cells + second.pair[shuffle], minlength=size))
+            both = (entropies[i], entropies[j])
+            low[i, j] = low[j, i] = adjusted_redundancy(joint, chance, both, min(both))
+            high[i, j] = high[j, i] = adjusted_redundancy(joint, chance, both, max(both))
+    return low, high
+
+
+def _copies(sample: Sample, high: NDArray[np.float64], shuffle: NDArray[np.int64]) -> tuple[Copy, ...]:
+    """Pairs that may be copies, on exact codes; writes their redundancy into the matrix as well."""
+    found = []
+    for i, second in enumerate(sample.views):
+        for j, first in enumerate(sample.views[:i]):
+            both = (first.entropy, second.entropy)
+            if min(both) <= max(SIMILAR * max(both), 0.0):
+                continue
+            joint = joint_entropy(first.exact, second.exact, second.size)
+            chance = joint_entropy(first.exact, second.exact[shuffle], second.size)
+            redundancy = adjusted_redundancy(joint, chance, both, max(both))
+            high[i, j] = high[j, i] = redundancy
+            if redundancy >= SIMILAR:
+                p_values = (_beyond(sample, first, second), _beyond(sample, second, first))
+                found.append(Copy(sample.slots[j].name, sample.slots[i].name, redundancy, *p_values))
+    return tuple(found)
+
+
+def _beyond(sample: Sample, target: View, condition: View) -> float:
+    """The p-value of a field saying more about the label than another, on exact codes."""
+    strata = stratify(condition.exact, condition.size, sample.label, sample.units(target, target.exact))
+    return conditional_test(target.exact, target.size, strata).p_value
+
+
+def _rows(matrix: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in matrix.tolist())
