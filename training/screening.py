@@ -91,14 +91,14 @@ def stratify(
     """
     rows = np.bincount(condition, minlength=size)
     rate = np.bincount(condition, label, size) / np.maximum(rows, 1)
-    residual: NDArray[np.float64] = label - rate[condition]
+    residual = label - rate[condition]
     variance = float(rows @ (rate * (1.0 - rate)))
     if units is None:
         row = np.asarray(np.argsort(condition, kind="stable"), dtype=np.int64)
         stratum, residual = condition[row], residual[row]
     else:
         _, row, unit = np.unique(condition * (int(units.max()) + 1) + units, return_index=True, return_inverse=True)
-        residual = np.bincount(unit, residual, row.size)
+        residual = np.asarray(np.bincount(unit, residual, row.size), dtype=np.float64)
         # Shuffled units differ in rows: centred by the mean unit, as they are exchanged whatever their size.
         stratum = condition[row]
         mean = np.bincount(stratum, residual, size) / np.maximum(np.bincount(stratum, minlength=size), 1)
