@@ -26,7 +26,6 @@ from service.features import (
     log_squared_edges,
     quantile_edges,
 )
-from service.features.fields import NUMBER_PATTERN
 from training.columns import describe, located
 from training.counting import BUDGET_ROWS, Counters
 from training.rows import DataError
@@ -43,7 +42,8 @@ if TYPE_CHECKING:
     from training.progress import Progress
     from training.rows import RawBatch
 
-_is_number = re.compile(NUMBER_PATTERN).fullmatch
+# The common case of the field's own grammar, read at a third of the price; all else goes through the field.
+_is_plain_number = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?").fullmatch
 MOST_NUMBERS = 1 << 20  # distinct values of a numeric field that are counted one by one
 
 
@@ -226,10 +226,8 @@ def numbers(batch: RawBatch, column: str, field: NumericField, coded: CodedColum
             return typed
     elif coded.values.dtype == pl.String:
         texts = coded.values.to_list()
-        if all(map(_is_number, filter(None, texts))):
-            typed = pl.Series([float(text) if text else None for text in texts], dtype=pl.Float64)
-            if typed.is_finite().all():
-                return typed
+        if all(map(_is_plain_number, filter(None, texts))):
+            return pl.Series([float(text) if text else None for text in texts], dtype=pl.Float64)
     try:
         return pl.Series([field.number(value) for value in coded.values.to_list()], dtype=pl.Float64)
     except FieldValueError:
