@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from service.features import NoCandidatesError, StructureError
 from service.features.errors import describe
+from service.features.structure import is_array
 from service.manifest import BundleFormatError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["Candidates", "Scorer", "ScorerError", "SelfTestError", "SelfTestRepo
 Candidates = Sequence[Mapping[str, object]] | Mapping[str, Sequence[object]]
 
 _INPUTS: Final[dict[Side, str]] = {"context": "context_ids", "candidate": "candidate_ids"}
+_FATAL: Final = 4
 _OUTPUT: Final = "pctr"
 
 
@@ -62,6 +64,7 @@ def _session(path: str, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL  # what goes wrong is raised; it need not be on stderr as well
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # A spinning thread burns the quota its neighbours need, and small work gains nothing from it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -133,7 +136,7 @@ class Scorer:
                 context_ids = encoder.encode_columns("context", candidates, count, root="candidates", shared=True)
                 return context_ids, candidate_ids
         else:
-            if isinstance(candidates, (str, bytes, bytearray)) or not isinstance(candidates, Sequence):
+            if not is_array(candidates):
                 raise StructureError("candidates", "an array of objects or an object of arrays", describe(candidates))
             if not candidates:
                 raise NoCandidatesError("candidates", "at least one", "none")
@@ -213,7 +216,7 @@ def _column_length(columns: Mapping[str, Sequence[object]]) -> int:
         StructureError: The first column is no array; the encoder checks the others.
     """
     for name, values in columns.items():
-        if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
+        if not is_array(values):
             raise StructureError(f"candidates.{name}", "an array", describe(values))
         if values:
             return len(values)

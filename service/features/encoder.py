@@ -6,30 +6,21 @@ the names and says where a fault is. One id matrix a side: `context` (1 or N row
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from service.features.codecs import LocatedError, NumericCodec, codec, numeric_block
-from service.features.errors import (
-    FieldValueError,
-    MisplacedFieldError,
-    RaggedColumnsError,
-    SchemaError,
-    StructureError,
-    UnknownFieldError,
-    describe,
-)
+from service.features.errors import FieldValueError, SchemaError, UnknownFieldError, describe
 from service.features.fields import SIDES, Field, MultiValuedField, Side
 from service.features.lookup import ID_BYTES
 from service.features.store import Part, open_fields, save_fields, write_fields
+from service.features.structure import RequestStructure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -110,11 +101,7 @@ class FeatureEncoder:
         }
         self._names = {side: [column.name for column in self._columns[side]] for side in SIDES}
         self._widths = {side: sum(column.width for column in self._columns[side]) for side in SIDES}
-        # Names a side's request may carry: fields with columns and fields that are ignored.
-        self._accepted: dict[Side, frozenset[str]] = {
-            side: frozenset(field.name for field in (*self.fields, *self.ignored) if field.side == side)
-            for side in SIDES
-        }
+        self._structure = RequestStructure(self._fields, self._uses)
 
     def _layout(self, side: Side) -> tuple[ColumnSlice, ...]:
         slices: list[ColumnSlice] = []
@@ -191,17 +178,7 @@ class FeatureEncoder:
             RequestError: See the tree in `errors`; `where` reads `candidates.price_band[3]`.
         """
         root = _ROOTS[side] if root is None else root
-        if not isinstance(columns, Mapping):
-            raise StructureError(root, "an object of arrays", describe(columns))
-        if not columns.keys() <= self._accepted[side]:
-            self._check_names(columns, side, root, shared=shared)
-        for name, values in columns.items():
-            if not isinstance(values, (list, tuple)) and (
-                isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence)
-            ):
-                raise StructureError(f"{root}.{name}", "an array", describe(values))
-            if len(values) != rows:
-                raise RaggedColumnsError(f"{root}.{name}", f"{rows} values", f"{len(values)}")
+        self._structure.check_columns(side, columns, rows, root, shared=shared)
         return self._columns_matrix(side, columns, rows, lambda name, index: f"{root}.{name}[{index}]")
 
     def encode_rows(
@@ -227,7 +204,7 @@ class FeatureEncoder:
         def place(index: int) -> str:
             return start if alone else f"{start}[{index}]"
 
-        columns = self._transposed(side, rows, place, shared=shared)
+        columns = self._structure.transposed(side, rows, place, shared=shared)
         return self._columns_matrix(side, columns, len(rows), lambda name, index: f"{place(index)}.{name}")
 
     def truncated(self, name: str, values: Sequence[object]) -> NDArray[np.bool_]:
@@ -282,43 +259,6 @@ class FeatureEncoder:
         except FieldValueError:
             return None
         return np.frombuffer(bytearray(b"").join(parts), dtype=np.int32).reshape(1, -1)
-
-    def _transposed(
-        self, side: Side, rows: Sequence[Mapping[str, object]], place: Callable[[int], str], *, shared: bool
-    ) -> dict[str, Sequence[object]]:
-        """Columns of a side's fields; names are checked row by row only where rows differ in them."""
-        accepted = self._accepted[side]
-        for index, row in enumerate(rows):
-            if not isinstance(row, Mapping):
-                raise StructureError(place(index), "an object", describe(row))
-        if not rows:
-            return {}
-        first = rows[0]
-        if not first.keys() <= accepted:
-            self._check_names(first, side, place(0), shared=shared)
-        names = [name for name in first if name in accepted]
-        try:
-            # Rows as long as the first in which all its names (here and in the call for the other side) are found
-            # have its very names.
-            if all(len(row) == len(first) for row in rows):
-                return {name: list(map(itemgetter(name), rows)) for name in names}
-        except KeyError:
-            pass
-        for index, row in enumerate(rows):
-            if not row.keys() <= accepted:
-                self._check_names(row, side, place(index), shared=shared)
-        return {name: [row.get(name) for row in rows] for name in accepted}
-
-    def _check_names(self, names: Iterable[object], side: Side, where: str, *, shared: bool) -> None:
-        for name in names:
-            if not isinstance(name, str) or name not in self._fields:
-                raise UnknownFieldError(where, "names of the schema's fields", f"the unknown field {describe(name)}")
-            if self._uses[name] == "refused":
-                raise UnknownFieldError(f"{where}.{name}", "nothing: the field exists in training only", "a value")
-            if self._fields[name].side != side and not shared:
-                raise MisplacedFieldError(
-                    f"{where}.{name}", f"fields of the {side}", f"a field of the {self._fields[name].side}"
-                )
 
     # ---- what an encoder is made of
 

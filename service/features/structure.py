@@ -1,0 +1,110 @@
+"""The structure of a request: names, then shapes, before any value is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from service.features.errors import (
+    MisplacedFieldError,
+    RaggedColumnsError,
+    StructureError,
+    UnknownFieldError,
+    describe,
+)
+from service.features.fields import SIDES, Field, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from service.features.schema import Use
+
+__all__ = ["RequestStructure", "is_array"]
+
+
+def is_array(values: object) -> bool:
+    """Whether a value is an array: text is a sequence too, and none."""
+    if isinstance(values, (list, tuple)):
+        return True
+    return isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray))
+
+
+class RequestStructure:
+    """Which names a request may carry on which side.
+
+    Args:
+        fields: Every field of the schema by name.
+        uses: What is done with each of them.
+    """
+
+    def __init__(self, fields: Mapping[str, Field], uses: Mapping[str, Use]) -> None:
+        self._fields = fields
+        self._uses = uses
+        self._accepted: dict[Side, frozenset[str]] = {
+            side: frozenset(name for name, field in fields.items() if field.side == side and uses[name] != "refused")
+            for side in SIDES
+        }
+
+    def check_columns(
+        self, side: Side, columns: Mapping[str, Sequence[object]], rows: int, root: str, *, shared: bool
+    ) -> None:
+        """Refuse columns that are no arrays of `rows` values each, under names of the side.
+
+        Raises:
+            RequestError: `where` starts with root.
+        """
+        if not isinstance(columns, Mapping):
+            raise StructureError(root, "an object of arrays", describe(columns))
+        if not columns.keys() <= self._accepted[side]:
+            self._check_names(columns, side, root, shared=shared)
+        for name, values in columns.items():
+            if not is_array(values):
+                raise StructureError(f"{root}.{name}", "an array", describe(values))
+            if len(values) != rows:
+                raise RaggedColumnsError(f"{root}.{name}", f"{rows} values", f"{len(values)}")
+
+    def transposed(
+        self, side: Side, rows: Sequence[Mapping[str, object]], place: Callable[[int], str], *, shared: bool
+    ) -> dict[str, Sequence[object]]:
+        """Columns of a side's fields, from objects with names of the side.
+
+        Args:
+            side: Whose fields.
+            rows: One object a row.
+            place: What to call the row of an index.
+            shared: Pass over fields of the other side.
+
+        Raises:
+            RequestError: A row that is no object, or a name that the side does not have.
+        """
+        for index, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise StructureError(place(index), "an object", describe(row))
+        if not rows:
+            return {}
+        accepted, first = self._accepted[side], rows[0]
+        if not first.keys() <= accepted:
+            self._check_names(first, side, place(0), shared=shared)
+        # Most requests have the same names in every row. A row as long as the first in which all names of the first
+        # are found has no other; names of the other side are looked for in the call for that side.
+        if len(set(map(len, rows))) == 1:
+            try:
+                return {name: list(map(itemgetter(name), rows)) for name in first if name in accepted}
+            except KeyError:
+                pass
+        for index, row in enumerate(rows):
+            if not row.keys() <= accepted:
+                self._check_names(row, side, place(index), shared=shared)
+        return {name: [row.get(name) for row in rows] for name in accepted}
+
+    def _check_names(self, names: Iterable[object], side: Side, where: str, *, shared: bool) -> None:
+        for name in names:
+            if not isinstance(name, str) or name not in self._fields:
+                raise UnknownFieldError(where, "names of the schema's fields", f"the unknown field {describe(name)}")
+            if self._uses[name] == "refused":
+                raise UnknownFieldError(f"{where}.{name}", "nothing: the field exists in training only", "a value")
+            if self._fields[name].side != side and not shared:
+                raise MisplacedFieldError(
+                    f"{where}.{name}", f"a field of the {side} side", f"one of the {self._fields[name].side} side"
+                )
