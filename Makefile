@@ -4,6 +4,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The first of these that is there; any other: make PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+# ONNX Runtime reports use to its maker unless told otherwise.
+export ORT_DISABLE_TELEMETRY := 1
+
 BUNDLE ?= demo/bundle
 PORT ?= 8080
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.metadata
+import os
 import pkgutil
 import re
 import shutil
@@ -172,3 +173,13 @@ def test_what_a_package_imports_is_among_the_dependencies_it_is_installed_with()
     assert not strays, "\n".join(strays)
     # uvicorn loads these two by name
     assert (serving | training) - used <= {"httptools", "uvloop"}, "dependencies that nothing imports"
+
+
+@pytest.mark.parametrize("module", ["service.scorer", "model_export.latency"])
+def test_onnx_runtime_is_loaded_without_its_telemetry(module: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "CI"}}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = f"import sys, {module}; assert 'onnxruntime' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    # where it reports, it first writes down an identifier of the machine
+    assert list(tmp_path.rglob("*")) == []
