@@ -22,7 +22,7 @@ SLOTS = (
     FieldSlot("item", "candidate", 0, 1, 13, 8),
     FieldSlot("genres", "candidate", 1, 2, 8, 4, "sum", 2),
     FieldSlot("position", "candidate", 3, 1, 6, 4, serving_constant_id=3),
-    FieldSlot("badges", "candidate", 4, 2, 6, 2, "mean", 2, serving_constant_id=4),
+    FieldSlot("badges", "candidate", 4, 2, 6, 2, "sum", 2, serving_constant_id=4),
     FieldSlot("price", "candidate", 6, 1, 5, 2),
 )
 

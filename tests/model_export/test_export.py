@@ -15,11 +15,14 @@ import torch
 from forms import random_form
 from run_directory import DROPPED, MUTED, RATE, fit_encoder, make_form, model_slots, raw_rows, seal, write_run
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from model_export import export
+from model_export import export, facts
+from model_export.__main__ import app
 from model_export.errors import (
     ExportError,
     FusionMissingError,
+    GraphError,
     NonFiniteError,
     OutputExistsError,
     ParityError,
@@ -102,10 +105,10 @@ def test_a_request_may_hold_dropped_fields_and_must_not_hold_training_only_ones(
     np.testing.assert_array_equal(scorer.score(row["context"], [without(candidate, DROPPED, MUTED)]), with_all)
     with pytest.raises(UnknownFieldError, match="training only"):
         scorer.score(row["context"], [row["candidate"]])
-    facts = read_bundle(exported.path).manifest.model
-    assert set(facts["dropped_fields"]) == {DROPPED, MUTED}
-    assert facts["training_only_fields"] == ["position"]
-    assert facts["negative_sampling_rate"] == RATE
+    model = read_bundle(exported.path).manifest.model
+    assert set(model["dropped_fields"]) == {DROPPED, MUTED}
+    assert model["training_only_fields"] == ["position"]
+    assert model["negative_sampling_rate"] == RATE
 
 
 def test_golden_rows_are_real_cover_what_can_go_wrong_and_hold_only_fields_that_are_read(
@@ -266,8 +269,8 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
         r"tables.2\[0\]\[0\]: expected finite weights, got -inf",
     ),
     "no fusion phase": (
-        drop_fusion_phase,
         FusionMissingError,
+        GraphError,
         r"expected a run whose fusion phase ran .* got the phases \['tower_a', 'tower_b', 'mutual'\]",
     ),
     "no fused metrics": (drop_fused_metrics, FusionMissingError, r"metrics of \['pair', 'tower_a', 'tower_b'\]"),
@@ -325,6 +328,15 @@ def test_a_score_out_of_tolerance_fails_the_export_and_leaves_nothing_behind(
     assert no_trace_of(tmp_path / "bundle")
 
 
+def test_a_graph_that_costs_more_than_one_tower_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "tower_flops", lambda form: 2 * form.widths[0])
+    with pytest.raises(GraphError, match="expected at most the 32 dense FLOPs a row of one tower"):
+        export_run(run, tmp_path / "bundle")
+    assert no_trace_of(tmp_path / "bundle")
+
+
 def test_a_bundle_that_fails_the_services_self_test_is_not_published(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,8 +382,8 @@ def test_the_command_writes_a_bundle_prints_its_table_and_refuses_with_exit_code
     assert done.returncode == 0, done.stderr
     assert "before and after merging" in done.stdout
     assert Scorer(read_bundle(tmp_path / "bundle")).self_test().rows >= 32
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
+    again = CliRunner().invoke(app, command[3:])
+    assert again.exit_code == 2
     assert again.stdout == ""
     assert "error:" in again.stderr
     assert "expected a path that does not exist yet" in again.stderr
