@@ -11,7 +11,7 @@ P_f (d_f, K) *is* the first dense layer, and a sum of look-ups once the tables a
 import json
 from copy import copy
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -68,6 +68,21 @@ class Branch(nn.Module):
         self.register_buffer("mix", torch.tensor(mix))
         self._order = embedding_order(slots)
         self._dims = tuple(slots[i].dim for i in self._order)
+
+    @property
+    def norm_layers(self) -> list[nn.BatchNorm1d]:
+        """The batch norms, typed."""
+        return cast("list[nn.BatchNorm1d]", list(self.norms))
+
+    @property
+    def linear_layers(self) -> list[nn.Linear]:
+        """The linear layers between hidden layers, typed."""
+        return cast("list[nn.Linear]", list(self.linears))
+
+    @property
+    def cross_layers(self) -> list[nn.Linear]:
+        """The cross links, typed."""
+        return cast("list[nn.Linear]", list(self.cross))
 
     def weight(self, gates: Tensor | None = None) -> Tensor:
         """Return the first dense layer (D, H_0): g_f P_f stacked in embedding order."""
@@ -153,17 +168,20 @@ class TowerPair(nn.Module):
         """Tower B."""
         return self.towers[1]  # type: ignore[return-value]
 
-    def heads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both towers' logits (B,), (B,) of the rows embedded by A's (x) and B's (y) tables."""
+    def hidden(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return both towers' hidden units (B, H_l) of every layer, for rows embedded by A's (x) and B's (y) tables."""
         a, b = self.a, self.b
-        h, g = a.activate(a.body.first(x)), b.activate(b.body.first(y))
+        found = [(a.activate(a.body.first(x)), b.activate(b.body.first(y)))]
         for layer in range(len(self.widths) - 1):
-            into_a, into_b = a.body.cross[layer], b.body.cross[layer]
-            h, g = (
-                a.activate(a.body.hidden(layer, h) + into_a(g)),
-                b.activate(b.body.hidden(layer, g) + into_b(h)),
-            )
-        return a.body.logit(h), b.body.logit(g)
+            h, g = found[-1]
+            into_a, into_b = a.body.cross[layer](g), b.body.cross[layer](h)
+            found.append((a.activate(a.body.hidden(layer, h) + into_a), b.activate(b.body.hidden(layer, g) + into_b)))
+        return found
+
+    def heads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both towers' logits (B,), (B,) of embedded rows x and y (B, D)."""
+        h, g = self.hidden(x, y)[-1]
+        return self.a.body.logit(h), self.b.body.logit(g)
 
     def both(self, context_ids: Tensor, candidate_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return both towers' logits (B,), (B,)."""
@@ -203,10 +221,15 @@ class FusionForm(nn.Module):
         self.tables = _tables(slots, 1e-2)
         self.branches = nn.ModuleList([Branch(slots, widths), Branch(slots, widths)])
 
+    @property
+    def parallel(self) -> tuple[Branch, Branch]:
+        """Both branches, typed."""
+        return cast("tuple[Branch, Branch]", tuple(self.branches))
+
     def head(self, x: Tensor) -> Tensor:
         """Return logits (B,) of embedded rows x (B, D)."""
-        branches: list[Branch] = list(self.branches)  # type: ignore[arg-type]
-        h = self._activate(sum(b.mix * b.first(x) for b in branches))  # type: ignore[arg-type]
+        branches = self.parallel
+        h = self._activate(branches[0].mix * branches[0].first(x) + branches[1].mix * branches[1].first(x))
         for layer in range(len(self.widths) - 1):
             pre = [b.mix * b.hidden(layer, h) + b.cross[layer](h) for b in branches]
             h = self._activate(pre[0] + pre[1])

@@ -1,0 +1,162 @@
+"""Dual-tower fusion (DTF): two towers here both see the whole row (FinalMLP's two streams), not user/item retrieval.
+
+Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommendation", AAAI 2026, 40(19); the abstract
+says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, found by experiment:
+
+1. *apart* (`tower_a`, `tower_b`): each tower is trained alone, with tables, seed and row order of its own. What a pair
+   is worth comes from the two being different; towers that learn together from the first epoch become alike.
+2. *mutual*: both go on together. Each fits the labels and, its gradient stopped, their joint prediction; cross links
+   between their hidden layers, zero until here, are switched on.
+3. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it) learns from the labels
+   and from the frozen pair. Everything in it between two non-linearities merges exactly at export.
+
+Every phase stops early on validation and keeps its best averaged weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch.nn import functional
+
+from training.phases import Learner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from training.models.reaction import FusionForm, Tower, TowerPair
+    from training.phases import Batch
+    from training.tables import TableBank
+
+Width = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0)]
+Factor = Annotated[float, Field(gt=0.0)]
+
+
+class DtfConfig(BaseModel):
+    """The towers and the schedule of their fusion.
+
+    Attributes:
+        widths: Units of the hidden layers; the first is AFE's subspace K.
+        mutual_weight: Weight of each tower's cross entropy to the joint prediction, beside 1 for the labels.
+        cross_links: Switch on the links between the towers' hidden layers in the mutual phase.
+        label_weight: Weight of the labels in the fusion phase.
+        teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
+        fusion_rate: Learning rate of the fusion phase as a share of the others'.
+        fusion_l2: Table L2 of the fusion phase as a share of the others': soft targets need less.
+        sample_rows: Training rows on which the towers' units are matched.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (64, 64)
+    mutual_weight: Weight = 1.0
+    cross_links: bool = True
+    label_weight: Weight = 0.5
+    teacher_weight: Weight = 1.0
+    fusion_rate: Factor = 0.5
+    fusion_l2: Factor = 0.1
+    sample_rows: Annotated[int, Field(ge=64)] = 16_384
+
+
+class TowerLearner(Learner):
+    """Phase 1: one tower on the labels."""
+
+    def __init__(self, name: str, tower: Tower, bank: TableBank) -> None:
+        self.monitored = name
+        self.module = self.tower = tower
+        self.banks = (bank,)
+
+    def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return the cross entropy to the labels."""
+        return cross_entropy(self.tower.head(embedded[0]), batch.label, batch.weight)
+
+    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the tower's logits."""
+        return {self.monitored: self.tower.head(embedded[0])}
+
+    def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
+        """Put the best tables into the tower."""
+        put_tables(self.tower, self.banks[0], stacks[0])
+
+
+class PairLearner(Learner):
+    """Phase 2: each tower on the labels and on the joint prediction."""
+
+    monitored = "pair"
+
+    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank], config: DtfConfig) -> None:
+        self.module = self.pair = pair
+        self.banks = banks
+        self.config = config
+        for tower in (pair.a, pair.b):
+            tower.body.cross.requires_grad_(config.cross_links)
+
+    def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return both towers' cross entropies to the labels and, weighted, to their joint probability."""
+        a, b = self.pair.heads(embedded[0], embedded[1])
+        joint = torch.sigmoid(0.5 * (a + b)).detach().float()
+        total = cross_entropy(a, batch.label, batch.weight) + cross_entropy(b, batch.label, batch.weight)
+        if self.config.mutual_weight:
+            mutual = cross_entropy(a, joint, batch.weight) + cross_entropy(b, joint, batch.weight)
+            total = total + self.config.mutual_weight * mutual
+        return total
+
+    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return both towers' logits and the pair's."""
+        a, b = self.pair.heads(embedded[0], embedded[1])
+        return {"tower_a": a, "tower_b": b, "pair": 0.5 * (a + b)}
+
+    def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
+        """Put the best tables into both towers."""
+        for tower, bank, best in zip((self.pair.a, self.pair.b), self.banks, stacks, strict=True):
+            put_tables(tower, bank, best)
+
+
+class FusionLearner(Learner):
+    """Phase 3: the fusion form on the labels and on the frozen pair's probability."""
+
+    monitored = "fused"
+
+    def __init__(self, form: FusionForm, bank: TableBank, config: DtfConfig) -> None:
+        self.module = self.form = form
+        self.banks = (bank,)
+        self.config = config
+
+    def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return the weighted sum of the cross entropies to the labels and to the teacher's probability."""
+        logit = self.form.head(embedded[0])
+        if batch.teacher is None:
+            raise ValueError("the fusion phase needs the frozen pair's logits with every batch")
+        taught = cross_entropy(logit, torch.sigmoid(batch.teacher), batch.weight)
+        return self.config.label_weight * cross_entropy(logit, batch.label, batch.weight) + (
+            self.config.teacher_weight * taught
+        )
+
+    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the fusion form's logits."""
+        return {"fused": self.form.head(embedded[0])}
+
+    def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
+        """Put the best tables into the form."""
+        put_tables(self.form, self.banks[0], stacks[0])
+
+
+def cross_entropy(logit: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean cross entropy of logits (B,) to target probabilities (B,), weighted by (B,) weights of mean 1."""
+    return functional.binary_cross_entropy_with_logits(logit.float(), target, weight)
+
+
+def put_tables(module: Tower | FusionForm, bank: TableBank, stacks: Sequence[Tensor]) -> None:
+    """Copy the tables in a bank's stacks into a module's."""
+    for table, weights in zip(module.tables, bank.tables(stacks), strict=True):
+        table.data.copy_(weights)
+
+
+def state_of(module: torch.nn.Module) -> dict[str, Any]:
+    """Return a module's tensors by name."""
+    return dict(module.state_dict())

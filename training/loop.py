@@ -1,0 +1,195 @@
+"""Training REACTION: AFE chooses fields and dimensions, DTF trains two towers and fuses them.
+
+A training is a function of data, configuration and seed; it is recorded in a work directory as it goes, and a killed
+one continues to the bit-same result on a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+
+from training.afe import Selection, measure_prepared, select
+from training.checkpoint import CheckpointStore
+from training.metrics import evaluate
+from training.models.base import FieldSlot, field_slots, with_dims
+from training.models.reaction import FusionForm, TowerPair, load_pair
+from training.phases import NonFiniteLossError, Progress, probabilities
+from training.schedule import DtfResult, Schedule, extended_pair
+from training.train_config import DeviceError, TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from training.config import ExperimentConfig
+    from training.loader import PreparedData
+    from training.measures import Measures
+
+__all__ = [
+    "DeviceError",
+    "NonFiniteLossError",
+    "OriginError",
+    "Progress",
+    "TrainConfig",
+    "TrainingDataError",
+    "TrainingResult",
+    "train_reaction",
+]
+
+CHECKPOINT_SECONDS = 30.0
+"""Least time between two checkpoints of a phase: a checkpoint writes all tables."""
+
+
+class TrainingDataError(ValueError):
+    """Data that nothing can be learnt from; says where, expected and got."""
+
+
+class OriginError(ValueError):
+    """The run to start from does not fit this data."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training ends with.
+
+    Attributes:
+        form: The fusion form: what is exported.
+        pair: The dual form: what a retraining starts from.
+        selection: AFE's decisions.
+        measures: What AFE measured.
+        history: One record an evaluation: phase, step, epoch, train_loss and "<output>.auc", "<output>.log_loss".
+        metrics: {"validation": {"tower_a", "tower_b", "pair", "fused": {metric: value}}, "test": ...}.
+    """
+
+    form: FusionForm
+    pair: TowerPair
+    selection: Selection
+    measures: Measures
+    history: list[dict[str, Any]]
+    metrics: dict[str, dict[str, dict[str, float]]]
+
+
+def train_reaction(
+    data: PreparedData,
+    config: ExperimentConfig,
+    workdir: Path,
+    *,
+    resume: bool,
+    init_from: Path | None = None,
+    progress: Progress,
+) -> TrainingResult:
+    """Train on prepared data.
+
+    Args:
+        data: The data.
+        config: The experiment; its `afe`, `dtf`, `train` sections and its seed are used.
+        workdir: Where checkpoints are kept.
+        resume: Continue from the checkpoints there; otherwise they are removed.
+        init_from: A finished run of an earlier day: its pair, fields and dimensions are taken over, ids that were
+            appended since start from the out-of-vocabulary row, and training goes on from the mutual phase.
+        progress: Told how far each phase is.
+
+    Raises:
+        TrainingDataError: A split is empty or has labels of one class only.
+        OriginError: `init_from` does not fit the data.
+        CheckpointError: A checkpoint belongs to another configuration or to other data.
+        NonFiniteLossError: The loss became NaN or infinite.
+        DeviceError: A device that is not there.
+    """
+    for name in ("train", "valid"):
+        _check_labels(data, name)
+    measures = _measure(data, config, progress)
+    pair = None
+    if init_from is None:
+        selection = select(measures, config.afe)
+        slots = with_dims(field_slots(data.encoder, lambda _name, _rows: 1), selection.dims)
+    else:
+        selection, pair, slots = _take_over(init_from, data)
+    threads = torch.get_num_threads()
+    store = CheckpointStore(workdir, _fingerprint(data, config, init_from), resume=resume, interval=CHECKPOINT_SECONDS)
+    # The caller's random numbers and threads are left as they were.
+    with torch.random.fork_rng():
+        torch.set_num_threads(config.train.threads)
+        try:
+            schedule = Schedule(
+                slots,
+                data.split("train"),
+                data.split("valid"),
+                dtf=config.dtf,
+                config=config.train,
+                seed=config.seed,
+                store=store,
+                progress=progress,
+            )
+            result = schedule.run(pair)
+            metrics = _metrics(data, schedule, result)
+        finally:
+            torch.set_num_threads(threads)
+    return TrainingResult(result.form, result.pair, selection, measures, result.history, metrics)
+
+
+def _measure(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Measures:
+    def report(done: int, total: int) -> None:
+        progress("afe", done, total, "")
+
+    return measure_prepared(data, config.afe, report)
+
+
+def _check_labels(data: PreparedData, name: Any) -> None:
+    label = data.split(name).label
+    clicks = int(label.sum(dtype="int64"))
+    if not len(label) or clicks in {0, len(label)}:
+        raise TrainingDataError(
+            f"{data.path / str(name)}: expected rows of both classes, got {len(label)} rows, {clicks} of label 1"
+        )
+
+
+def _fingerprint(data: PreparedData, config: ExperimentConfig, init_from: Path | None) -> str:
+    sections = {name: getattr(config, name).model_dump(mode="json") for name in ("afe", "dtf", "train")}
+    whole = {"data": data.digest, "seed": config.seed, **sections, "init_from": init_from is not None}
+    if init_from is not None:
+        whole["pair"] = hashlib.sha256((init_from / "pair.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tuple[FieldSlot, ...]]:
+    """Return an earlier run's selection, its pair grown to this data's vocabularies, and the slots."""
+    pair = load_pair(run)
+    try:
+        content = json.loads((run / "afe.json").read_text(encoding="utf-8"))["selection"]
+        selection = Selection.from_json(content)
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        raise OriginError(f"{run / 'afe.json'}: expected AFE's selection, got {error}") from error
+    old = {slot.name: slot for slot in pair.slots}
+    slots = with_dims(field_slots(data.encoder, lambda _name, _rows: 1), {name: s.dim for name, s in old.items()})
+    missing = sorted(old.keys() - {slot.name for slot in slots})
+    if missing:
+        raise OriginError(f"{run}: expected fields {missing} in {data.path}, got none of these names")
+    for slot in slots:
+        before = old[slot.name]
+        same = ("side", "width", "pooling", "pad_id")
+        if slot.rows < before.rows or any(getattr(slot, key) != getattr(before, key) for key in same):
+            raise OriginError(
+                f"{run}: field {slot.name!r}: expected what was trained, grown: {before}; got {slot}; "
+                "prepare the data with --init-from this run"
+            )
+    return selection, extended_pair(pair, slots), slots
+
+
+def _metrics(data: PreparedData, schedule: Schedule, result: DtfResult) -> dict[str, dict[str, dict[str, float]]]:
+    """Every model on validation and, once, here at the end, on test."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, key in (("valid", "validation"), ("test", "test")):
+        if name not in data.splits:
+            continue
+        split = data.split(name)  # type: ignore[arg-type]
+        found[key] = {
+            model: evaluate(split.label, probabilities(logits), split.weight, split.group)
+            for model, logits in schedule.logits(result, split).items()
+        }
+    return found

@@ -1,0 +1,287 @@
+"""Optimisers: Adam for stacked tables that touches looked-up rows only, and a flat Adam for everything dense.
+
+Shapes: R rows of a stack, d columns, n ids of a batch, U distinct rows among them.
+
+Semantics of the tables' optimiser, row by row, at step t = 1, 2, ... (the *dense form*; `dense_step` is it, literally):
+
+    g_t    = gradient of row r + l2 * k_t * w_{t-1}   if a batch reads r at step t, else 0
+    m_t    = beta1 m_{t-1} + (1 - beta1) g_t
+    v_t    = beta2 v_{t-1} + (1 - beta2) g_t^2
+    w_t    = q w_{t-1} - [r was read] * rate_t * (m_t / (1 - beta1^t)) / (sqrt(v_t / (1 - beta2^t)) + epsilon)
+    mean_t = delta mean_{t-1} + (1 - delta) w_t
+
+with q = 1 - decay and k_t the steps since row r was read last, this one included: L2 is due at every step and paid
+at the next read, so a rare row is shrunk as much as a frequent one and keeps less (as under a Gaussian prior).
+It differs from Adam with decoupled decay (Loshchilov and Hutter, ICLR 2019) in that a row moves only at steps that
+read it. So between two reads everything is a geometric series, and n missed steps are caught up in closed form at the
+next read:
+
+    m *= beta1^n,  v *= beta2^n,  mean = delta^n mean + (1 - delta) w sum_{k=1..n} delta^{n-k} q^k,  w *= q^n
+
+`LazyAdam` does that: its step costs O(n), whatever R is.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Constants of an optimiser.
+
+    Attributes:
+        beta1: Decay of the first moment a step.
+        beta2: Decay of the second moment a step.
+        epsilon: Added to the root of the second moment.
+        l2: Added to the gradient, times the weight; for tables also times the steps since the row was read last.
+        decay: Share of the weight lost a step, read or not (decoupled from the rate).
+        averaging: delta, the decay of the weight average a step; 0 means no averaging.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    l2: float = 0.0
+    decay: float = 0.0
+    averaging: float = 0.98
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The distinct rows of a batch: `rows` (U,) int64 and, for every id, its place in them: `place` (n,) int64."""
+
+    rows: Tensor
+    place: Tensor
+
+
+class LazyAdam:
+    """Adam over a stack of tables that reads and writes the rows of a batch only (semantics: see the module).
+
+    A row's weight, moments and average lie side by side in one record, so a step is one gather and one scatter.
+
+    Args:
+        weights: (R, d) initial values; copied.
+        settings: The constants.
+    """
+
+    def __init__(self, weights: Tensor, settings: AdamSettings) -> None:
+        R, d = weights.shape
+        self.settings = settings
+        self.dim = d
+        self.step_number = 0
+        self.records = torch.zeros(R, 4 * d, dtype=weights.dtype, device=weights.device)
+        self.records[:, :d] = weights
+        self.records[:, 3 * d :] = weights
+        self.caught_up = torch.zeros(R, dtype=torch.int32, device=weights.device)
+        # Scratch: where in the batch a row was seen last. Never cleared: only what a batch wrote is read.
+        self._seen = torch.zeros(R, dtype=torch.int32, device=weights.device)
+        self._batch: Distinct | None = None
+        self._state = self._missed = torch.empty(0)
+
+    def distinct(self, rows: Tensor) -> Distinct:
+        """Find the distinct rows of a batch in O(n).
+
+        Args:
+            rows: (n,) int64 row numbers.
+        """
+        arrival = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
+        self._seen[rows] = arrival
+        winner = self._seen[rows]
+        first = winner == arrival
+        place = (torch.cumsum(first, 0) - 1)[winner]
+        return Distinct(rows[torch.nonzero(first)[:, 0]], place)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Start a step: catch the batch's rows up and return their weights (n, d), ready to take a gradient."""
+        batch = self.distinct(rows)
+        state = self.records.index_select(0, batch.rows)
+        missed = self.step_number - self.caught_up[batch.rows]
+        _catch_up(state, missed, self.settings)
+        self._batch, self._state, self._missed = batch, state, missed
+        return state[:, : self.dim].index_select(0, batch.place)
+
+    def step(self, gradient: Tensor, rate: float) -> None:
+        """End a step.
+
+        Args:
+            gradient: (n, d) of the loss by what `read` returned.
+            rate: Learning rate of this step.
+        """
+        if self._batch is None:
+            raise RuntimeError("step() without read()")
+        s, d, batch, state = self.settings, self.dim, self._batch, self._state
+        self.step_number += 1
+        total = torch.zeros(len(batch.rows), d, dtype=state.dtype, device=state.device)
+        total.index_add_(0, batch.place, gradient.to(state.dtype))
+        w, m, v, mean = state[:, :d], state[:, d : 2 * d], state[:, 2 * d : 3 * d], state[:, 3 * d :]
+        if s.l2:
+            total.addcmul_(w, (self._missed + 1).to(w.dtype)[:, None], value=s.l2)
+        m.lerp_(total, 1.0 - s.beta1)
+        v.mul_(s.beta2).addcmul_(total, total, value=1.0 - s.beta2)
+        if s.decay:
+            w.mul_(1.0 - s.decay)
+        w.sub_(_direction(m, v, self.step_number, s), alpha=rate)
+        mean.lerp_(w, 1.0 - s.averaging)
+        self.records.index_copy_(0, batch.rows, state)
+        self.caught_up[batch.rows] = self.step_number
+        self._batch = None
+
+    def weights(self) -> Tensor:
+        """Return the current weights (R, d): a pass over all rows."""
+        return self._all(0)
+
+    def averages(self) -> Tensor:
+        """Return the averaged weights (R, d): a pass over all rows, for evaluation."""
+        return self._all(3)
+
+    def _all(self, part: int, block: int = 1 << 16) -> Tensor:
+        R, d = len(self.records), self.dim
+        out = torch.empty(R, d, dtype=self.records.dtype, device=self.records.device)
+        for start in range(0, R, block):
+            state = self.records[start : start + block].clone()
+            _catch_up(state, self.step_number - self.caught_up[start : start + block], self.settings)
+            out[start : start + block] = state[:, part * d : (part + 1) * d]
+        return out
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs besides the settings."""
+        return {"records": self.records, "caught_up": self.caught_up, "step": torch.tensor(self.step_number)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state`."""
+        self.records.copy_(state["records"])
+        self.caught_up.copy_(state["caught_up"])
+        self.step_number = int(state["step"])
+
+
+class FlatAdam:
+    """AdamW with averaging over all dense parameters of a module, each quantity one flat vector.
+
+    The parameters and the floating buffers become views of the flat vectors, so a step is a dozen kernels however
+    many layers there are. Buffers (batch norm's statistics) take part in the averaging only.
+
+    Args:
+        module: Its parameters that require a gradient are trained; those that do not (tables) are left alone.
+        settings: The constants; `l2` is added to the gradient, `decay` is decoupled.
+    """
+
+    def __init__(self, module: nn.Module, settings: AdamSettings) -> None:
+        self.settings = settings
+        self.step_number = 0
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        buffers = [b for b in module.buffers() if b.is_floating_point()]
+        self.weights = _flatten(parameters)
+        self.buffers = _flatten(buffers)
+        self.gradient = torch.zeros_like(self.weights)
+        self.m, self.v = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        self.mean, self.buffer_mean = self.weights.clone(), self.buffers.clone()
+        for p, piece in zip(parameters, _pieces(self.gradient, parameters), strict=True):
+            p.grad = piece
+
+    def zero(self) -> None:
+        """Clear the gradient."""
+        self.gradient.zero_()
+
+    def step(self, rate: float) -> None:
+        """Take one step by the gradients that were accumulated since `zero`."""
+        s = self.settings
+        self.step_number += 1
+        g = self.gradient
+        if s.l2:
+            g.add_(self.weights, alpha=s.l2)
+        self.m.lerp_(g, 1.0 - s.beta1)
+        self.v.mul_(s.beta2).addcmul_(g, g, value=1.0 - s.beta2)
+        if s.decay:
+            self.weights.mul_(1.0 - s.decay)
+        self.weights.sub_(_direction(self.m, self.v, self.step_number, s), alpha=rate)
+        self.mean.lerp_(self.weights, 1.0 - s.averaging)
+        self.buffer_mean.lerp_(self.buffers, 1.0 - s.averaging)
+
+    def put(self, weights: Tensor, buffers: Tensor) -> None:
+        """Set all parameters and buffers."""
+        self.weights.copy_(weights)
+        self.buffers.copy_(buffers)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs besides the settings."""
+        names = ("weights", "buffers", "m", "v", "mean", "buffer_mean")
+        return {**{name: getattr(self, name) for name in names}, "step": torch.tensor(self.step_number)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state`."""
+        for name, value in self.state().items():
+            if name != "step":
+                value.copy_(state[name])
+        self.step_number = int(state["step"])
+
+
+def dense_step(
+    state: dict[str, Tensor], gradient: Tensor, read: Tensor, *, rate: float, step: int, settings: AdamSettings
+) -> None:
+    """Take a step of the dense form in place: the reference that `LazyAdam` equals.
+
+    Args:
+        state: "w", "m", "v", "mean", each (R, d), and "last" (R, 1), the step that read a row last (0: none did).
+        gradient: (R, d) of the loss.
+        read: (R,) bool, the rows that the batch read.
+        rate: Learning rate.
+        step: t, from 1.
+        settings: The constants.
+    """
+    s, w = settings, state["w"]
+    g = torch.where(read[:, None], gradient + s.l2 * (step - state["last"]) * w, 0.0)
+    state["last"] = torch.where(read[:, None], step, state["last"])
+    state["m"] = s.beta1 * state["m"] + (1.0 - s.beta1) * g
+    state["v"] = s.beta2 * state["v"] + (1.0 - s.beta2) * g * g
+    move = torch.where(read[:, None], rate * _direction(state["m"], state["v"], step, s), 0.0)
+    state["w"] = (1.0 - s.decay) * w - move
+    state["mean"] = s.averaging * state["mean"] + (1.0 - s.averaging) * state["w"]
+
+
+def _direction(m: Tensor, v: Tensor, step: int, s: AdamSettings) -> Tensor:
+    # m / c1 / (sqrt(v / c2) + epsilon), with the scalars pulled out of the vectors.
+    c1, c2 = 1.0 - s.beta1**step, math.sqrt(1.0 - s.beta2**step)
+    return m / v.sqrt().add_(s.epsilon * c2).mul_(c1 / c2)
+
+
+def _catch_up(state: Tensor, missed: Tensor, s: AdamSettings) -> None:
+    """Bring records (U, 4d) forward by `missed` (U,) steps without a read, in place."""
+    d = state.shape[1] // 4
+    n = missed.to(state.dtype)[:, None]
+    w, mean = state[:, :d], state[:, 3 * d :]
+    state[:, d : 2 * d].mul_(_power(s.beta1, n))
+    state[:, 2 * d : 3 * d].mul_(_power(s.beta2, n))
+    keep, q = _power(s.averaging, n), 1.0 - s.decay
+    if not s.decay:
+        mean.lerp_(w, 1.0 - keep)
+        return
+    left = _power(q, n)
+    series = n * left if math.isclose(q, s.averaging) else (left - keep) * (q / (q - s.averaging))
+    mean.mul_(keep).add_(w * (series * (1.0 - s.averaging)))
+    w.mul_(left)
+
+
+def _power(base: float, n: Tensor) -> Tensor:
+    return torch.exp(n * math.log(base)) if base > 0.0 else (n == 0).to(n.dtype)
+
+
+def _flatten(tensors: "list[Tensor] | list[nn.Parameter]") -> Tensor:
+    flat = torch.cat([t.detach().reshape(-1) for t in tensors]) if tensors else torch.zeros(0)
+    for tensor, piece in zip(tensors, _pieces(flat, tensors), strict=True):
+        tensor.data = piece
+    return flat
+
+
+def _pieces(flat: Tensor, like: "Iterable[Tensor]") -> list[Tensor]:
+    pieces, start = [], 0
+    for tensor in like:
+        pieces.append(flat[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()
+    return pieces

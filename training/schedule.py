@@ -1,0 +1,220 @@
+"""DTF's phases in order: apart, mutual, fusion; each resumed, taken from its checkpoint, or run.
+
+Shapes: N training rows, F slots, V_f ids of slot f.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from training.alignment import build_fusion_form
+from training.dtf import DtfConfig, FusionLearner, PairLearner, TowerLearner
+from training.models.base import FieldSlot, slot_ids
+from training.models.reaction import FusionForm, Tower, TowerPair
+from training.phases import Learner, Phase, PhaseSettings, Rows, SplitLike, predict
+from training.tables import TableBank
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from training.checkpoint import CheckpointStore
+    from training.phases import Progress
+    from training.train_config import TrainConfig
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+_COUNT_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class DtfResult:
+    """What the phases end with: the dual form, the fusion form, and every evaluation on the way."""
+
+    pair: TowerPair
+    form: FusionForm
+    history: list[dict[str, Any]]
+
+
+class Schedule:
+    """Runs the phases on one data set.
+
+    Args:
+        slots: The fields that AFE kept, with their dimensions.
+        train: The training split.
+        valid: The validation split.
+        dtf: Towers and weights.
+        config: The loop's settings.
+        seed: Of everything random.
+        store: Where phases are recorded and taken up.
+        progress: Told how far each phase is.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[FieldSlot],
+        train: SplitLike,
+        valid: SplitLike,
+        *,
+        dtf: DtfConfig,
+        config: TrainConfig,
+        seed: int,
+        store: CheckpointStore,
+        progress: Progress,
+    ) -> None:
+        self.slots, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
+        self.store, self.progress = store, progress
+        self.device = config.resolved_device()
+        self.train = Rows(train, self.device)
+        self.valid = Rows(valid, self.device)
+        self.context_columns = train.context_ids.shape[1]
+        self.history: list[dict[str, Any]] = []
+
+    def run(self, pair: TowerPair | None = None) -> DtfResult:
+        """Run all phases, or those after the first from a given pair."""
+        if pair is None:
+            pair = TowerPair(self.tower("tower_a", 0), self.tower("tower_b", 1))
+        self.mutual(pair.to(self.device))
+        form = self.fusion(pair)
+        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history)
+
+    def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
+        """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
+        rows = Rows(split, self.device)
+        pair, form = result.pair.to(self.device), result.form.to(self.device)
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        found = predict(PairLearner(pair, banks, self.dtf), rows, [bank.averages() for bank in banks])
+        bank = self._bank(form)
+        found |= predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])
+        result.pair.cpu()
+        result.form.cpu()
+        return found
+
+    def tower(self, name: str, number: int) -> Tower:
+        """Phase 1: train one tower alone."""
+        torch.manual_seed(self._seed(number))
+        tower = Tower(self.slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
+            self.device
+        )
+        # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
+        rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
+        tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
+        bank = self._bank(tower)
+        return self._phase(name, number, tower, TowerLearner(name, tower, bank), self.train)
+
+    def mutual(self, pair: TowerPair) -> None:
+        """Phase 2: train both towers with and from each other."""
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        self._phase("mutual", 2, pair, PairLearner(pair, banks, self.dtf), self.train)
+
+    def fusion(self, pair: TowerPair) -> FusionForm:
+        """Phase 3: train the fusion form of the frozen pair under it."""
+        rows = np.random.default_rng(self._seed(4)).choice(
+            len(self.train), min(self.dtf.sample_rows, len(self.train)), replace=False
+        )
+        sample = [
+            torch.from_numpy(ids[np.sort(rows)]).to(self.device).long()
+            for ids in (self.train.split.context_ids, self.train.split.candidate_ids)
+        ]
+        counts = count_ids(self.slots, self.train.split)
+        form = build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.config.dropout)
+        bank = self._bank(form, self.dtf.fusion_l2)
+        teacher = self._pair_logits(pair)
+        learner = FusionLearner(form, bank, self.dtf)
+        train = Rows(self.train.split, self.device, teacher)
+        return self._phase("fusion", 3, form, learner, train, rate_factor=self.dtf.fusion_rate)
+
+    def _pair_logits(self, pair: TowerPair) -> NDArray[np.float32]:
+        # The teacher is frozen, so its logits on all training rows are computed once.
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        learner = PairLearner(pair, banks, self.dtf)
+        return predict(learner, self.train, [bank.averages() for bank in banks])["pair"]
+
+    def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
+        settings = self.config.table_settings(len(self.train), l2_factor)
+        return TableBank(self.slots, list(module.tables), settings, self.context_columns)
+
+    def _seed(self, number: int) -> int:
+        return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])
+
+    def _phase(
+        self, name: str, number: int, module: M, learner: Learner, train: Rows, *, rate_factor: float = 1.0
+    ) -> M:
+        """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
+        done = self.store.finished(name)
+        if done is not None:
+            module.load_state_dict(done[0])
+            self.history += done[1]["history"]
+            return module.eval()
+        config = self.config
+        settings = PhaseSettings(
+            name=name,
+            seed=self._seed(number),
+            batch_size=config.batch_rows(len(train)),
+            epochs=config.epochs,
+            evaluations=config.evaluations,
+            patience=config.patience,
+            rate=config.rate * rate_factor,
+            table_rate=config.table_rate * rate_factor,
+            monitor=config.monitor,
+            dense=config.dense_settings(),
+            precision=config.resolved_precision(self.device),
+        )
+        phase = Phase(learner, train, self.valid, settings)
+        under_way = self.store.current(name)
+        if under_way is not None:
+            phase.load(*under_way)
+
+        def checkpoint(now: Phase) -> None:
+            if self.store.due:
+                self.store.save(name, *now.state())
+
+        history = phase.run(self.progress, checkpoint)
+        self.store.finish(name, dict(module.state_dict()), {"history": history})
+        self.history += history
+        return module.eval()
+
+
+def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.int64]]:
+    """Count how often each id of a slot occurs, (V_f,) a slot, in one pass over the rows."""
+    counts = [np.zeros(slot.rows, np.int64) for slot in slots]
+    for first in range(0, len(split.label), _COUNT_ROWS):
+        rows = slice(first, first + _COUNT_ROWS)
+        sides = [torch.from_numpy(np.array(ids[rows])) for ids in (split.context_ids, split.candidate_ids)]
+        for slot, count in zip(slots, counts, strict=True):
+            np.add(count, np.bincount(slot_ids(slot, *sides).numpy().ravel(), minlength=slot.rows), out=count)
+    return counts
+
+
+def extended_pair(pair: TowerPair, slots: Sequence[FieldSlot]) -> TowerPair:
+    """Return the pair on a grown layout: appended ids begin as copies of the out-of-vocabulary row.
+
+    Args:
+        pair: A pair of an earlier run.
+        slots: The new layout's slots; each names a slot of the pair.
+    """
+    old = {slot.name: (i, slot) for i, slot in enumerate(pair.slots)}
+    order = [old[slot.name][0] for slot in slots]
+    fresh = [replace(slot, dim=old[slot.name][1].dim) for slot in slots]
+    grown = TowerPair(Tower(fresh, pair.widths), Tower(fresh, pair.widths))
+    state = pair.state_dict()
+    for key in grown.state_dict():
+        parts = key.split(".")
+        if "tables" in parts or "projections" in parts:
+            parts[-1] = str(order[int(parts[-1])])
+        value = state[".".join(parts)]
+        if parts[-1] == "gates":
+            value = value[torch.tensor(order)]
+        target = grown.state_dict()[key]
+        if "tables" in parts:
+            target[: len(value)] = value
+            target[len(value) :] = value[1]
+        else:
+            target.copy_(value)
+    return grown
