@@ -269,8 +269,8 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
         r"tables.2\[0\]\[0\]: expected finite weights, got -inf",
     ),
     "no fusion phase": (
+        drop_fusion_phase,
         FusionMissingError,
-        GraphError,
         r"expected a run whose fusion phase ran .* got the phases \['tower_a', 'tower_b', 'mutual'\]",
     ),
     "no fused metrics": (drop_fused_metrics, FusionMissingError, r"metrics of \['pair', 'tower_a', 'tower_b'\]"),
