@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from training.rows import RawBatch
 
 _TRAIN, _VALID, _TEST = range(3)
+MOST_INSTANTS = 1 << 22  # distinct times kept
 
 
 class Assigner(Protocol):
@@ -178,26 +179,31 @@ class ColumnAssigner:
         return out
 
 
-def time_assigner(table: Table, column: str, split: TimeSplit, progress: Progress) -> TimeAssigner:
+def time_assigner(
+    table: Table, column: str, split: TimeSplit, progress: Progress, most: int = MOST_INSTANTS
+) -> TimeAssigner:
     """Find the instants at which validation and test begin: the nearest to the shares asked for.
 
-    The distinct times are kept with their counts. Text counts as numbers if all of it is numeric, else it is compared
-    as text (ISO 8601 sorts).
+    The distinct times are kept with their counts; too many numbers are rounded down to multiples of a power of two, the
+    smallest that makes them few. Text counts as numbers if all of it is numeric, else it is compared as text (ISO 8601
+    sorts).
 
     Raises:
         DataValueError: a missing time, or a mixture of numbers and other text.
     """
     progress.start(f"reading {column}")
     counts: pl.DataFrame | None = None
+    grid: float | None = None
     for batch in table.source.batches([column]):
         times = _times(batch, column, as_text=None)
-        part = pl.DataFrame([times.rename("time")]).group_by("time").agg(pl.len().cast(pl.Int64).alias("rows"))
-        if counts is not None:
-            if counts.schema["time"] != part.schema["time"]:
-                expected = "text" if counts.schema["time"] == pl.String else "a number"
-                raise located(batch, column, 0, f"{expected}, as in the rows before", describe(times[0]))
-            part = pl.concat([counts, part]).group_by("time").agg(pl.col("rows").sum())
-        counts = part
+        part = pl.DataFrame([times.rename("time"), pl.Series("rows", np.ones(times.len(), dtype=np.int64))])
+        if counts is not None and counts.schema["time"] != part.schema["time"]:
+            expected = "text" if counts.schema["time"] == pl.String else "a number"
+            raise located(batch, column, 0, f"{expected}, as in the rows before", describe(times[0]))
+        counts = _instants(part if counts is None else pl.concat([counts, part]), grid)
+        while counts.height > most and counts.schema["time"] == pl.Float64:
+            grid = 2.0**-20 if grid is None else 2.0 * grid
+            counts = _instants(counts, grid)
         progress.advance(batch.frame.height)
     if counts is None:
         raise DataError(f"{table.spec.name}: expected rows, got none")
@@ -211,6 +217,12 @@ def time_assigner(table: Table, column: str, split: TimeSplit, progress: Progres
     valid = int(np.abs(before - (1.0 - split.test - split.valid)).argmin())
     valid = min(valid, test, last - 1)
     return TimeAssigner(column, instants[valid], instants[test] if test < last else None)
+
+
+def _instants(times: pl.DataFrame, grid: float | None) -> pl.DataFrame:
+    """Sum up the rows of each instant; with a grid, of each of its steps."""
+    key = pl.col("time") if grid is None else (pl.col("time") / grid).floor() * grid
+    return times.group_by(key).agg(pl.col("rows").sum())
 
 
 def _times(batch: RawBatch, column: str, *, as_text: bool | None) -> pl.Series:

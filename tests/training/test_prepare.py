@@ -107,6 +107,20 @@ def test_vocabularies_hold_the_train_splits_tokens_by_count_and_text(log: Log) -
     assert hashed.buckets == 7
 
 
+def test_values_that_are_always_cut_off_get_no_id(tmp_path: Path) -> None:
+    rows = [{"y": str(number % 2), "m": "a|b||c" if number % 3 else "c|b|a|b"} for number in range(40)]
+    made_up.write(tmp_path / "t.csv", rows)
+    section = {
+        "dataset": "table",
+        "path": "t.csv",
+        "split": {"kind": "time"},
+        "table": {"label": "y"},
+        "fields": [{"name": "m", "kind": "multi_valued", "side": "context", "max_values": 1}],
+    }
+    data = prepared(tmp_path, DataConfig.model_validate(section))
+    assert data.encoder.vocabulary("m").tokens() == ["a", "c"]
+
+
 def test_edges_are_fitted_on_the_train_split(log: Log) -> None:
     _, raw, data = log
     train = split_rows(data, raw)["train"]
