@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, text_table
+from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, text_table, told
 from training.progress import console_progress
 
 HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze."
@@ -143,8 +143,8 @@ def analyze(
     """Show what AFE measures and decides: information per field, redundant groups, pairs, what it drops."""
     from training.analyze import analysis_tables, analyze_source
 
-    with phase_progress() as progress:
-        found = analyze_source(source, config, progress)
+    with console_progress() as preparing, phase_progress() as progress:
+        found = analyze_source(source, config, progress, preparing)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         return
@@ -164,7 +164,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("REACTION_DEBUG") == "1" or not is_told_in_full(error):
             raise
-        complain(f"error: {error}")
+        complain(f"error: {told(error)}")
         sys.exit(USER_ERROR)
 
 

@@ -14,9 +14,10 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WIDTH = 760
+WIDTH = 960
 CHARACTER = 6.7  # width of one character of a label, in user units (12 px system font)
 LONGEST_LABEL = 26
+MOST_DOTS = 80  # of one curve: beyond, they are a smear
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a line chart: its name and its points (x, y), ascending in x."""
+    """One curve of a line chart: its name and its parts, each of points (x, y) ascending in x, with gaps between."""
 
     name: str
-    points: tuple[tuple[float, float], ...]
+    parts: tuple[tuple[tuple[float, float], ...], ...]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -131,9 +132,7 @@ def heat_map(names: Sequence[str], values: Sequence[Sequence[float]], *, title: 
             )
             if row != column and value >= 0.05 and cell >= 22:  # noqa: PLR2004 - what is worth a number, and fits one
                 tone = "number on" if value > 0.55 else "number"  # noqa: PLR2004 - from here white reads better
-                drawn.append(
-                    _text(left + (column + 0.5) * cell, middle, f"{value:.2f}".removeprefix("0"), "middle", tone)
-                )
+                drawn.append(_text(left + (column + 0.5) * cell, middle, _hundredths(value), "middle", tone))
     return _svg(WIDTH, len(names) * cell + foot + 12, title, drawn)
 
 
@@ -143,18 +142,18 @@ def line_chart(
     """Curves over a common axis, with named bands (phases) behind them.
 
     Args:
-        lines: the curves; one with a single point is drawn as a dot.
+        lines: the curves; a part of a single point is drawn as a dot.
         title: what the chart shows, for screen readers.
         x_label: name and unit of the horizontal axis.
         y_label: name and unit of the vertical axis.
         bands: (name, first x, last x) of each phase.
     """
-    points = [point for line in lines for point in line.points]
+    points = [point for line in lines for part in line.parts for point in part]
     if not points:
         return Markup("")
     low_x, high_x = _span([x for x, _ in points])
     low_y, high_y = _span([y for _, y in points], pad=0.06)
-    top, left, tall = 46, 62, 250
+    top, left, tall = 62, 62, 260
     wide = WIDTH - left - 14
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -168,20 +167,25 @@ def line_chart(
                 index % 2, x0, top, max(x1 - x0, 0.0), tall
             )
         )
-        drawn.append(_text((x0 + x1) / 2, top + 11, name, "middle", "note"))
+        drawn.append(_text((x0 + x1) / 2, top - 11, name, "middle", "note"))
     drawn += _axes(at, (low_x, high_x), (low_y, high_y), x_label, y_label)
     along = float(left)
     for index, line in enumerate(lines):
-        path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line.points)
-        hint = Markup("<title>{}</title>").format(line.name)
-        if len(line.points) > 1:
-            drawn.append(Markup('<polyline class="line s{}" points="{}">{}</polyline>').format(index % 6, path, hint))
-        for x, y in line.points if len(line.points) <= 60 else ():  # noqa: PLR2004 - beyond, dots are a smear
-            drawn.append(
-                Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="2.6"><title>{}</title></circle>').format(
-                    index % 6, *at(x, y), f"{line.name}: {x:g}, {y:.5g}"
+        dots = sum(len(part) for part in line.parts) <= MOST_DOTS
+        for part in line.parts:
+            if len(part) > 1:
+                path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in part)
+                hint = Markup("<title>{}</title>").format(line.name)
+                drawn.append(
+                    Markup('<polyline class="line s{}" points="{}">{}</polyline>').format(index % 6, path, hint)
                 )
-            )
+            for x, y in part if dots or len(part) == 1 else ():
+                hint = Markup("<title>{}</title>").format(f"{line.name}: {x:g}, {y:.5g}")
+                drawn.append(
+                    Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="2.6">{}</circle>').format(
+                        index % 6, *at(x, y), hint
+                    )
+                )
         drawn.append(
             Markup('<rect class="key s{}" x="{:.1f}" y="18" width="14" height="4" rx="2"/>').format(index % 6, along)
         )
@@ -253,6 +257,11 @@ def _span(values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
     if low == high:
         return low - 0.5, high + 0.5
     return low - pad * (high - low), high + pad * (high - low)
+
+
+def _hundredths(value: float) -> str:
+    text = f"{value:.2f}"
+    return "1" if text == "1.00" else text.removeprefix("0")
 
 
 def _short(label: str) -> str:

@@ -6,23 +6,37 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from training.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics_by_split
+from training.strict_toml import misfits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from training.phases import Progress as PhaseProgress
 
 
 def is_told_in_full(error: BaseException) -> bool:
     """Whether an error's message is the whole story, so that no traceback is due.
 
-    Our own error classes say where, expected and got; the system's say which file. Anything else is a defect.
+    Our own error classes say where, expected and got; the system's say which file; settings of a data set are checked
+    by pydantic. Anything else is a defect.
     """
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in {"service", "training"}
+    ours = type(error).__module__.partition(".")[0] in {"service", "training"}
+    return ours or isinstance(error, (OSError, ValidationError))
+
+
+def told(error: BaseException) -> str:
+    """The message of an error, for people."""
+    if isinstance(error, ValidationError):
+        return "\n".join(f"{error.title}: {line}" for line in misfits(error))
+    return str(error)
 
 
 class PhaseBars:
@@ -50,7 +64,7 @@ _last: dict[str, str] = {}
 
 
 @contextmanager
-def phase_progress() -> Iterator[Callable[[str, int, int, str], None]]:
+def phase_progress() -> Iterator[PhaseProgress]:
     """Bars on standard error where that is a terminal, else a line an evaluation."""
     if not sys.stderr.isatty():
         _last.clear()
@@ -67,11 +81,13 @@ def phase_progress() -> Iterator[Callable[[str, int, int, str], None]]:
         yield PhaseBars(bars)
 
 
-def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1) -> Table:
-    """A table for the terminal; the columns from `numbers_from` on are set flush right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+def text_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[int] = (0,)
+) -> Table:
+    """A table for the terminal; all columns but those in `left` are set flush right."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index >= numbers_from else "left", overflow="fold")
+        table.add_column(column, justify="left" if index in left else "right", overflow="fold")
     for row in rows:
         # Text objects, not markup: a field may be called [bold].
         table.add_row(*(Text(str(cell)) for cell in row))

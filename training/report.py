@@ -11,20 +11,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from training.analysis import field_rows, group_rows, p_text, pair_rows
 from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability
+from training.measures import Measures
 from training.metrics import calibration_curve
 from training.parameters import ParameterTable, count_parameters
 from training.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics_by_split
+from training.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from markupsafe import Markup
 
     from training.runs import Run, ValidationSample
 
 MOST_FIELDS = 60
 """Most fields drawn in one chart; of more, those that carry most information."""
+
+MOST_SHARED = 45
+"""Most fields in the redundancy map."""
+
+CURVES = {"tower_a": "Tower A", "tower_b": "Tower B", "pair": "Pair", "fused": "Fused"}
+AFTER = {"dropped": "dropped", "constant": "a constant when served"}
+PARAMETERS_ABOUT = (
+    "Before: two towers without AFE, each with tables of its own and every field in the data's mean dimension. After: "
+    "the one tower that both merge into, each kept field in its own dimension. (The exporter may fold small tables "
+    "into the first layer: more parameters, less work.)"
+)
+APART = ("tower_a", "tower_b")
 
 SCORE_BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
@@ -58,8 +71,8 @@ def render_report(run: Run) -> str:
 def tower_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The table that lays both towers, the pair, the fused model and the baseline side by side."""
     splits = metrics_by_split(metrics)
-    columns = [key for key in columns_of({k: v for models in splits.values() for k, v in models.items()})]
-    columns = [key for key in columns if key not in {"mean_pctr", "base_rate"}]
+    every = {(split, model): values for split, models in splits.items() for model, values in models.items()}
+    columns = [key for key in columns_of(every) if key not in {"mean_pctr", "base_rate"}]
     present = {model for models in splits.values() for model in models}
     rows = [
         {
@@ -98,23 +111,23 @@ def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
                 "more": f"against {baseline[key]:.4f} of logistic regression",
             }
         cards.append(card)
-    left = parameters.after_total / parameters.before_total
-    kept, total = len(parameters.kept), len(parameters.fields)
+    left = parameters.after / parameters.before
+    total, dropped = len(parameters.fields), len(parameters.dropped)
     return [
         *cards,
         {
             "name": "Parameters to serve",
-            "number": f"{parameters.after_total:,}",
+            "number": f"{parameters.after:,}",
             "tone": "good" if left <= 1 else "bad",
             "change": signed(100 * (left - 1), ".1f") + " %",
-            "more": f"of {parameters.before_total:,}",
+            "more": f"of {parameters.before:,}",
         },
         {
             "name": "Fields",
-            "number": f"{kept} of {total}",
+            "number": f"{total - dropped} of {total}",
             "tone": "",
             "change": "",
-            "more": f"{total - kept} dropped" if total > kept else "none dropped",
+            "more": f"{dropped} dropped" if dropped else "none dropped",
         },
         {
             "name": f"{SPLITS[split]} calibration error",
@@ -126,28 +139,87 @@ def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
     ]
 
 
+def _afe_part(run: Run, parameters: ParameterTable) -> dict[str, Any]:
+    measures, selection = Measures.from_json(run.measures), Selection.from_json(run.selection)
+    fields = field_rows(measures, selection, run.config.afe.alpha)
+    tones = {"kept": "on", "kept for a pair": "weak", "dropped": "off"}
+    bars = [
+        Bar(
+            row.name,
+            (row.millibits,),
+            (f"{signed(row.millibits, '.2f').removeprefix('+')} mbit, {_p(row.p_value)}",),
+            tone=tones[row.fate],
+            hint=f"{row.name}: {row.ids:,} ids, noise would have {row.noise_millibits:.2f} mbit. {row.reason}".strip(),
+        )
+        for row in fields[:MOST_FIELDS]
+    ]
+    shown = [measures.names.index(row.name) for row in fields[:MOST_SHARED]]
+    # Copies are measured exactly, the smaller entropy's share on bounded tables: take what says more.
+    shared = [[max(measures.redundancy_min[i][j], measures.redundancy_max[i][j]) for j in shown] for i in shown]
+    saved = {field.name: field for field in parameters.dropped}
+    dropped = [
+        {
+            "name": row.name,
+            "reason": row.reason or "its gate closed in training",
+            "ids": f"{row.ids:,}",
+            "saved": f"{saved[row.name].before:,}" if row.name in saved else "–",
+        }
+        for row in fields
+        if row.name in saved
+    ]
+    return {
+        "information": bar_chart(bars, title="Information per field, in millibits"),
+        "more_fields": f"{len(fields) - MOST_FIELDS} fields with less are not drawn."
+        if len(fields) > MOST_FIELDS
+        else "",
+        "redundancy": heat_map([measures.names[i] for i in shown], shared, title="What pairs of fields share"),
+        "clusters": [
+            {"kept": group.kept, "copies": ", ".join(f"{name} ({share:.1%})" for name, share in group.copies)}
+            for group in group_rows(measures, selection)
+        ],
+        "dropped": dropped,
+        "pairs": [
+            {
+                "names": f"{pair.first} × {pair.second}",
+                "alone": signed(pair.alone_millibits, ".2f").removeprefix("+"),
+                "gain": f"{pair.gain_millibits:.2f}",
+                "p_value": p_text(pair.p_value),
+            }
+            for pair in pair_rows(measures, selection)
+        ],
+    }
+
+
 def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One chart a metric; the phases follow each other on one axis of training steps."""
+    """One chart a metric. Towers A and B are trained apart, so they start side by side; the other phases follow."""
     phases: dict[str, list[Mapping[str, Any]]] = {}
     for record in history:
         phases.setdefault(record["phase"], []).append(record)
-    bands, shifted, start = [], [], 0.0
+    bands: list[tuple[str, float, float]] = []
+    starts: dict[str, float] = {}
+    end = max((phases[phase][-1]["epoch"] for phase in APART if phase in phases), default=0.0)
+    if end:
+        bands.append(("apart", 0.0, end))
     for phase, records in phases.items():
-        bands.append((_words(phase), start, start + records[-1]["epoch"]))
-        shifted += [(phase, start + record["epoch"], record) for record in records]
-        start += records[-1]["epoch"]
+        starts[phase] = 0.0 if phase in APART else end
+        if phase not in APART:
+            bands.append((phase, end, end + records[-1]["epoch"]))
+            end += records[-1]["epoch"]
     curves = []
     for key, label in (("log_loss", "validation log loss"), ("auc", "validation AUC")):
-        points: dict[str, list[tuple[float, float]]] = {}
-        for phase, x, record in shifted:
-            for name, value in record.items():
-                if name.endswith(f".{key}"):
-                    model = _words(name.removesuffix(f".{key}"))
-                    points.setdefault(model if model in {"A", "B"} else model, []).append((x, float(value)))
-            del phase
-        lines = [Line(name, tuple(values)) for name, values in points.items()]
+        lines = []
+        for model, name in CURVES.items():
+            parts = [
+                [(starts[phase] + r["epoch"], float(r[f"{model}.{key}"])) for r in records if f"{model}.{key}" in r]
+                for phase, records in phases.items()
+            ]
+            if any(parts):
+                lines.append(Line(name, tuple(tuple(part) for part in parts if part)))
         curves.append(line_chart(lines, title=f"{label} by epoch", x_label="epoch", y_label=label, bands=bands))
-    about = "Validation metrics of the averaged weights while training, phase after phase; every phase keeps its best."
+    about = (
+        "Validation metrics of the averaged weights. The towers learn apart, then from each other, then the fused "
+        "model learns under the frozen pair. Every phase keeps its best, and the next one goes on from there."
+    )
     return {"curves": curves, "curves_about": about}
 
 
@@ -173,22 +245,28 @@ def _calibration_part(sample: ValidationSample) -> dict[str, Any]:
 
 def _parameters_part(parameters: ParameterTable) -> dict[str, Any]:
     rows = [
-        {"name": name, "before": f"{before:,}", "after": f"{after:,}", "left": _share(after, before), "total": total}
-        for name, before, after, total in parameters.parts()
+        {
+            "name": name,
+            "before": f"{before:,}",
+            "after": f"{after:,}",
+            "left": f"{after / before:.1%}" if before else "–",
+            "total": name == "Total",
+        }
+        for name, before, after in parameters.parts()
     ]
     chosen = sorted(parameters.fields, key=lambda field: -field.before)[:MOST_FIELDS]
     bars = [
         Bar(
             field.name,
             (float(field.before), float(field.after)),
-            (f"{field.before:,}", f"{field.after:,}" if field.after else "dropped"),
-            hint=f"{field.name}: {field.rows:,} ids × {field.before_dim} -> {field.after_dim}",
+            (f"{field.before:,}", AFTER.get(field.fate, f"{field.after:,}")),
+            hint=f"{field.name}: 2 × {field.rows:,} ids × {field.before_dim}, then {field.rows:,} × {field.after_dim}",
         )
         for field in chosen
     ]
     return {
         "parameters": rows,
-        "parameters_about": parameters.about,
+        "parameters_about": PARAMETERS_ABOUT,
         "parameters_per_field": bar_chart(bars, title="Embedding parameters per field", scale="log"),
     }
 
@@ -212,14 +290,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return facts
 
 
+def _p(p_value: float) -> str:
+    text = p_text(p_value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def signed(value: float, form: str) -> str:
     """A number with its sign, the minus a real one."""
     return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
-
-
-def _share(after: int, before: int) -> str:
-    return f"{after / before:.1%}" if before else "–"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -9,23 +9,19 @@ if TYPE_CHECKING:
 
     Metrics = Mapping[str, float]
 
-MODELS = {
-    "baseline": "Logistic regression (baseline)",
-    "tower_a": "Tower A",
-    "tower_b": "Tower B",
-    "pair": "Pair (mean of both towers)",
-    "fused": "Fused (what is served)",
-}
+MODELS = {"baseline": "LR baseline", "tower_a": "Tower A", "tower_b": "Tower B", "pair": "Pair", "fused": "Fused"}
+"""The baseline is one-hot logistic regression; the pair is the mean of both towers; fused is what is served."""
 
 COLUMNS = {
     "auc": "AUC",
     "log_loss": "Log loss",
     "gauc": "GAUC",
     "ndcg@10": "NDCG@10",
-    "ece": "Calibration error",
-    "mean_pctr": "Predicted rate",
-    "base_rate": "Observed rate",
+    "ece": "ECE",
+    "mean_pctr": "Predicted",
+    "base_rate": "Observed",
 }
+"""ECE is the expected calibration error; the last two are mean prediction and mean label."""
 
 SPLITS = {"validation": "Validation", "test": "Test"}
 
@@ -42,7 +38,7 @@ def metrics_by_split(metrics: Mapping[str, Any]) -> dict[str, dict[str, Metrics]
     return found
 
 
-def columns_of(models: Mapping[str, Metrics]) -> list[str]:
+def columns_of(models: Mapping[Any, Metrics]) -> list[str]:
     """The metrics that any of the models has, in the order of `COLUMNS`."""
     return [key for key in COLUMNS if any(key in values for values in models.values())]
 

@@ -158,9 +158,18 @@ class Run:
         """`metrics.json`."""
         return read_json(self.path / "metrics.json")
 
-    @cached_property
+    @property
     def selection(self) -> Mapping[str, Any]:
-        """`afe.json`: what AFE measured, kept and dropped."""
+        """What AFE decided (`training.selection.Selection.from_json` reads it)."""
+        return cast("Mapping[str, Any]", self._afe["selection"])
+
+    @property
+    def measures(self) -> Mapping[str, Any]:
+        """What AFE measured (`training.measures.Measures.from_json` reads it)."""
+        return cast("Mapping[str, Any]", self._afe["measures"])
+
+    @cached_property
+    def _afe(self) -> Mapping[str, Any]:
         return read_json(self.path / "afe.json")
 
     @cached_property

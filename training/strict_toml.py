@@ -75,6 +75,11 @@ def write_toml(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(tomli_w.dumps(values), encoding="utf-8")
 
 
+def misfits(error: ValidationError) -> list[str]:
+    """What does not fit a model, a line each: key path, expected and got."""
+    return _messages(error.errors(include_url=False), None, None)
+
+
 def _syntax_message(path: Path, message: str) -> str:
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     where = f"{path}: line {place[1]}, column {place[2]}" if place and place[1] else f"{path}: end of file"
@@ -82,16 +87,21 @@ def _syntax_message(path: Path, message: str) -> str:
     return f"{where}: expected TOML, got a syntax error: {detail}"
 
 
-def _messages(errors: Sequence[ErrorDetails], document: object, model: type[BaseModel]) -> list[str]:
-    """One line a wrong key; the alternatives of a union come as several errors and are joined."""
+def _messages(errors: Sequence[ErrorDetails], document: object, model: type[BaseModel] | None) -> list[str]:
+    """One line a wrong key; the alternatives of a union come as several errors and are joined.
+
+    Without the document and its model, paths may hold names of union members, and a typo gets no cure.
+    """
     expected: dict[str, list[str]] = {}
     got: dict[str, str] = {}
     lines: dict[str, None] = {}
     for error in errors:
         kind, context = error["type"], error.get("ctx", {})
-        where = _key_path(_present(error["loc"], document, keep_last=kind == "missing"))
+        present = error["loc"] if model is None else _present(error["loc"], document, keep_last=kind == "missing")
+        where = _key_path(present)
         if kind == "extra_forbidden":
-            lines[f"{where}: {_unknown(error['loc'], document, model)}"] = None
+            known = "no such key, got one" if model is None else _unknown(error["loc"], document, model)
+            lines[f"{where}: expected {known}"] = None
         elif kind == "missing":
             lines[f"{where}: expected this key, got none"] = None
         elif kind == "union_tag_not_found":
@@ -140,7 +150,7 @@ def _unknown(location: Sequence[int | str], document: object, model: type[BaseMo
     keys = sorted({key for known in models for key in known.model_fields})
     near = difflib.get_close_matches(str(location[-1]), keys, n=1)
     cure = f" (did you mean {near[0]}?)" if near else ""
-    return f"expected one of the keys {', '.join(keys)}, got an unknown key{cure}"
+    return f"one of the keys {', '.join(keys)}, got an unknown key{cure}"
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

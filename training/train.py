@@ -10,9 +10,10 @@ import numpy as np
 
 from training.baseline import baseline_scores, fit_baseline
 from training.config import save_config
+from training.datasets.base import SPLITS
 from training.datasets.config import GivenSplit
 from training.environment import git_revision, library_versions
-from training.evaluate import SPLIT_KEYS, model_probabilities, score, split_metrics
+from training.evaluate import SPLIT_KEYS, score, split_metrics
 from training.files import read_jsonl, write_json, write_jsonl
 from training.loader import PreparedData
 from training.loop import train_reaction
@@ -24,18 +25,13 @@ from training.report import render_report
 from training.runs import VALIDATION_ROWS, Run, RunMismatchError, ValidationSample, open_run, sample_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from training.baseline import Baseline
     from training.config import ExperimentConfig
     from training.loader import Split
-    from training.loop import TrainingResult
+    from training.loop import Progress, TrainingResult
     from training.models.reaction import FusionForm
-
-    Report = Callable[[str, int, int, str], None]
 
 
 def train_run(
@@ -45,7 +41,7 @@ def train_run(
     *,
     resume: bool = False,
     init_from: Path | None = None,
-    progress: Report,
+    progress: Progress,
 ) -> Path:
     """Train, measure, report and publish one run.
 
@@ -114,7 +110,7 @@ def refuse_other_data(config: ExperimentConfig, data: PreparedData) -> None:
             )
 
 
-def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Report) -> Baseline:
+def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Baseline:
     def report(done: int, total: int) -> None:
         progress("baseline", done, total, "")
 
@@ -127,7 +123,7 @@ def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, res
     data.encoder.save(staged)
     save_model(staged, result.form)
     save_pair(staged, result.pair)
-    write_json(staged / "afe.json", {"measures": result.measures.as_json(), "selection": result.selection.as_json()})
+    write_json(staged / "afe.json", {"selection": result.selection.as_json(), "measures": result.measures.as_json()})
     write_jsonl(staged / "history.jsonl", result.history)
     shutil.copyfile(data.raw_sample, staged / "raw_sample.jsonl")
 
@@ -135,32 +131,27 @@ def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, res
 def _write_measurements(
     staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult, baseline: Baseline
 ) -> None:
-    metrics: dict[str, Any] = {}
     facts: dict[str, Any] = baseline.facts()
-    pctr: NDArray[np.float64] = np.empty(0)
-    for name in data.splits:
-        if name == "train":
-            continue
-        key, split = SPLIT_KEYS[name], data.split(name)
-        found = model_probabilities(result.pair, result.form, split)
-        metrics[key] = {model: split_metrics(split, values) for model, values in found.items()}
-        facts[key] = split_metrics(split, baseline_scores(baseline, data.encoder, split))
-        if name == "valid":
-            pctr = found["fused"]
-    metrics["baseline"] = facts
-    write_json(staged / "metrics.json", metrics)
-    sample = _validation_sample(data.split("valid"), pctr, config.seed)
+    for name in SPLITS:
+        key = SPLIT_KEYS[name]
+        if key in result.metrics:
+            split = data.split(name)
+            facts[key] = split_metrics(split, baseline_scores(baseline, data.encoder, split))
+    write_json(staged / "metrics.json", {**result.metrics, "baseline": facts})
+    sample = _validation_sample(data.split("valid"), result.form, config.seed)
     sample.save(staged / "validation.safetensors")
     write_json(staged / "reference.json", _reference(data, result.form, sample))
 
 
-def _validation_sample(valid: Split, pctr: NDArray[np.float64], seed: int) -> ValidationSample:
+def _validation_sample(valid: Split, form: FusionForm, seed: int) -> ValidationSample:
     rows = sample_rows(valid.rows, VALIDATION_ROWS, seed)
+    context_ids, candidate_ids = valid.context_ids[rows], valid.candidate_ids[rows]
+    (logits,) = score(form, context_ids, candidate_ids)
     return ValidationSample(
-        context_ids=valid.context_ids[rows],
-        candidate_ids=valid.candidate_ids[rows],
+        context_ids=context_ids,
+        candidate_ids=candidate_ids,
         label=valid.label[rows],
-        pctr=pctr[rows].astype(np.float32),
+        pctr=probabilities(logits).astype(np.float32),
         weight=None if valid.weight is None else valid.weight[rows],
         group=None if valid.group is None else valid.group[rows],
     )

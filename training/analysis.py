@@ -1,0 +1,122 @@
+"""What AFE measured and decided, as rows for people: the report draws them, `analyze` prints them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from training.measures import Measures
+    from training.selection import Selection
+
+Fate = Literal["kept", "kept for a pair", "dropped"]
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """One field.
+
+    Attributes:
+        name, side: of the field.
+        ids: V_f.
+        millibits: I(X; Y), corrected for chance.
+        noise_millibits: what noise of the same counts has on average: the correction.
+        p_value: for noise, adjusted for the number of fields.
+        dimension: allocated; 0 where it was dropped.
+        fate: "kept for a pair" says nothing significant alone.
+        reason: why it was dropped, else "".
+    """
+
+    name: str
+    side: str
+    ids: int
+    millibits: float
+    noise_millibits: float
+    p_value: float
+    dimension: int
+    fate: Fate
+    reason: str
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """Two fields that say something only together.
+
+    Attributes:
+        first, second: their names.
+        alone_millibits: what the better of the two says.
+        gain_millibits: what both together say beyond it (interaction information).
+        p_value: the larger of both directions'; not adjusted.
+    """
+
+    first: str
+    second: str
+    alone_millibits: float
+    gain_millibits: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """Fields that say the same: the one that was kept, and its copies with what they share of its entropy."""
+
+    kept: str
+    copies: tuple[tuple[str, float], ...]
+
+
+def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[FieldRow]:
+    """All fields, the most informative first."""
+    rows = []
+    for field in measures.fields:
+        evidence = selection.evidence[field.name]
+        dropped = selection.dropped.get(field.name)
+        fate: Fate = "dropped" if dropped is not None else "kept"
+        if dropped is None and evidence.p_value >= alpha:
+            fate = "kept for a pair"
+        rows.append(
+            FieldRow(
+                name=field.name,
+                side=field.side,
+                ids=field.rows,
+                millibits=1000 * field.information_bits,
+                noise_millibits=1000 * field.noise_bits,
+                p_value=evidence.p_value,
+                dimension=selection.dims.get(field.name, 0),
+                fate=fate,
+                reason=dropped or "",
+            )
+        )
+    return sorted(rows, key=lambda row: (-row.millibits, row.name))
+
+
+def pair_rows(measures: Measures, selection: Selection) -> list[PairRow]:
+    """Pairs found by screening, the strongest first."""
+    place = {name: index for index, name in enumerate(measures.names)}
+    rows = []
+    for first, second in selection.interactions:
+        i, j = place[first], place[second]
+        rows.append(
+            PairRow(
+                first=first,
+                second=second,
+                alone_millibits=1000 * max(measures.fields[i].information_bits, measures.fields[j].information_bits),
+                gain_millibits=1000 * min(measures.conditional_bits[i][j], measures.conditional_bits[j][i]),
+                p_value=max(measures.conditional_p[i][j], measures.conditional_p[j][i]),
+            )
+        )
+    return sorted(rows, key=lambda row: -row.gain_millibits)
+
+
+def group_rows(measures: Measures, selection: Selection) -> list[GroupRow]:
+    """Groups of copies."""
+    place = {name: index for index, name in enumerate(measures.names)}
+    groups: dict[str, list[tuple[str, float]]] = {}
+    for copy, original in selection.copies.items():
+        share = measures.redundancy_max[place[copy]][place[original]]
+        groups.setdefault(original, []).append((copy, share))
+    return [GroupRow(kept, tuple(copies)) for kept, copies in groups.items()]
+
+
+def p_text(p_value: float) -> str:
+    """A p-value for people."""
+    return "< 1e-6" if p_value < 1e-6 else f"{p_value:.2g}"  # noqa: PLR2004 - smaller ones say no more
