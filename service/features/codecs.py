@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from service.features.errors import FieldValueError
 from service.features.fields import LARGEST_INT, CategoricalField, Field, MultiValuedField, NumericField
-from service.features.lookup import MISSING, PAD, to_id_bytes
+from service.features.lookup import MISSING, PAD, TokenTable, table_lookup, to_id_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from service.features.lookup import Lookup
     from service.features.vocabulary import AnyVocabulary
 
 __all__ = ["CategoricalCodec", "Codec", "LocatedError", "MultiValuedCodec", "NumericCodec", "codec", "numeric_block"]
@@ -38,11 +36,6 @@ class LocatedError(Exception):
         super().__init__(str(error))
         self.index = index
         self.error = error
-
-
-def _all(lookup: Lookup, raws: Sequence[object]) -> bytes:
-    """Ids of raw text; itemgetter asks for all of them in one call."""
-    return b"".join(itemgetter(*raws)(lookup)) if len(raws) > 1 else b"".join(map(lookup.__getitem__, raws))
 
 
 def _each(one: Callable[[object], bytes], raws: Sequence[object]) -> list[bytes]:
@@ -71,9 +64,9 @@ class CategoricalCodec:
     def one(self, raw: object) -> bytes:
         """Ids of one raw value."""
         try:
-            return self._lookup[raw]
+            return self._lookup.one(raw)
         except (KeyError, TypeError):
-            return self._lookup[self._field.token(raw)]
+            return self._lookup.one(self._field.token(raw))
 
     def column(self, raws: Sequence[object]) -> bytes:
         """Ids of a column.
@@ -82,24 +75,24 @@ class CategoricalCodec:
             LocatedError: The field refuses a value.
         """
         try:
-            return _all(self._lookup, raws)
+            return self._lookup.many(raws)
         except (KeyError, TypeError):
             pass
         if set(map(type, raws)) == {int}:
             numbers: Sequence[int] = raws  # type: ignore[assignment]  # what has just been shown
             if min(numbers) > -LARGEST_INT and max(numbers) < LARGEST_INT:
-                return _all(self._lookup, list(map(str, numbers)))
+                return self._lookup.many(list(map(str, numbers)))
         return b"".join(_each(self.one, raws))
 
 
-class NumericTexts(dict[object, bytes]):
+class _NumericTexts(TokenTable):
     """Ids of numeric text, remembered for the first few thousand texts of a process: counts are mostly small."""
 
     _most: Final = 4096
     _longest: Final = 24
 
     def __init__(self, of_text: Callable[[object], bytes]) -> None:
-        super().__init__({None: _MISSING, "": _MISSING})
+        super().__init__()
         self._of_text = of_text
 
     def __missing__(self, raw: object) -> bytes:
@@ -119,13 +112,13 @@ class NumericCodec:
         self._edges = np.array(field.edges, dtype=np.float64)
         tokens = [str(bucket) for bucket in range(len(field.edges) + 1)]
         self._ids = vocabulary.ids(tokens)
-        self._of_bucket = [vocabulary.lookup[token] for token in tokens]
-        self._texts = NumericTexts(self._of_one)
+        self._of_bucket = [vocabulary.lookup.one(token) for token in tokens]
+        self._texts = table_lookup(_NumericTexts(self._of_one))
         self.missing = _MISSING
 
     def one(self, raw: object) -> bytes:
         """Ids of one raw value."""
-        return self._texts[raw] if type(raw) is str else self._of_one(raw)
+        return self._texts.one(raw) if type(raw) is str else self._of_one(raw)
 
     def _of_one(self, raw: object) -> bytes:
         number = self._field.number(raw)
@@ -141,7 +134,7 @@ class NumericCodec:
         if block is not None:
             return block[0]
         try:
-            return _all(self._texts, raws)
+            return self._texts.many(raws)
         except (KeyError, TypeError, FieldValueError):
             return b"".join(_each(self.one, raws))
 
@@ -198,7 +191,7 @@ class MultiValuedCodec:
         tokens = self._field.tokens(raw)[:width]
         if not tokens:
             return self.missing
-        return b"".join(map(self._lookup.__getitem__, tokens)) + self._padding[width - len(tokens)]
+        return b"".join(map(self._lookup.one, tokens)) + self._padding[width - len(tokens)]
 
     def column(self, raws: Sequence[object]) -> bytes:
         """Ids of a column.

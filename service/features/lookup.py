@@ -1,6 +1,6 @@
-"""Look-ups of raw text for the hot path, one class a kind of vocabulary.
+"""Look-ups of raw text for the hot path, one function a kind of vocabulary.
 
-`lookup[raw]` is the id of raw text as the four bytes of a native int32, so that a column of ids is one
+A look-up gives the id of raw text as the four bytes of a native int32, so that a column of ids is one
 `b"".join(...)`: half the time of collecting integers and converting them. None and `""` are both "missing".
 
 Keys are text (and None) alone: `1 == 1.0 == True` as dictionary keys, so a number must never meet one. Whatever is
@@ -11,22 +11,28 @@ field.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
 
 from xxhash import xxh64_intdigest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from service.features.packed import PackedTokens
 
 __all__ = [
+    "ID_BYTES",
     "MISSING",
     "OUT_OF_VOCABULARY",
     "PAD",
-    "HashedLookup",
     "Lookup",
-    "PackedLookup",
-    "TableLookup",
+    "TokenTable",
     "from_id_bytes",
+    "hashed_lookup",
+    "packed_lookup",
+    "table_lookup",
     "to_id_bytes",
 ]
 
@@ -51,15 +57,16 @@ _MISSING: Final = to_id_bytes(MISSING)
 _OUT_OF_VOCABULARY: Final = to_id_bytes(OUT_OF_VOCABULARY)
 
 
-class Lookup(Protocol):
-    """What the encoder asks; see the module."""
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Id of one raw value, and ids of many, one after the other; see the module for what is raised."""
 
-    def __getitem__(self, raw: object, /) -> bytes:
-        """Id of raw text."""
+    one: Callable[[object], bytes]
+    many: Callable[[Sequence[object]], bytes]
 
 
-class TableLookup(dict[object, bytes]):
-    """A dictionary of the tokens; a miss that is text is out of vocabulary."""
+class TokenTable(dict[object, bytes]):
+    """A dictionary of tokens; a miss that is text is out of vocabulary."""
 
     def __init__(self) -> None:
         super().__init__({None: _MISSING, "": _MISSING})
@@ -71,31 +78,39 @@ class TableLookup(dict[object, bytes]):
         return _OUT_OF_VOCABULARY
 
 
-class PackedLookup:
-    """Packed tokens, mapped or in memory."""
+def table_lookup(table: TokenTable) -> Lookup:
+    """Look-up in a dictionary."""
+    one = table.__getitem__
 
-    def __init__(self, tokens: PackedTokens, reserved: int) -> None:
-        self._tokens = tokens
-        self._reserved = reserved
+    def many(raws: Sequence[object]) -> bytes:
+        # itemgetter asks for all of them in one call; of a single key it would give no tuple
+        return b"".join(itemgetter(*raws)(table)) if len(raws) > 1 else b"".join(map(one, raws))
 
-    def __getitem__(self, raw: object, /) -> bytes:
+    return Lookup(one, many)
+
+
+def packed_lookup(tokens: PackedTokens, reserved: int) -> Lookup:
+    """Look-up in packed tokens, mapped or in memory."""
+    find = tokens.finder()
+
+    def one(raw: object) -> bytes:
         if not isinstance(raw, str) or not raw:
             return _of_nothing(raw)
-        position = self._tokens.find(_encoded(raw))
-        return _OUT_OF_VOCABULARY if position is None else to_id_bytes(position + self._reserved)
+        position = find(_encoded(raw))
+        return _OUT_OF_VOCABULARY if position < 0 else to_id_bytes(position + reserved)
+
+    return Lookup(one, lambda raws: b"".join(map(one, raws)))
 
 
-class HashedLookup:
+def hashed_lookup(buckets: int, reserved: int) -> Lookup:
     """xxHash64 of the UTF-8, seed 0, modulo the buckets."""
 
-    def __init__(self, buckets: int, reserved: int) -> None:
-        self._buckets = buckets
-        self._reserved = reserved
-
-    def __getitem__(self, raw: object, /) -> bytes:
+    def one(raw: object) -> bytes:
         if not isinstance(raw, str) or not raw:
             return _of_nothing(raw)
-        return to_id_bytes(xxh64_intdigest(_encoded(raw)) % self._buckets + self._reserved)
+        return to_id_bytes(xxh64_intdigest(_encoded(raw)) % buckets + reserved)
+
+    return Lookup(one, lambda raws: b"".join(map(one, raws)))
 
 
 def _of_nothing(raw: object) -> bytes:

@@ -19,7 +19,7 @@ from xxhash import xxh64_intdigest
 from service.features.errors import SchemaError, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -44,11 +44,6 @@ class PackedTokens:
         self.offsets = offsets
         self.tokens = tokens
         self.slots = slots
-        # Indexing a memoryview gives a Python integer at a third of the price of indexing an array.
-        self._cuts = offsets.data
-        self._bytes = tokens.data
-        self._slots = slots.data if slots is not None else None
-        self._mask = 0 if slots is None else slots.size - 1
 
     @classmethod
     def build(cls, tokens: Iterable[str], *, index: bool) -> PackedTokens:
@@ -98,7 +93,7 @@ class PackedTokens:
 
     def token(self, position: int) -> str:
         """The token at a position in id order."""
-        return str(self._bytes[self._cuts[position] : self._cuts[position + 1]], "utf-8")
+        return str(self.tokens[self.offsets[position] : self.offsets[position + 1]].data, "utf-8")
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _CHUNK):
@@ -107,17 +102,27 @@ class PackedTokens:
             for first, end in pairwise(cuts):
                 yield piece[first - cuts[0] : end - cuts[0]].decode("utf-8")
 
-    def find(self, token: bytes) -> int | None:
-        """Position of a token given as UTF-8, None where it is not among them; needs the hash table."""
-        slots, cuts, mask = self._slots, self._cuts, self._mask
-        if slots is None:
-            raise TypeError("these tokens were packed without an index")
-        slot = xxh64_intdigest(token) & mask
-        while found := slots[slot]:
-            if self._bytes[cuts[found - 1] : cuts[found]] == token:
-                return int(found) - 1
-            slot = (slot + 1) & mask
-        return None
+    def finder(self) -> Callable[[bytes], int]:
+        """Position of a token given as UTF-8, -1 where it is not among them.
+
+        Raises:
+            SchemaError: The tokens were packed without an index.
+        """
+        if self.slots is None:
+            raise SchemaError("vocabulary: expected tokens with an index, got tokens without")
+        # Locals of a closure, and memoryviews: an array would make an object of its own for every element.
+        slots, cuts, content, mask = self.slots.data, self.offsets.data, self.tokens.data, self.slots.size - 1
+        digest = xxh64_intdigest
+
+        def find(token: bytes) -> int:
+            slot = digest(token) & mask
+            while found := slots[slot]:
+                if content[cuts[found - 1] : cuts[found]] == token:
+                    return int(found) - 1
+                slot = (slot + 1) & mask
+            return -1
+
+        return find
 
     def check(self, name: str) -> None:
         """Refuse arrays that do not hold what this module says, before any look-up.
@@ -155,9 +160,10 @@ class PackedTokens:
         # With each token in exactly one slot the table is at most half full, so every search ends.
         if not reached.all():
             raise SchemaError(f"{name}: expected a slot for each of {len(self)} tokens, got others")
+        find = self.finder()
         for position in range(0, len(self), max(1, len(self) // _SAMPLE)):
             token = self.token(position)
-            if self.find(token.encode("utf-8")) != position:
+            if find(token.encode("utf-8")) != position:
                 raise SchemaError(f"{name}: expected a slot that leads to {describe(token)}, got none")
 
 

@@ -17,11 +17,12 @@ from service.features.lookup import (
     MISSING,
     OUT_OF_VOCABULARY,
     PAD,
-    HashedLookup,
     Lookup,
-    PackedLookup,
-    TableLookup,
+    TokenTable,
     from_id_bytes,
+    hashed_lookup,
+    packed_lookup,
+    table_lookup,
     to_id_bytes,
 )
 from service.features.packed import PackedTokens
@@ -74,10 +75,10 @@ class Vocabulary:
             self._packed = tokens
         elif len(tokens) > LARGEST_TABLE if packed is None else packed:
             self._packed = PackedTokens.build(tokens, index=True)
-        self._table = TableLookup()
+        self._table = TokenTable()
         if self._packed is None:
             self._fill_table(tokens)
-        self._lookup: Lookup = self._table if self._packed is None else PackedLookup(self._packed, reserved)
+        self._lookup = table_lookup(self._table) if self._packed is None else packed_lookup(self._packed, reserved)
 
     def _fill_table(self, tokens: Iterable[str]) -> None:
         for position, token in enumerate(tokens, self.reserved):
@@ -106,7 +107,7 @@ class Vocabulary:
 
     def id(self, token: str) -> int:
         """Id of a token, 1 where the vocabulary does not hold it."""
-        return from_id_bytes(self._lookup[token]) if token else OUT_OF_VOCABULARY
+        return from_id_bytes(self._lookup.one(token)) if token else OUT_OF_VOCABULARY
 
     def ids(self, tokens: Iterable[str]) -> NDArray[np.int32]:
         """Ids of tokens, shape (n,)."""
@@ -144,11 +145,11 @@ class HashedVocabulary:
             raise SchemaError(f"buckets: expected an integer from 1 to {_LARGEST_SIZE - reserved}, got {buckets}")
         self.buckets = buckets
         self.reserved = reserved
-        self._lookup = HashedLookup(buckets, reserved)
+        self._lookup = hashed_lookup(buckets, reserved)
 
     def id(self, token: str) -> int:
         """Id of a token."""
-        return from_id_bytes(self._lookup[token])
+        return from_id_bytes(self._lookup.one(token))
 
     def ids(self, tokens: Iterable[str]) -> NDArray[np.int32]:
         """Ids of tokens, shape (n,)."""
