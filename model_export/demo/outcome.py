@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 
 from training.metrics import auc, log_loss
+from training.parameters import count_parameters
 from training.results import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from model_export.demo.requests import Answers, Request
     from model_export.demo.workplace import Workplace
@@ -26,7 +26,7 @@ TEST_SPLIT = 2
 def _table(title: str, *headings: str, left: int = 1) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < left else "right")
+        table.add_column(heading, justify="left" if index < left or not heading else "right")
     return table
 
 
@@ -48,31 +48,41 @@ def quality_table(run: Run, log: SyntheticData) -> Table:
     return table
 
 
-def afe_table(run: Run, truth: Truth) -> Table:
-    """What AFE kept and dropped of every role that a field can have in the generator."""
+def afe_table(run: Run, truth: Truth, served: Collection[str]) -> Table:
+    """What AFE kept and dropped of every role that a field can have in the generator.
+
+    Args:
+        run: The run.
+        truth: What is true of the fields.
+        served: The fields that the merged model reads.
+    """
     selection = run.selection
-    kept = set(selection["kept"])
+    dims: Mapping[str, int] = selection["dims"]
+    found = {frozenset(pair) for pair in selection["interactions"]}
     table = _table(
-        "What feature selection (AFE) made of the fields, which it does not know", "role", "kept", "dropped", left=3
+        "What feature selection (AFE) made of fields whose roles it is not told",
+        *("role in truth", "kept, with dimensions", "dropped", "gate closed"),
+        left=4,
     )
     copies = {name for group in truth.duplicates for name in group}
-    rows: list[tuple[str, list[str]]] = [
-        ("noise", sorted(truth.named("noise"))),
-        *((f"copies of {_original(truth, group)}", sorted(group)) for group in truth.duplicates),
-        *((f"XOR pair {number}", list(pair)) for number, pair in enumerate(truth.xor_pairs, 1)),
-        *((role, sorted(truth.named(role) - copies)) for role in ("informative", "weak")),
+    roles: list[tuple[str, Collection[str]]] = [("noise", truth.named("noise"))]
+    roles += [(f"{_original(truth, group)} and its copies", group) for group in truth.duplicates]
+    roles += [
+        (f"XOR pair, {'found' if frozenset(pair) in found else 'not singled out'}", pair) for pair in truth.xor_pairs
     ]
-    for role, names in rows:
-        table.add_row(role, _names(names, kept), _names(names, set(truth.fields) - kept))
+    roles += [(role, truth.named(role) - copies) for role in ("informative", "weak")]
+    for role, members in roles:
+        kept = [f"{name} {dims[name]}" for name in sorted(members) if name in served]
+        dropped = [name for name in sorted(members) if name not in dims]
+        closed = [name for name in sorted(members) if name in dims and name not in served]
+        table.add_row(role, *(", ".join(names) or "–" for names in (kept, dropped, closed)))
+    table.caption = f"{len(truth.fields)} fields, {len(served)} served"
+    table.caption_justify = "left"
     return table
 
 
-def _original(truth: Truth, group: frozenset[str]) -> str:
+def _original(truth: Truth, group: Collection[str]) -> str:
     return next(name for name in sorted(group) if truth.fields[name].copy_of is None)
-
-
-def _names(names: list[str], wanted: set[str]) -> str:
-    return " ".join(name for name in names if name in wanted) or "–"
 
 
 def merging_table(stages: Mapping[str, Stage]) -> Table:
@@ -109,7 +119,7 @@ def ranking_table(request: Request, answer: Mapping[str, Any], log: SyntheticDat
 
 
 def serving_table(answers: Answers) -> Table:
-    """Time of a call over HTTP, and how close the scores are to the model that was trained."""
+    """Time of a call over HTTP, as the client sees it."""
     table = _table(
         f"POST /score over HTTP: {answers.requests} requests, {answers.candidates:,} candidates",
         *("candidates", "calls", "median", "p99", "candidates/s"),
@@ -122,17 +132,38 @@ def serving_table(answers: Answers) -> Table:
             f"{latency.p99 * 1e3:.2f} ms",
             f"{latency.rows / latency.median:,.0f}",
         )
-    table.caption_justify = "left"
-    table.caption = (
-        f"largest difference to the unfused torch model: {answers.unfused:.1e} on real requests, "
-        f"{answers.golden:.1e} on golden rows sent as rows, columns and pointwise"
-    )
     return table
+
+
+def agreement(answers: Answers) -> str:
+    """How close the scores are to the model that was trained."""
+    return (
+        f"Largest difference to the unfused torch model: {answers.unfused:.1e} on these requests, "
+        f"{answers.golden:.1e} on golden rows sent as rows, as columns and pointwise."
+    )
+
+
+def summary(run: Run, log: SyntheticData, stages: Mapping[str, Stage]) -> str:
+    """The outcome in three lines."""
+    tested = log.split == TEST_SPLIT
+    best = auc(log.label[tested], log.probabilities[tested])
+    linear, fused = run.metrics["baseline"]["test"]["auc"], run.metrics["test"]["fused"]["auc"]
+    parameters = count_parameters(run)
+    served = stages["fused"].embedding_parameters + stages["fused"].dense_parameters
+    before, after = (stages[name].latency_us[100] for name in ("pair", "fused"))
+    way = f"{(fused - linear) / (best - linear):.0%} of the way from logistic regression ({linear:.4f})"
+    against = f"against {parameters.before:,} of two towers over all {len(parameters.fields)} fields"
+    lines = [
+        f"[bold]Accuracy[/]    AUC {fused:.4f}: {way} to the best possible ({best:.4f})",
+        f"[bold]Parameters[/]  {served:,} served, {against}: {served / parameters.before:.1%}",
+        f"[bold]Latency[/]     {after:.0f} µs for 100 candidates in ONNX Runtime, {before:.0f} µs before merging",
+    ]
+    return "\n".join(lines)
 
 
 def closing(workplace: Workplace, *, seconds: float, served: bool) -> str:
     """What there is now, and how to go on."""
-    root = os.path.relpath(workplace.root)
+    root = workplace.root
     lines = [
         f"[bold]Done in {seconds:.0f} s.[/] Look at {root}/run/report.html in a browser.",
         f"Start the service:  .venv/bin/python -m service --bundle {root}/bundle      (or make serve)",

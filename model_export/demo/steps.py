@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import training
 from model_export.demo.live import running_service, service_command
-from model_export.demo.outcome import afe_table, closing, merging_table, quality_table, ranking_table, serving_table
+from model_export.demo.outcome import (
+    afe_table,
+    agreement,
+    closing,
+    merging_table,
+    quality_table,
+    ranking_table,
+    serving_table,
+    summary,
+)
 from model_export.demo.requests import ask
 from model_export.demo.workplace import DemoError
 from model_export.errors import ExportError
@@ -69,9 +78,11 @@ def demonstrate(
         stages = measure_stages(exported)
     options = SyntheticOptions.model_validate(config.data.options)
     log = generate(options.rows, config.seed if options.seed is None else options.seed)
-    console.print(quality_table(run, log), afe_table(run, log.truth), merging_table(stages), sep="\n")
+    served = {field.name for field in exported.tower.fields}
+    console.print(quality_table(run, log), afe_table(run, log.truth, served), merging_table(stages), sep="\n")
     if serve:
         _serve(workplace, console, exported, log, keep=keep)
+    console.print(summary(run, log, stages), soft_wrap=True)
     console.print(closing(workplace, seconds=time.monotonic() - started, served=serve), soft_wrap=True)
 
 
@@ -114,6 +125,6 @@ def _serve(workplace: Workplace, console: Console, exported: Exported, log: Synt
         request, answer = answers.ranked
         document = {"context": request.context, "candidates": request.candidates, "top_k": 3}
         workplace.request.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        console.print(ranking_table(request, answer, log), serving_table(answers), sep="\n")
+        console.print(ranking_table(request, answer, log), serving_table(answers), agreement(answers), sep="\n")
         if keep:
             console.print(f"The service runs on, on port {client.port}; kill {process.pid} stops it.")
