@@ -134,7 +134,7 @@ def _metrics(metrics: Mapping[str, Any]) -> Table:
     table = Table(title="measured by the run", title_justify="left")
     table.add_column("")
     for name in names:
-        table.add_column(MODELS[name], justify="right")
+        table.add_column(MODELS[name].partition(" (")[0], justify="right")
     for split, models in splits.items():
         for metric in ("auc", "log_loss"):
             found = [models.get(name, {}).get(metric) for name in names]
@@ -146,7 +146,7 @@ def _metrics(metrics: Mapping[str, Any]) -> Table:
 
 def _folding(exported: Exported) -> Table:
     tower = exported.tower
-    table = Table(title="look-ups, µs of the field's side as estimated by the cost model", title_justify="left")
+    table = Table(title="look-ups: µs of the field's side, by the cost model", title_justify="left")
     for heading, justify in (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     table.add_column("kept", justify="right")

@@ -64,8 +64,9 @@ class CostModel:
         flop_ns: Nanoseconds a multiplication or addition in a matrix product.
         cache_bytes: What of the tables stays in cache; beyond it, rows are taken to be read evenly.
         rows: Rows of each side's id matrix in the request that the choice is made for.
-        margin: The least share of a side's time that folding must save: it multiplies parameters, and the model's error
-            is about as large.
+        growth_us: Microseconds that a MiB of larger tables has to save. A judgement, not a measurement: folding
+            multiplies parameters, which cost cache, memory in every worker, and time to ship.
+        margin: The least share of a side's time that folding must save: about the error of this model.
         largest_folded_bytes: No table is folded to more than this: bundles and workers' memory grow with it, and a
             table of millions of rows is out of cache either way.
     """
@@ -79,11 +80,17 @@ class CostModel:
     flop_ns: float = 0.007
     cache_bytes: int = 1 << 20
     rows: Mapping[Side, int] = field(default_factory=lambda: {"context": 1, "candidate": 100})
+    growth_us: float = 4.0
     margin: float = 0.1
     largest_folded_bytes: int = 64 << 20
 
+    def price(self, counts: Counts, kept: Counts, rows: int) -> float:
+        """Price a side's look-ups, and the bytes by which its tables grew over those of all fields kept."""
+        grown = max(0, counts.table - kept.table) / 2**20
+        return self.microseconds(counts, rows) + self.growth_us * grown
+
     def microseconds(self, counts: Counts, rows: int) -> float:
-        """Price a side's look-ups for `rows` rows of its id matrix."""
+        """Time a side's look-ups for `rows` rows of its id matrix."""
         missed = max(0.0, 1.0 - self.cache_bytes / counts.table) if counts.table else 0.0
         row = (
             self.lookup_ns * counts.lookups

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model_export.fusion.cost import BYTES, CostModel, count
+from model_export.fusion.cost import BYTES, CostModel, Counts, count
 from model_export.fusion.layout import SIDES
 from model_export.fusion.tower import FoldingChoice
 
@@ -51,8 +51,8 @@ def choose_folding(tower: FusedTower, cost: CostModel) -> tuple[FoldingChoice, .
         if search.price(chosen) > (1.0 - cost.margin) * search.price(kept):
             chosen = kept
         for field in fields:
-            folded_us = search.price(chosen | {field.name}) if field.name in search.foldable else float("inf")
-            kept_us = search.price(chosen - {field.name})
+            folded_us = search.microseconds(chosen | {field.name})
+            kept_us = search.microseconds(chosen - {field.name})
             choices.append(FoldingChoice(field.name, field.name in chosen, kept_us, folded_us))
     return tuple(choices)
 
@@ -84,10 +84,19 @@ class _Search:
         by_dim = [frozenset(field.name for field in fields if field.dim == dim) for dim in sorted(dims)]
         self._moves = [frozenset([name]) for name in self._kept] + by_dim
 
+    def microseconds(self, folded: frozenset[str]) -> float:
+        """Time with these fields folded; infinite where one must not be."""
+        if not folded <= self.foldable:
+            return float("inf")
+        return self._cost.microseconds(self._count(folded), self._rows)
+
     def price(self, folded: frozenset[str]) -> float:
-        """Microseconds with these fields folded."""
+        """Microseconds with these fields folded, growth included."""
+        return self._cost.price(self._count(folded), self._count(frozenset()), self._rows)
+
+    def _count(self, folded: frozenset[str]) -> Counts:
         fields = [self._folded[name] if name in folded else field for name, field in self._kept.items()]
-        return self._cost.microseconds(count(fields, self._width), self._rows)
+        return count(fields, self._width)
 
     def descend(self, folded: frozenset[str]) -> frozenset[str]:
         """Take the best move until none is cheaper."""

@@ -61,7 +61,10 @@ def test_rearranging_fields_renumbers_their_columns_without_gaps_or_loss() -> No
 
 
 @pytest.mark.parametrize("dims", [(2, 2, 4, 8, 32), (16, 16, 16), (40, 4, 4, 40), (1,), (3, 5, 7, 11)])
-@pytest.mark.parametrize("cost", [CostModel(), CostModel(flop_ns=0.1), CostModel(miss_ns=1.0), CostModel(node_us=20.0)])
+@pytest.mark.parametrize(
+    "cost",
+    [CostModel(), CostModel(flop_ns=0.1), CostModel(miss_ns=1.0), CostModel(node_us=20.0), CostModel(growth_us=0)],
+)
 def test_the_choice_is_the_cheapest_of_all_subsets_if_it_saves_a_tenth_of_keeping_all(
     dims: tuple[int, ...], cost: CostModel
 ) -> None:
@@ -69,8 +72,8 @@ def test_the_choice_is_the_cheapest_of_all_subsets_if_it_saves_a_tenth_of_keepin
     names = [field.name for field in tower.fields]
 
     def price(folded: Collection[str]) -> float:
-        side = fold_embeddings(tower, folded).side("candidate")
-        return cost.microseconds(count(side, tower.width), cost.rows["candidate"])
+        counts = count(fold_embeddings(tower, folded).fields, tower.width)
+        return cost.price(counts, count(tower.fields, tower.width), cost.rows["candidate"])
 
     subsets = [set(subset) for size in range(len(names) + 1) for subset in combinations(names, size)]
     chosen = {choice.name for choice in choose_folding(tower, cost) if choice.folded}
@@ -92,6 +95,14 @@ def test_no_table_is_folded_past_the_limit_and_the_reason_is_kept() -> None:
     assert [choice.folded_us for choice in tower.folding] == [float("inf")] * 2
     allowed = replace(dear_products, largest_folded_bytes=50 * 24 * 4)
     assert all(choice.folded for choice in choose_folding(tower, allowed))
+
+
+def test_a_large_table_is_not_folded_for_the_little_that_it_saves() -> None:
+    cost = CostModel(flop_ns=0.03, miss_ns=0.0)
+    small, large = (fuse_towers(random_form(candidates((8,) * 8, rows), (24,))) for rows in (50, 5000))
+    assert all(choice.folded for choice in choose_folding(small, cost))
+    assert not any(choice.folded for choice in choose_folding(large, cost))
+    assert all(choice.folded for choice in choose_folding(large, replace(cost, growth_us=0.0)))
 
 
 def test_the_counts_are_what_the_look_ups_do() -> None:
