@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, get_args
 
 from service.features.errors import FieldValueError, SchemaError, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "CategoricalField",
@@ -94,6 +98,24 @@ def _check_constant(field: Field) -> None:
         ) from error
 
 
+def _checked_edges(name: str, edges: Iterable[object]) -> tuple[float, ...]:
+    """Edges as plain float64.
+
+    Raises:
+        SchemaError: One that is no finite number, or not above the one before it.
+    """
+    checked: list[float] = []
+    for position, edge in enumerate(edges):
+        where = f"field {name!r}, edges[{position}]"
+        number = isinstance(edge, (int, float)) and not isinstance(edge, bool)
+        if not number or not -sys.float_info.max <= edge <= sys.float_info.max:  # type: ignore[operator]
+            raise SchemaError(f"{where}: expected a finite number, got {describe(edge)}")
+        checked.append(float(edge))  # type: ignore[arg-type]
+        if position and checked[position] <= checked[position - 1]:
+            raise SchemaError(f"{where}: expected more than the edge before it, got {describe(edge)}")
+    return tuple(checked)
+
+
 @dataclass(frozen=True, slots=True)
 class CategoricalField:
     """One value out of many: text or an integer.
@@ -160,15 +182,7 @@ class NumericField:
 
     def __post_init__(self) -> None:
         _check_common(self.name, self.side)
-        object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
-        for position, edge in enumerate(self.edges):
-            if not math.isfinite(edge):
-                raise SchemaError(f"field {self.name!r}, edges[{position}]: expected a finite number, got {edge!r}")
-            if position and edge <= self.edges[position - 1]:
-                raise SchemaError(
-                    f"field {self.name!r}, edges[{position}]: expected more than the edge before it "
-                    f"({self.edges[position - 1]!r}), got {edge!r}"
-                )
+        object.__setattr__(self, "edges", _checked_edges(self.name, self.edges))
         _check_constant(self)
 
     @property

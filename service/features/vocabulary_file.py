@@ -82,7 +82,9 @@ def _part(data: memoryview, key: str, tensor: _Tensor, name: str) -> memoryview:
     code, width = _TENSORS[key]
     first, end = tensor.data_offsets
     if tensor.dtype != code or len(tensor.shape) != 1 or not 0 <= first <= end <= len(data):
-        raise SchemaError(f"{name}: expected {code} of one axis within the file, got {tensor}")
+        raise SchemaError(
+            f"{name}: expected {code} of one axis within the file, got {tensor.dtype} {tensor.shape} at {first}"
+        )
     if end - first != tensor.shape[0] * width:
         raise SchemaError(f"{name}: expected {tensor.shape[0] * width} bytes, got {end - first}")
     return data[first:end]
