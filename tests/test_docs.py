@@ -102,10 +102,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """As after `. .venv/bin/activate`; a port of our own, for another service may run on this machine."""
     programs = tmp_path_factory.mktemp("bin")
-    (programs / "python").symlink_to(sys.executable)
+    # no link: that would leave the virtual environment behind
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
     if shutil.which("curl") is None:
         (programs / "curl").write_text(CURL.format(python=sys.executable), encoding="utf-8")
-        (programs / "curl").chmod(stat.S_IRWXU)
+    for program in programs.iterdir():
+        program.chmod(stat.S_IRWXU)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -138,6 +140,7 @@ def wait_until_ready(port: str, process: subprocess.Popen[bytes]) -> None:
     pytest.fail("the service is not ready after 60 seconds")
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_do_what_it_says(
     workplace: Path, environment: dict[str, str], background: list[subprocess.Popen[bytes]]
 ) -> None:
