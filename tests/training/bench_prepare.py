@@ -12,6 +12,7 @@ start-up of Python and of Ray is outside of the times.
 
 # ruff: noqa: T201 - a bench prints
 import argparse
+import contextlib
 import os
 import shutil
 import statistics
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 
 from training.datasets.base import BuildContext
 from training.datasets.config import DataConfig
@@ -51,8 +54,8 @@ def write_files(folder: Path, copies: int) -> int:
     return frame.height * copies
 
 
-def ours(folder: Path) -> float:
-    """Seconds of one preparation."""
+def ours(folder: Path) -> tuple[float, float]:
+    """Seconds of one preparation, by the clock and of CPU."""
     fields = [
         {
             "name": name,
@@ -72,9 +75,9 @@ def ours(folder: Path) -> float:
     )
     out = folder / "ours"
     shutil.rmtree(out, ignore_errors=True)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     prepare(config, base=folder, seed=1, name="bench", out=out)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def main() -> None:
@@ -104,27 +107,45 @@ def main() -> None:
             print((folder / "fuxictr.log").read_text()[-2000:])
             print(f"failed: {arguments.fuxictr} cannot run FuxiCTR (see above)")
             sys.exit(1)
-        times: dict[str, list[float]] = {"ours": [], "fuxictr": []}
+        rounds: list[list[tuple[float, float]]] = []
         for number in range(arguments.rounds + 1):
+            before = cpu_seconds(worker.pid)
             worker.stdin.write("go\n")
             worker.stdin.flush()
             answer = worker.stdout.readline()
             if not answer:
                 print((folder / "fuxictr.log").read_text()[-2000:])
                 sys.exit(1)
-            pair = {"ours": ours(folder), "fuxictr": float(answer)}
-            note = " (warm-up)" if number == 0 else ""
-            shown = ", ".join(f"{who} {seconds:.2f} s = {rows / seconds:,.0f} rows/s" for who, seconds in pair.items())
-            print(f"round {number}{note}: {shown}, ratio {pair['fuxictr'] / pair['ours']:.1f}", flush=True)
+            theirs = (float(answer), cpu_seconds(worker.pid) - before)
+            pair = [ours(folder), theirs]
+            print(f"round {number}{' (warm-up)' if number == 0 else ''}: {told(rows, pair)}", flush=True)
             if number:
-                for who, seconds in pair.items():
-                    times[who].append(seconds)
+                rounds.append(pair)
         worker.stdin.close()
         worker.wait()
-    median = {who: statistics.median(seconds) for who, seconds in times.items()}
-    for who, seconds in median.items():
-        print(f"{who}: median {seconds:.2f} s, {rows / seconds:,.0f} rows/s of {rows:,} rows")
-    print(f"ratio of medians: {median['fuxictr'] / median['ours']:.1f}")
+    medians = [tuple(map(statistics.median, zip(*times, strict=True))) for times in zip(*rounds, strict=True)]
+    print(f"medians of {rows:,} rows: {told(rows, medians)}")
+
+
+def cpu_seconds(process: int) -> float:
+    """User and system time of a process and all that it started, Ray's workers among them."""
+    root = psutil.Process(process)
+    total = 0.0
+    for part in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = part.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def told(rows: int, pair: Sequence[tuple[float, ...]]) -> str:
+    """Both sides' figures and their ratio."""
+    shown = [
+        f"{who} {wall:.2f} s ({cpu:.2f} s CPU) = {rows / wall:,.0f} rows/s"
+        for who, (wall, cpu) in zip(("ours", "FuxiCTR"), pair, strict=True)
+    ]
+    (wall, cpu), (other_wall, other_cpu) = pair
+    return f"{', '.join(shown)}, ratio {other_wall / wall:.1f} ({other_cpu / cpu:.1f} of CPU)"
 
 
 if __name__ == "__main__":

@@ -89,7 +89,10 @@ def test_any_quoted_table_reads_as_csv_reads_it_whatever_the_chunks(
     source = text_source(path, chunk_bytes, separator=separator, columns=("a", "b", "c"))
     assert read(source) == rows
     lines = list(_lines_of(path, separator))
-    places = [batch.where(row) for batch in source.batches() for row in range(batch.frame.height)]
+    batches = list(source.batches())
+    heights = [batch.frame.height for batch in batches]
+    assert [batch.first for batch in batches] == [sum(heights[:number]) for number in range(len(heights))]
+    places = [batch.where(row) for batch in batches for row in range(batch.frame.height)]
     assert places == [f"{path}: line {line}" for line in lines], "every row knows its line"
 
 

@@ -132,7 +132,7 @@ def test_a_changed_vocabulary_is_refused(data: Path) -> None:
         PreparedData.open(data)
 
 
-@pytest.mark.parametrize("wrong", [-1, 1 << 30])
+@pytest.mark.parametrize("wrong", [-1, 9, 1 << 30])
 def test_an_id_outside_of_its_vocabulary_is_refused(wrong: int, data: Path) -> None:
     path = data / "train" / "candidate_ids.npy"
     ids = np.load(path)

@@ -158,23 +158,27 @@ def test_the_record_says_what_was_made_of_what(log: Log) -> None:
     assert not [path for path in root.iterdir() if path.name.startswith(".")], "nothing is left beside it"
 
 
-def test_the_result_does_not_depend_on_chunks_limits_or_the_format(log: Log, tmp_path: Path) -> None:
-    root, raw, data = log
-    config = made_up.config(split=TIME)
-    expected = dict(data.info.files.items())
-    for number, (chunk, kept, counted) in enumerate([(900, 0, 1 << 20), (3000, 20_000, 40), (1 << 20, 0, 10)]):
+@pytest.mark.parametrize("split", [TIME, {"kind": "random", "valid": 0.2}, {"kind": "random", "by": "request"}])
+def test_the_result_does_not_depend_on_chunks_or_limits(split: dict[str, Any], log: Log, tmp_path: Path) -> None:
+    root, _, _ = log
+    config = made_up.config(split=split)
+    results = []
+    for number, (chunk, kept, counted) in enumerate([(1 << 20, 1 << 29, 1 << 20), (900, 0, 40), (3000, 20_000, 10)]):
         table = build_table(config, root, seed=1)
         assert isinstance(table.source, DelimitedSource)
         table = replace(table, source=replace(table.source, chunk_bytes=chunk))
-        out = tmp_path / str(number)
         limits = Limits(kept_bytes=kept, counted_rows=counted)
-        again = prepare_table(table, config, base=root, seed=1, name="test", out=out, limits=limits)
-        assert again.info == data.info
-        assert again.digest == data.digest
+        out = tmp_path / str(number)
+        results.append(prepare_table(table, config, base=root, seed=1, name="test", out=out, limits=limits))
+    assert results[0].digest == results[1].digest == results[2].digest
+
+
+def test_the_result_does_not_depend_on_the_format(log: Log) -> None:
+    root, raw, data = log
     for name in ("log.tsv", "log.parquet"):
         made_up.write(root / name, raw)
         other = prepared(root, made_up.config(name, split=TIME), out=f"from_{name}")
-        assert other.info.files == expected
+        assert other.info.files == data.info.files
         assert other.encoder.digest == data.encoder.digest
 
 
