@@ -203,12 +203,14 @@ def _between_clusters(
     units = sample.units(view, view.exact)
     strata = stratify(np.zeros_like(view.exact), 1, sample.label, units)
     test = conditional_test(view.exact, view.size, strata)
-    _, row, unit = np.unique(np.asarray(units), return_index=True, return_inverse=True)
-    value = view.exact[row]
-    shuffled = [
-        information_about_label(LabelTable.count(rng.permutation(value)[unit], sample.label, view.size))
-        for _ in range(SHUFFLES)
-    ]
+    _, row, unit, n = np.unique(np.asarray(units), return_index=True, return_inverse=True, return_counts=True)
+    by_size = np.argsort(n, kind="stable")
+    value, place = view.exact[row], np.empty_like(row)
+    shuffled = []
+    for _ in range(SHUFFLES):
+        # Among units of one size: a value's number of rows may depend on it.
+        place[by_size] = np.lexsort((rng.random(n.size), n))
+        shuffled.append(information_about_label(LabelTable.count(value[place][unit], sample.label, view.size)))
     spread = sqrt(test.null.variance) / (2.0 * strata.variance)
     return information_about_label(table), float(np.mean(shuffled)), spread, test.p_value
 

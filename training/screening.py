@@ -13,7 +13,7 @@ second order, excess / (2 sum of p q) is the conditional information in nats.
 
 Rows of one request share its context, so they are no independent evidence about a context field: labels of a request
 resemble each other for reasons of their own, and noise that is constant in a request would look informative. Such
-*clustered* targets are tested on units of a request's rows of equal condition, whose summed residuals are shuffled.
+*clustered* targets are tested on units of a request's rows of equal condition, whose standardised sums are shuffled.
 
 Letters: U units, V values, S strata; z a unit's residual (label, or sum of labels, less its stratum's expectation).
 """
@@ -61,10 +61,10 @@ class Strata:
 
     Attributes:
         stratum: (U,) the condition's code, ascending (a stratum's cells then stay in the processor's cache).
-        residual: (U,) z, of mean 0 in every stratum.
+        residual: (U,) z, of mean 0 in every stratum and of one variance in units of any size.
         row: (U,) a row of each unit, to look the target up.
         size: number of the condition's codes.
-        variance: sum of p q over the rows, times the mean number of rows a unit.
+        variance: sum of p q over the rows, over what their likeness within units takes from their evidence.
         units: (size,) number of units of every stratum.
         powers: (5, size) their sums of z^2 to z^6.
     """
@@ -91,19 +91,27 @@ def stratify(
     """
     rows = np.bincount(condition, minlength=size)
     rate = np.bincount(condition, label, size) / np.maximum(rows, 1)
+    spread = rate * (1.0 - rate)
     residual = label - rate[condition]
-    variance = float(rows @ (rate * (1.0 - rate)))
+    variance = float(rows @ spread)
     if units is None:
         row = np.asarray(np.argsort(condition, kind="stable"), dtype=np.int64)
         stratum, residual = condition[row], residual[row]
     else:
-        _, row, unit = np.unique(condition * (int(units.max()) + 1) + units, return_index=True, return_inverse=True)
-        residual = np.asarray(np.bincount(unit, residual, row.size), dtype=np.float64)
-        # Shuffled units differ in rows: centred by the mean unit, as they are exchanged whatever their size.
+        key = condition * (int(units.max()) + 1) + units
+        _, row, unit, n = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
         stratum = condition[row]
+        total = np.asarray(np.bincount(unit, residual, row.size), dtype=np.float64)
+        # Units are exchangeable only if they vary alike, whatever their size: values of a field may depend on it
+        # (those of single rows are out of vocabulary). n rows that correlate by rho vary as n (1 + (n - 1) rho).
+        expected = n * spread[stratum]
+        among = float(((n - 1) * expected).sum())
+        rho = float(np.clip((total**2 - expected).sum() / among, 0.0, 1.0)) if among > 0.0 else 0.0
+        effect = 1.0 + (n - 1) * rho
+        residual = total / np.sqrt(n * effect)
         mean = np.bincount(stratum, residual, size) / np.maximum(np.bincount(stratum, minlength=size), 1)
         residual = residual - mean[stratum]
-        variance *= condition.size / max(row.size, 1)
+        variance *= float((n / effect).sum() / n.sum())
     count = np.bincount(stratum, minlength=size).astype(np.float64)
     powers = _power_sums(stratum, residual, RESIDUAL_POWERS, size)
     return Strata(stratum, residual, row, size, variance, count, powers)
