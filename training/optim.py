@@ -164,8 +164,9 @@ class LazyAdam:
 class FlatAdam:
     """AdamW with averaging over all dense parameters of a module, each quantity one flat vector.
 
-    The parameters and the floating buffers become views of the flat vectors, so a step is a dozen kernels however
-    many layers there are. Buffers (batch norm's statistics) take part in the averaging only.
+    The parameters and the floating buffers become views of flat vectors, so a step is a dozen kernels however many
+    layers there are. Buffers (batch norm's statistics) are not averaged: statistics of averaged weights are not
+    averages of statistics, so whoever evaluates the average has to estimate them anew (`Phase` does).
 
     Args:
         module: Its parameters that require a gradient are trained; those that do not (tables) are left alone.
@@ -181,7 +182,7 @@ class FlatAdam:
         self.buffers = _flatten(buffers)
         self.gradient = torch.zeros_like(self.weights)
         self.m, self.v = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
-        self.mean, self.buffer_mean = self.weights.clone(), self.buffers.clone()
+        self.mean = self.weights.clone()
         for p, piece in zip(parameters, _pieces(self.gradient, parameters), strict=True):
             p.grad = piece
 
@@ -202,7 +203,6 @@ class FlatAdam:
             self.weights.mul_(1.0 - s.decay)
         self.weights.sub_(_direction(self.m, self.v, self.step_number, s), alpha=rate)
         self.mean.lerp_(self.weights, 1.0 - s.averaging)
-        self.buffer_mean.lerp_(self.buffers, 1.0 - s.averaging)
 
     def put(self, weights: Tensor, buffers: Tensor) -> None:
         """Set all parameters and buffers."""
@@ -211,7 +211,7 @@ class FlatAdam:
 
     def state(self) -> dict[str, Tensor]:
         """Return what a resumed run needs besides the settings."""
-        names = ("weights", "buffers", "m", "v", "mean", "buffer_mean")
+        names = ("weights", "buffers", "m", "v", "mean")
         return {**{name: getattr(self, name) for name in names}, "step": torch.tensor(self.step_number)}
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from training.metrics import auc, log_loss
 from training.optim import AdamSettings, FlatAdam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from training.tables import TableBank
 
@@ -32,6 +33,9 @@ Monitor = Literal["log_loss", "auc"]
 
 EVALUATION_ROWS = 8192
 """Rows of a batch in evaluation."""
+
+NORM_ROWS = 16_384
+"""Training rows from which the batch norms' statistics of averaged weights are estimated."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -203,6 +207,7 @@ class Phase:
         self.steps = self.steps_an_epoch * settings.epochs
         marks = min(settings.evaluations, self.steps_an_epoch)
         self._marks = {math.ceil(self.steps_an_epoch * (i + 1) / marks) for i in range(marks)}
+        self._norm_rows: NDArray[np.int64] | None = None
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def run(self, report: Progress, checkpoint: Callable[[Phase], None]) -> list[dict[str, Any]]:
@@ -297,12 +302,15 @@ class Phase:
         p, s = self.position, self.settings
         stacks = [bank.averages() for bank in self.learner.banks]
         live = self.optimiser.weights.clone(), self.optimiser.buffers.clone()
-        self.optimiser.put(self.optimiser.mean, self.optimiser.buffer_mean)
+        self.optimiser.put(self.optimiser.mean, live[1])
+        estimate_norms(self.learner, self._norm_batches(), stacks)
+        buffers = self.optimiser.buffers.clone()
         outputs = predict(self.learner, self.valid, stacks)
         self.optimiser.put(*live)
         label, weight = self.valid.split.label, self.valid.split.weight
         record: dict[str, Any] = {"phase": s.name, "step": p.step, "epoch": p.step / self.steps_an_epoch}
-        record["train_loss"] = p.loss / max(1, p.losses)
+        if p.losses:
+            record["train_loss"] = p.loss / p.losses
         for name, logits in outputs.items():
             record[f"{name}.auc"] = auc(label, logits, weight)
             record[f"{name}.log_loss"] = log_loss(label, probabilities(logits), weight)
@@ -312,13 +320,21 @@ class Phase:
         p.history.append(record)
         if loss < p.best:
             p.best, p.best_step, p.stale = loss, p.step, 0
-            self.best = {"weights": self.optimiser.mean.clone(), "buffers": self.optimiser.buffer_mean.clone()}
+            self.best = {"weights": self.optimiser.mean.clone(), "buffers": buffers}
             self.best |= {f"bank{i}.{j}": w for i, bank in enumerate(stacks) for j, w in enumerate(bank)}
         else:
             p.stale += 1
         p.finished = p.stale >= s.patience or p.step >= self.steps
         name = self.learner.monitored
         return f"AUC {record[f'{name}.auc']:.4f}, log loss {record[f'{name}.log_loss']:.4f}"
+
+    def _norm_batches(self) -> Iterator[Batch]:
+        if self._norm_rows is None:
+            generator = np.random.default_rng([self.settings.seed, 1 << 31])
+            rows = min(len(self.train), NORM_ROWS)
+            self._norm_rows = np.sort(generator.choice(len(self.train), rows, replace=False))
+        for rows_of_one in np.array_split(self._norm_rows, math.ceil(len(self._norm_rows) / EVALUATION_ROWS)):
+            yield self.train.batch(rows_of_one)
 
     def _restore_best(self) -> None:
         self.optimiser.put(self.best["weights"], self.best["buffers"])
@@ -328,6 +344,28 @@ class Phase:
         ]
         self.learner.finish(stacks)
         self.learner.module.eval()
+
+
+@torch.no_grad()
+def estimate_norms(learner: Learner, batches: Iterable[Batch], stacks: Sequence[Sequence[Tensor]]) -> None:
+    """Set the batch norms' statistics to those of these batches under the current weights and given stacks.
+
+    Running statistics lag behind, and averaged weights have others altogether: while tables grow, the average of their
+    variance is far above the variance of their average. Source: Izmailov et al., "Averaging Weights Leads to Wider
+    Optima and Better Generalization", UAI 2018, section 3.2.
+    """
+    learner.module.eval()  # without dropout
+    norms = [m for m in learner.module.modules() if isinstance(m, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over batches
+    for batch in batches:
+        learner.outputs([bank.look_up(s, batch.ids) for bank, s in zip(learner.banks, stacks, strict=True)])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
 
 
 @torch.no_grad()
