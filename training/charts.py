@@ -162,11 +162,12 @@ def line_chart(
     drawn = []
     for index, (name, start, end) in enumerate(bands):
         x0, x1 = at(max(start, low_x), high_y)[0], at(min(end, high_x), high_y)[0]
-        drawn.append(
-            Markup('<rect class="band b{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>').format(
-                index % 2, x0, top, max(x1 - x0, 0.0), tall
+        if index % 2 == 0:
+            drawn.append(
+                Markup('<rect class="band" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>').format(
+                    x0, top, max(x1 - x0, 0.0), tall
+                )
             )
-        )
         drawn.append(_text((x0 + x1) / 2, top - 11, name, "middle", "note"))
     drawn += _axes(at, (low_x, high_x), (low_y, high_y), x_label, y_label)
     along = float(left)

@@ -63,7 +63,7 @@ def render_report(run: Run) -> str:
         **_calibration_part(sample),
         **_parameters_part(parameters),
         "facts": _facts(run),
-        "footer": f"REACTION {run.record['versions'].get('reaction-ctr') or ''}, run {run.id}, {run.record['created']}",
+        "footer": " ".join(["REACTION", run.record["versions"].get("reaction-ctr") or "", f"· run {run.id}"]),
     }
     return environment.get_template("report.html.j2").render(page)
 

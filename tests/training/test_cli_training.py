@@ -10,8 +10,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +114,7 @@ def test_prepare_refuses_wrong_input_with_one_message_and_leaves_nothing(
     if log is not None:
         log(rows)
     tiny.write_experiment(tmp_path, tiny.EXPERIMENT if text is None else text(tiny.EXPERIMENT), rows)
-    told = refused(tiny.training("prepare", "exp.toml", "--out", "data", cwd=tmp_path))
+    told = refused(tiny.training_here("prepare", "exp.toml", "--out", "data", cwd=tmp_path))
     for message in messages:
         assert message in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exp.toml", "log.csv"]
@@ -122,7 +124,7 @@ def test_prepare_refuses_a_path_that_exists_and_leaves_it_alone(tmp_path: Path) 
     tiny.write_experiment(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.txt").write_text("mine")
-    told = refused(tiny.training("prepare", "exp.toml", "--out", "data", cwd=tmp_path))
+    told = refused(tiny.training_here("prepare", "exp.toml", "--out", "data", cwd=tmp_path))
     assert "data: expected a path that does not exist" in told
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine.txt"]
 
@@ -130,9 +132,14 @@ def test_prepare_refuses_a_path_that_exists_and_leaves_it_alone(tmp_path: Path) 
 def test_options_of_a_data_set_that_are_wrong_are_refused_by_key(tmp_path: Path) -> None:
     text = 'format = 1\nname = "x"\n[data]\ndataset = "synthetic"\noptions = { rows = "many" }\n'
     (tmp_path / "exp.toml").write_text(text)
-    told = refused(tiny.training("prepare", "exp.toml", "--out", "data", cwd=tmp_path))
+    told = refused(tiny.training_here("prepare", "exp.toml", "--out", "data", cwd=tmp_path))
     assert "rows" in told
     assert "integer" in told
+
+
+def test_a_refusal_is_exit_code_2_and_one_line_for_the_shell_too(tmp_path: Path) -> None:
+    told = refused(tiny.training("prepare", "no.toml", "--out", "data", cwd=tmp_path))
+    assert told == "no.toml: expected a TOML file, got no such file or directory"
 
 
 def test_a_debug_run_shows_where_an_error_was_raised(tmp_path: Path) -> None:
@@ -179,27 +186,31 @@ def test_a_training_that_is_interrupted_says_how_to_go_on_and_ends_as_if_it_neve
     assert "Traceback" not in told
     assert not (home / "run").exists()
 
-    assert "an unfinished training is there; continue it with --resume" in refused(tiny.training(*TRAIN, cwd=home))
-    told = refused(tiny.training(*TRAIN, "--resume", "--seed", "4", cwd=home))
+    assert "an unfinished training is there; continue it with --resume" in refused(tiny.training_here(*TRAIN, cwd=home))
+    told = refused(tiny.training_here(*TRAIN, "--resume", "--seed", "4", cwd=home))
     assert told == "run.partial: cannot resume: seed: expected 3 (as it was started), got 4"
     assert "run.partial" in {path.name for path in home.iterdir()}
 
     done = tiny.training(*TRAIN, "--resume", cwd=home)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv", "run"]
-    for name in ("weights.safetensors", "pair.safetensors", "metrics.json", "validation.safetensors", "history.jsonl"):
+    for name in ("weights.safetensors", "pair.safetensors", "validation.safetensors"):
+        resumed, straight = load_file(home / "run" / name), load_file(tiny_home / "run" / name)
+        assert resumed.keys() == straight.keys()
+        assert all(np.array_equal(resumed[key], straight[key]) for key in straight), name
+    for name in ("metrics.json", "history.jsonl", "afe.json", "reference.json"):
         assert (home / "run" / name).read_bytes() == (tiny_home / "run" / name).read_bytes(), name
 
 
 def test_train_refuses_a_run_that_exists_data_of_another_experiment_and_no_data(home: Path) -> None:
     (home / "taken").mkdir()
-    told = refused(tiny.training(*TRAIN[:-1], "taken", cwd=home))
+    told = refused(tiny.training_here(*TRAIN[:-1], "taken", cwd=home))
     assert told == "taken: expected a path that does not exist yet, got an existing one"
-    told = refused(tiny.training("train", "exp.toml", "--data", "nowhere", "--out", "run", cwd=home))
+    told = refused(tiny.training_here("train", "exp.toml", "--data", "nowhere", "--out", "run", cwd=home))
     assert "nowhere" in told
     assert "expected a prepared data set" in told
     change(home / "exp.toml", "min_count = 2", "min_count = 3")
-    told = refused(tiny.training(*TRAIN, cwd=home))
+    told = refused(tiny.training_here(*TRAIN, cwd=home))
     assert told == "data: data.min_count: expected 2 (as it was prepared), got 3 in the experiment"
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv", "taken"]
 
@@ -208,17 +219,17 @@ def test_a_resume_on_other_data_is_refused(home: Path) -> None:
     (home / "run.partial").mkdir()
     start = {"format": "reaction-partial-run", "id": "x", "created": "x", "asked": {"data_digest": "0"}}
     (home / "run.partial" / "start.json").write_text(json.dumps(start))
-    told = refused(tiny.training(*TRAIN, "--resume", cwd=home))
+    told = refused(tiny.training_here(*TRAIN, "--resume", cwd=home))
     assert told.startswith("run.partial: cannot resume: ")
 
 
 def test_evaluate_prints_the_models_as_a_table_and_as_json(tiny_home: Path) -> None:
-    shown = tiny.training("evaluate", "run", cwd=tiny_home)
+    shown = tiny.training_here("evaluate", "run", cwd=tiny_home)
     assert shown.returncode == 0, shown.stderr
-    for word in ("Test: 300 rows", "Tower A", "Pair", "Fused", "Logistic regression", "AUC", "GAUC", "NDCG@10"):
+    for word in ("Test: 300 rows", "Tower A", "Pair", "Fused", "LR baseline", "AUC", "GAUC", "NDCG@10"):
         assert word in shown.stdout
-    stored = json.loads(tiny.training("evaluate", "run", "--json", cwd=tiny_home).stdout)
-    measured = json.loads(tiny.training("evaluate", "run", "--data", "data", "--json", cwd=tiny_home).stdout)
+    stored = json.loads(tiny.training_here("evaluate", "run", "--json", cwd=tiny_home).stdout)
+    measured = json.loads(tiny.training_here("evaluate", "run", "--data", "data", "--json", cwd=tiny_home).stdout)
     assert stored["models"].keys() == measured["models"].keys()
     for model, metrics in stored["models"].items():
         assert measured["models"][model] == pytest.approx(metrics, abs=1e-9)
@@ -227,11 +238,11 @@ def test_evaluate_prints_the_models_as_a_table_and_as_json(tiny_home: Path) -> N
 
 def test_evaluate_refuses_a_split_without_numbers_and_data_with_other_features(home: Path, tiny_home: Path) -> None:
     run = tiny_home / "run"
-    told = refused(tiny.training("evaluate", run, "--split", "train", cwd=home))
+    told = refused(tiny.training_here("evaluate", run, "--split", "train", cwd=home))
     assert "train: expected a split it was measured on, got none; give --data" in told
-    change(home / "exp.toml", "min_count = 2", "min_count = 9")
-    assert tiny.training("prepare", "exp.toml", "--out", "other", cwd=home).returncode == 0
-    told = refused(tiny.training("evaluate", run, "--data", "other", cwd=home))
+    change(home / "exp.toml", "min_count = 2", "min_count = 300")
+    assert tiny.training_here("prepare", "exp.toml", "--out", "other", cwd=home).returncode == 0
+    told = refused(tiny.training_here("evaluate", run, "--data", "other", cwd=home))
     assert "other: features digest: expected" in told
 
 
@@ -241,8 +252,8 @@ def test_daily_retraining_keeps_ids_and_starts_from_the_run(home: Path, tiny_hom
         row["user"] = "newcomer"
     tiny.write_log(home / "log.csv", log)
     run = tiny_home / "run"
-    assert tiny.training("prepare", "exp.toml", "--out", "next", "--init-from", run, cwd=home).returncode == 0
-    done = tiny.training("train", "exp.toml", "--data", "next", "--out", "grown", "--init-from", run, cwd=home)
+    assert tiny.training_here("prepare", "exp.toml", "--out", "next", "--init-from", run, cwd=home).returncode == 0
+    done = tiny.training_here("train", "exp.toml", "--data", "next", "--out", "grown", "--init-from", run, cwd=home)
     assert done.returncode == 0, done.stderr
     record = json.loads((home / "grown" / "run.json").read_text())
     assert record["init_from"] == json.loads((run / "run.json").read_text())["id"]
@@ -256,6 +267,6 @@ def test_the_documented_table_experiment_is_true(tmp_path: Path) -> None:
     names |= {"click": "click", "price": "price", "tags": "tags", "position": "position"}
     lines = [",".join(names), *(",".join(row[column] for column in names.values()) for row in tiny.rows())]
     (tmp_path / "clicks.csv").write_text("\n".join(lines) + "\n")
-    done = tiny.training("prepare", "mine.toml", "--out", "data", cwd=tmp_path)
+    done = tiny.training_here("prepare", "mine.toml", "--out", "data", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "prepared data (6 fields)" in done.stdout
