@@ -151,9 +151,7 @@ class Fitter:
             field = plain
             found = self._counters[config.name].counts(min_count)
             values = found.get_column("value").to_list()
-            if previous is None:  # in id order already
-                # Counted text is a token as it stands; fields that disagree would show here.
-                values = values if isinstance(field, MultiValuedField) else [field.token(value) for value in values]
+            if previous is None:  # in id order already, and a token as it stands
                 return field, Vocabulary(values, field.reserved)
             tokens = dict(zip(values, found.get_column("count").to_list(), strict=True))
         if previous is None:

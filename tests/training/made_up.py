@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from training.datasets.config import DataConfig
+from training.prepare import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from training.loader import PreparedData
+    from training.rows import DataError
 
 FIELDS: list[dict[str, Any]] = [
     {"name": "user", "kind": "categorical", "side": "context"},
@@ -72,3 +77,19 @@ def section(path: str = "log.csv", **changes: Any) -> dict[str, Any]:
 def config(path: str = "log.csv", **changes: Any) -> DataConfig:
     """`section`, read."""
     return DataConfig.model_validate(section(path, **changes))
+
+
+TIME = {"kind": "time"}
+
+
+def prepared(root: Path, config: DataConfig, out: str = "data", seed: int = 1, **arguments: Any) -> PreparedData:
+    return prepare(config, base=root, seed=seed, name="test", out=root / out, **arguments)
+
+
+def refusal(root: Path, config: DataConfig, error: type[DataError], **arguments: Any) -> str:
+    """The message; and nothing but the input is there afterwards."""
+    before = sorted(root.rglob("*"))
+    with pytest.raises(error) as caught:
+        prepare(config, base=root, seed=1, name="t", out=root / "data", **arguments)
+    assert sorted(root.rglob("*")) == before, "something was left behind"
+    return str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -15,12 +14,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import TIME, prepared
 
 from service.features import FeatureEncoder, HashedVocabulary, NumericField, log_squared_edges, quantile_edges
 from training.datasets.base import FrameSource, Table, TableSpec
 from training.datasets.config import DataConfig, FieldConfig
 from training.loader import PreparedData
-from training.prepare import Limits, build_table, prepare, prepare_table
+from training.prepare import Limits, build_table, prepare_table
 from training.readers import DelimitedSource
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ SPLITS = ("train", "valid", "test")
 @pytest.fixture(autouse=True)
 def _no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REACTION_DATA_DIR", raising=False)
-
-
-def prepared(root: Path, config: DataConfig, out: str = "data", seed: int = 1, **arguments: Any) -> PreparedData:
-    return prepare(config, base=root, seed=seed, name="test", out=root / out, **arguments)
 
 
 def split_rows(data: PreparedData, raw: Sequence[dict[str, str]], key: str = "ts") -> dict[str, list[dict[str, str]]]:
@@ -60,9 +56,6 @@ def encode_row_by_row(data: PreparedData, raw: Sequence[dict[str, str]]) -> dict
         rows = [data.encoder.encode_rows(side, [{name: row[sources[name]] for name in names}]) for row in raw]
         out[side] = np.concatenate(rows)
     return out
-
-
-TIME = {"kind": "time"}
 
 
 @pytest.fixture(scope="module")
@@ -291,206 +284,3 @@ def test_any_values_encode_as_every_row_does_on_its_own(
         candidate = data.encoder.encode_rows("candidate", [{"n": row["n"], "m": row["m"]} for row in picked])
         assert np.array_equal(split.context_ids, context)
         assert np.array_equal(split.candidate_ids, candidate)
-
-
-# --- splits
-
-
-def test_a_random_split_follows_the_seed_and_its_shares(tmp_path: Path) -> None:
-    made_up.write(tmp_path / "log.csv", made_up.rows(2000))
-    config = made_up.config(split={"kind": "random", "valid": 0.2, "test": 0.1})
-    one, again, two = (prepared(tmp_path, config, out=str(n), seed=seed) for n, seed in enumerate((1, 1, 2)))
-    assert one.digest == again.digest
-    assert one.info.files["train/label.npy"] != two.info.files["train/label.npy"]
-    for data in (one, two):
-        assert sum(data.info.rows.values()) == 2000
-        # four standard deviations of a binomial
-        assert abs(data.info.rows["valid"] - 400) < 4 * (2000 * 0.2 * 0.8) ** 0.5
-        assert abs(data.info.rows["test"] - 200) < 4 * (2000 * 0.1 * 0.9) ** 0.5
-
-
-def test_a_random_split_by_request_cuts_no_request(tmp_path: Path) -> None:
-    made_up.write(tmp_path / "log.csv", made_up.rows(600))
-    data = prepared(tmp_path, made_up.config(split={"kind": "random", "by": "request", "valid": 0.3, "test": 0.2}))
-    groups = {name: set(np.asarray(data.split(name).group).tolist()) for name in SPLITS}  # type: ignore[arg-type]
-    assert all(groups.values())
-    for one, two in itertools.combinations(SPLITS, 2):
-        assert not groups[one] & groups[two]
-    assert sum(map(len, groups.values())) == 200
-
-
-@pytest.mark.parametrize(
-    ("times", "valid_from", "test_from"),
-    [
-        (["3", "1", "2", "10", "9", "9", "8", "7", "6", "5"], 9.0, 10.0),  # numbers, not text: 10 is the newest
-        ([f"2024-01-{day:02d}" for day in (3, 1, 2, 10, 9, 9, 8, 7, 6, 5)], "2024-01-09", "2024-01-10"),
-    ],
-)
-def test_a_split_by_time_puts_the_newest_last_and_cuts_no_instant(
-    times: list[str], valid_from: Any, test_from: Any, tmp_path: Path
-) -> None:
-    rows = [{"y": str(n % 2), "t": t, "f": t} for t in times for n in range(2)]
-    made_up.write(tmp_path / "t.csv", rows)
-    section = {
-        "dataset": "table",
-        "path": "t.csv",
-        "min_count": 1,
-        "split": {"kind": "time", "column": "t", "valid": 0.2, "test": 0.1},
-        "table": {"label": "y"},
-        "fields": [{"name": "f", "kind": "categorical", "side": "context"}],
-    }
-    data = prepared(tmp_path, DataConfig.model_validate(section))
-    comparable = [type(valid_from)(t) for t in times]
-    expected = {
-        "train": sum(t < valid_from for t in comparable) * 2,
-        "valid": sum(valid_from <= t < test_from for t in comparable) * 2,
-        "test": sum(t >= test_from for t in comparable) * 2,
-    }
-    assert data.info.rows == expected
-    train = {t for t, value in zip(times, comparable, strict=True) if value < valid_from}
-    assert set(data.encoder.vocabulary("f").tokens()) == train
-
-
-def test_a_split_by_time_without_a_column_goes_by_the_order_of_the_rows(tmp_path: Path) -> None:
-    raw = made_up.rows(50)
-    made_up.write(tmp_path / "log.csv", raw)
-    table = {"label": "click"}
-    data = prepared(tmp_path, made_up.config(table=table, split={"kind": "time", "valid": 0.2, "test": 0.1}))
-    assert data.info.rows == {"train": 35, "valid": 10, "test": 5}
-    assert data.split("valid").label.tolist() == [int(row["click"]) for row in raw[35:45]]
-
-
-def test_given_splits_are_files_or_a_column(tmp_path: Path) -> None:
-    raw = made_up.rows(90)
-    for name, part in (("a", raw[:50]), ("b", raw[50:70]), ("c", raw[70:])):
-        made_up.write(tmp_path / f"{name}.csv", part)
-    files = prepared(tmp_path, made_up.config("a.csv", split={"kind": "given", "valid": "b.csv", "test": "c.csv"}))
-    named = [{**row, "part": "0" if n < 50 else "1" if n < 70 else "2"} for n, row in enumerate(raw)]
-    made_up.write(tmp_path / "log.csv", named)
-    by_column = {"kind": "given", "column": "part", "train": "0", "valid": "1", "test": "2"}
-    column = prepared(tmp_path, made_up.config(split=by_column), out="column")
-    assert files.info.rows == {"train": 50, "valid": 20, "test": 20}
-    assert files.info.files == column.info.files
-    none = prepared(tmp_path, made_up.config("a.csv", split={"kind": "given", "valid": "b.csv"}), out="no_test")
-    assert none.splits == ("train", "valid")
-
-
-# --- labels
-
-
-def test_a_rule_makes_labels_of_numbers(tmp_path: Path) -> None:
-    rows = [{"rating": rating, "f": "x"} for rating in ("5", "3.5", "4", "4.0", "0", "1e1")] * 5
-    made_up.write(tmp_path / "t.csv", rows)
-    section = {
-        "dataset": "table",
-        "path": "t.csv",
-        "split": {"kind": "time"},
-        "table": {"label": {"column": "rating", "at_least": 4}},
-        "fields": [{"name": "f", "kind": "categorical", "side": "context"}],
-    }
-    data = prepared(tmp_path, DataConfig.model_validate(section))
-    assert data.split("train").label.tolist() == [1, 0, 1, 1, 0, 1] * 4
-
-
-# --- the raw sample
-
-
-def test_the_sample_holds_seldom_cases_and_encodes_to_the_splits_ids(log: Log, tmp_path: Path) -> None:
-    _, _, data = log
-    sample = [json.loads(line) for line in data.raw_sample.read_text(encoding="utf-8").splitlines()]
-    assert [row["row"] for row in sample] == sorted({row["row"] for row in sample})
-    valid = data.split("valid")
-    places = [row["row"] for row in sample]
-    for side, ids in (("context", valid.context_ids), ("candidate", valid.candidate_ids)):
-        assert np.array_equal(data.encoder.encode_rows(side, [row[side] for row in sample]), ids[places])  # type: ignore[arg-type]
-    first = sample[0]
-    assert isinstance(first["candidate"]["tags"], list | None)
-    assert all(isinstance(row["candidate"]["seen"], int) for row in sample), "numbers as numbers"
-    assert all(isinstance(row["context"]["user"], str | None) for row in sample)
-
-
-def test_a_small_sample_of_a_large_split_still_has_the_seldom_rows(tmp_path: Path) -> None:
-    count = 60_000
-    rng = np.random.default_rng(0)
-    frame = pl.DataFrame(
-        {
-            "y": pl.Series(rng.integers(0, 2, count)).cast(pl.String),
-            "c": ["a"] * count,
-            "n": pl.Series(rng.uniform(1, 2, count).round(6)).cast(pl.String),
-            "s": ["train"] * 100 + ["valid"] * (count - 100),
-        }
-    )
-    odd = {
-        30_000: ("c", None),
-        40_000: ("c", "never seen"),
-        50_000: ("n", None),
-        51_000: ("n", "2.0"),
-        52_000: ("n", "1.9999999"),
-    }
-    for row, (name, value) in odd.items():
-        frame[row, name] = value
-    fields = (
-        FieldConfig(name="c", kind="categorical", side="context"),
-        FieldConfig(name="n", kind="numeric", side="candidate", edges=(2.0,)),
-    )
-    config = DataConfig.model_validate({"dataset": "synthetic", "split": {"kind": "given", "column": "s"}})
-    found = []
-    for seed in (1, 1, 2):
-        table = Table(TableSpec("large", fields, "y"), FrameSource(frame, "large"))
-        out = tmp_path / str(len(found))
-        data = prepare_table(table, config, base=tmp_path, seed=seed, name="large", out=out)
-        sample = [json.loads(line) for line in data.raw_sample.read_text().splitlines()]
-        found.append([row["row"] for row in sample])
-        assert len(sample) <= 2000
-        assert len(sample) > 1990
-        assert {row - 100 for row in odd} <= set(found[-1])
-    assert found[0] == found[1] != found[2]
-
-
-# --- continuing a run
-
-
-def test_new_tokens_follow_the_old_ones_and_edges_stay(tmp_path: Path) -> None:
-    old, new = made_up.rows(300, seed=0), made_up.rows(300, seed=1)
-    for number, row in enumerate(new):
-        row["ad"] = f"new{number % 5}" if number % 3 else row["ad"]
-        row["price"] = str(float(row["price"] or 1.0) * 100)
-    made_up.write(tmp_path / "old.csv", old)
-    made_up.write(tmp_path / "new.csv", new)
-    first = prepared(tmp_path, made_up.config("old.csv", split=TIME), out="first")
-    second = prepared(tmp_path, made_up.config("new.csv", split=TIME), out="second", init_from=tmp_path / "first")
-    for name in ("user", "ad", "tags", "position", "price"):
-        before, after = first.encoder.vocabulary(name).tokens(), second.encoder.vocabulary(name).tokens()
-        assert after[: len(before)] == before
-    train = [row for row in new if int(row["ts"]) < 1_700_000_000 + 120]
-    counts = Counter(row["ad"] for row in train)
-    old_ads = first.encoder.vocabulary("ad").tokens()
-    fresh = [token for token in counts if counts[token] >= 3 and token not in old_ads]
-    assert second.encoder.vocabulary("ad").tokens()[len(old_ads) :] == sorted(fresh, key=lambda t: (-counts[t], t))
-    assert second.encoder.field("price") == first.encoder.field("price")
-    assert second.info.continued_digest == first.encoder.digest
-    alone = prepared(tmp_path, made_up.config("new.csv", split=TIME), out="alone")
-    assert alone.encoder.field("price") != first.encoder.field("price")
-
-
-def test_progress_is_reported_stage_by_stage(log: Log, tmp_path: Path) -> None:
-    root, _, _ = log
-    stages: list[tuple[str, int | None]] = []
-    steps: Counter[str] = Counter()
-
-    class Listener:
-        def start(self, stage: str, total: int | None = None) -> None:
-            stages.append((stage, total))
-
-        def advance(self, steps_: int = 1) -> None:
-            steps[stages[-1][0]] += steps_
-
-    prepare(made_up.config(split=TIME), base=root, seed=1, name="t", out=tmp_path / "data", progress=Listener())
-    assert stages == [("reading ts", None), ("counting values", None), ("fitting vocabularies", 8), ("encoding", 400)]
-    assert steps == {"reading ts": 400, "counting values": 400, "fitting vocabularies": 8, "encoding": 400}
-
-
-def test_the_library_prints_nothing(log: Log, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    root, _, _ = log
-    prepare(made_up.config(split=TIME), base=root, seed=1, name="t", out=tmp_path / "data")
-    assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Splits of data too large for tests, and progress for people: the parts of preparation that stand alone."""
+"""Splits against brute force, labels by a rule, and progress for people."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import itertools
 import re
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import made_up
 import numpy as np
 import polars as pl
 import pytest
+from made_up import prepared
 from rich.console import Console
 from rich.progress import Progress as Bars
 
@@ -21,10 +23,17 @@ import training.datasets.table
 from training.datasets.base import FrameSource, RawBatch, Table, TableSpec
 from training.datasets.config import DataConfig, TimeSplit
 from training.progress import ConsoleProgress, Quiet, console_progress
+from training.rows import SPLITS
 from training.splits import OrderAssigner, RandomAssigner, splitmix64, time_assigner
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
+
+
+@pytest.fixture(autouse=True)
+def _no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REACTION_DATA_DIR", raising=False)
 
 
 def test_splitmix64_gives_its_published_numbers() -> None:
@@ -91,3 +100,99 @@ def test_a_terminal_sees_a_bar_a_stage() -> None:
         assert done == {"counting values": (500, 500), "encoding": (250, 1000)}
     assert "counting values" in screen.getvalue()
     assert "encoding" in screen.getvalue()
+
+
+def test_a_random_split_follows_the_seed_and_its_shares(tmp_path: Path) -> None:
+    made_up.write(tmp_path / "log.csv", made_up.rows(2000))
+    config = made_up.config(split={"kind": "random", "valid": 0.2, "test": 0.1})
+    one, again, two = (prepared(tmp_path, config, out=str(n), seed=seed) for n, seed in enumerate((1, 1, 2)))
+    assert one.digest == again.digest
+    assert one.info.files["train/label.npy"] != two.info.files["train/label.npy"]
+    for data in (one, two):
+        assert sum(data.info.rows.values()) == 2000
+        # four standard deviations of a binomial
+        assert abs(data.info.rows["valid"] - 400) < 4 * (2000 * 0.2 * 0.8) ** 0.5
+        assert abs(data.info.rows["test"] - 200) < 4 * (2000 * 0.1 * 0.9) ** 0.5
+
+
+def test_a_random_split_by_request_cuts_no_request(tmp_path: Path) -> None:
+    made_up.write(tmp_path / "log.csv", made_up.rows(600))
+    data = prepared(tmp_path, made_up.config(split={"kind": "random", "by": "request", "valid": 0.3, "test": 0.2}))
+    groups = {name: set(np.asarray(data.split(name).group).tolist()) for name in SPLITS}  # type: ignore[arg-type]
+    assert all(groups.values())
+    for one, two in itertools.combinations(SPLITS, 2):
+        assert not groups[one] & groups[two]
+    assert sum(map(len, groups.values())) == 200
+
+
+@pytest.mark.parametrize(
+    ("times", "valid_from", "test_from"),
+    [
+        (["3", "1", "2", "10", "9", "9", "8", "7", "6", "5"], 9.0, 10.0),  # numbers, not text: 10 is the newest
+        ([f"2024-01-{day:02d}" for day in (3, 1, 2, 10, 9, 9, 8, 7, 6, 5)], "2024-01-09", "2024-01-10"),
+    ],
+)
+def test_a_split_by_time_puts_the_newest_last_and_cuts_no_instant(
+    times: list[str], valid_from: Any, test_from: Any, tmp_path: Path
+) -> None:
+    rows = [{"y": str(n % 2), "t": t, "f": t} for t in times for n in range(2)]
+    made_up.write(tmp_path / "t.csv", rows)
+    section = {
+        "dataset": "table",
+        "path": "t.csv",
+        "min_count": 1,
+        "split": {"kind": "time", "column": "t", "valid": 0.2, "test": 0.1},
+        "table": {"label": "y"},
+        "fields": [{"name": "f", "kind": "categorical", "side": "context"}],
+    }
+    data = prepared(tmp_path, DataConfig.model_validate(section))
+    comparable = [type(valid_from)(t) for t in times]
+    expected = {
+        "train": sum(t < valid_from for t in comparable) * 2,
+        "valid": sum(valid_from <= t < test_from for t in comparable) * 2,
+        "test": sum(t >= test_from for t in comparable) * 2,
+    }
+    assert data.info.rows == expected
+    train = {t for t, value in zip(times, comparable, strict=True) if value < valid_from}
+    assert set(data.encoder.vocabulary("f").tokens()) == train
+
+
+def test_a_split_by_time_without_a_column_goes_by_the_order_of_the_rows(tmp_path: Path) -> None:
+    raw = made_up.rows(50)
+    made_up.write(tmp_path / "log.csv", raw)
+    table = {"label": "click"}
+    data = prepared(tmp_path, made_up.config(table=table, split={"kind": "time", "valid": 0.2, "test": 0.1}))
+    assert data.info.rows == {"train": 35, "valid": 10, "test": 5}
+    assert data.split("valid").label.tolist() == [int(row["click"]) for row in raw[35:45]]
+
+
+def test_given_splits_are_files_or_a_column(tmp_path: Path) -> None:
+    raw = made_up.rows(90)
+    for name, part in (("a", raw[:50]), ("b", raw[50:70]), ("c", raw[70:])):
+        made_up.write(tmp_path / f"{name}.csv", part)
+    files = prepared(tmp_path, made_up.config("a.csv", split={"kind": "given", "valid": "b.csv", "test": "c.csv"}))
+    named = [{**row, "part": "0" if n < 50 else "1" if n < 70 else "2"} for n, row in enumerate(raw)]
+    made_up.write(tmp_path / "log.csv", named)
+    by_column = {"kind": "given", "column": "part", "train": "0", "valid": "1", "test": "2"}
+    column = prepared(tmp_path, made_up.config(split=by_column), out="column")
+    assert files.info.rows == {"train": 50, "valid": 20, "test": 20}
+    assert files.info.files == column.info.files
+    none = prepared(tmp_path, made_up.config("a.csv", split={"kind": "given", "valid": "b.csv"}), out="no_test")
+    assert none.splits == ("train", "valid")
+
+
+# --- labels
+
+
+def test_a_rule_makes_labels_of_numbers(tmp_path: Path) -> None:
+    rows = [{"rating": rating, "f": "x"} for rating in ("5", "3.5", "4", "4.0", "0", "1e1")] * 5
+    made_up.write(tmp_path / "t.csv", rows)
+    section = {
+        "dataset": "table",
+        "path": "t.csv",
+        "split": {"kind": "time"},
+        "table": {"label": {"column": "rating", "at_least": 4}},
+        "fields": [{"name": "f", "kind": "categorical", "side": "context"}],
+    }
+    data = prepared(tmp_path, DataConfig.model_validate(section))
+    assert data.split("train").label.tolist() == [1, 0, 1, 1, 0, 1] * 4
