@@ -14,7 +14,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from model_export.errors import ParityNameError, ParityShapeError, ParityValueEr
 from model_export.fusion import logits
 from model_export.fusion.layout import SIDES
 from model_export.graph import INPUTS, OUTPUT
+from training.models.base import embed
+from training.models.reaction import serving_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,22 +92,37 @@ class Reference:
     def __init__(self, form: FusionForm, negative_sampling_rate: float = 1.0) -> None:
         if form.training:
             raise ValueError("expected a fusion form in evaluation mode, got one in training mode")
-        self._exact = deepcopy(form).double().serving()
         self._stored = form.serving()
+        # Tables may be large: they are shared with the form, and only looked-up rows become float64.
+        self._exact = deepcopy(form, {id(table): table for table in form.tables})
+        self._exact.branches.double()
         self._correction = log(negative_sampling_rate)
 
     def logits(self, context_ids: Ids, candidate_ids: Ids) -> Float:
         """Score in float64: (N,)."""
-        return self._score(self._exact, context_ids, candidate_ids)
+        form = self._exact
+        tables: list[Any] = [_Float64Rows(table) for table in form.tables]
+        with torch.inference_mode():
+            ids = serving_ids(form.slots, torch.tensor(context_ids), torch.tensor(candidate_ids))
+            return self._corrected(form.head(embed(form.slots, tables, *ids)))
 
     def float32_logits(self, context_ids: Ids, candidate_ids: Ids) -> Float:
         """Score in float32, as it was trained: (N,)."""
-        return self._score(self._stored, context_ids, candidate_ids)
-
-    def _score(self, form: FusionForm, context_ids: Ids, candidate_ids: Ids) -> Float:
         with torch.inference_mode():
-            scores = form(torch.tensor(context_ids), torch.tensor(candidate_ids))
-        return scores.double().numpy() + self._correction  # type: ignore[no-any-return]
+            return self._corrected(self._stored(torch.tensor(context_ids), torch.tensor(candidate_ids)))
+
+    def _corrected(self, scores: torch.Tensor) -> Float:
+        return np.asarray(scores.double().numpy() + self._correction)
+
+
+class _Float64Rows:
+    """A table whose rows are read in float64; the table itself is not copied."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self._table = table
+
+    def __getitem__(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._table[ids].double()
 
 
 def sigmoid(x: Float) -> Float:

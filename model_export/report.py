@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,17 +12,17 @@ from rich.console import Group
 from rich.table import Table
 
 from model_export.facts import dense_parameters, embedding_parameters
-from model_export.graph import dense_flops, serialise
+from model_export.graph import dense_flops, save
 from model_export.latency import interleaved_medians, session
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
-from service.bundle import MODEL_FILE
 from training.models.reaction import load_pair
 from training.results import COLUMNS, MODELS, SPLITS, metrics_by_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from onnxruntime import InferenceSession
     from rich.console import RenderableType
 
     from model_export.export import Exported
@@ -68,21 +70,35 @@ def measure_stages(exported: Exported, *, seconds: float = 3.0) -> dict[str, Sta
         "fusion form": unfused_form(loaded.form, columns),  # type: ignore[arg-type]
         "fused": exported.graph,
     }
-    files = {name: serialise(graph) for name, graph in graphs.items() if name != "fused"}
-    sessions = {name: session(content) for name, content in files.items()}
-    sessions["fused"] = session(str(exported.path / MODEL_FILE))
-    sizes = {name: len(content) for name, content in files.items()}
-    sizes["fused"] = sum(path.stat().st_size for path in exported.path.glob(f"{MODEL_FILE}*"))
-    serving = serving_encoder(loaded.encoder, exported.tower)
-    times: dict[str, dict[int, float]] = {name: {} for name in graphs}
+    with TemporaryDirectory(prefix="reaction-export-") as directory:
+        paths = {name: Path(directory) / f"{number}.onnx" for number, name in enumerate(graphs)}
+        for name, path in paths.items():
+            save(graphs[name], path)
+        sizes = {
+            name: sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) for name, path in paths.items()
+        }
+        times = _time(exported, {name: session(str(path)) for name, path in paths.items()}, seconds)
+    return {name: _stage(graph, sizes[name], times[name]) for name, graph in graphs.items()}
+
+
+def _file_bytes(path: Path) -> int:
+    """Of a model and its external data."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
+def _time(exported: Exported, runners: dict[str, InferenceSession], seconds: float) -> dict[str, dict[int, float]]:
+    """Form of the model to number of rows to the median of a call."""
+    encoder = exported.loaded.encoder
+    serving = serving_encoder(encoder, exported.tower)
+    times: dict[str, dict[int, float]] = {name: {} for name in runners}
     for rows in ROWS:
         requests = _requests(exported, rows)
         plain = [_feed(ids) for ids in requests]
-        fused = [_feed(serving_ids(loaded.encoder, serving, ids)) for ids in requests]
-        contestants = {name: (runner, fused if name == "fused" else plain) for name, runner in sessions.items()}
+        fused = [_feed(serving_ids(encoder, serving, ids)) for ids in requests]
+        contestants = {name: (runner, fused if name == "fused" else plain) for name, runner in runners.items()}
         for name, microseconds in interleaved_medians(contestants, seconds=seconds / len(ROWS)).items():
             times[name][rows] = microseconds
-    return {name: _stage(graph, sizes[name], times[name]) for name, graph in graphs.items()}
+    return times
 
 
 def _requests(exported: Exported, rows: int) -> list[tuple[Ids, Ids]]:
@@ -146,7 +162,10 @@ def _metrics(metrics: Mapping[str, Any]) -> Table:
 
 def _folding(exported: Exported) -> Table:
     tower = exported.tower
-    table = Table(title="look-ups: µs of the field's side, by the cost model", title_justify="left")
+    table = Table(
+        title=f"projections folded into tables of {tower.width} columns: µs of the field's side, by the cost model",
+        title_justify="left",
+    )
     for heading, justify in (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     table.add_column("kept", justify="right")
@@ -163,7 +182,7 @@ def _folding(exported: Exported) -> Table:
             str(slot.dim),
             f"{choice.kept_us:.2f}",
             f"{choice.folded_us:.2f}",
-            f"folded into {tower.width} columns" if choice.folded else "kept",
+            "folded" if choice.folded else "kept",
         )
     return table
 

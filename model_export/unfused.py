@@ -73,7 +73,7 @@ def unfused_pair(pair: TowerPair, columns: dict[Side, int]) -> Graph:
 
 
 def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return tensor.detach().cpu().numpy().astype(np.float32)
+    return tensor.detach().cpu().numpy().astype(np.float32, copy=False)
 
 
 def _embed(builder: Builder, slots: Sequence[FieldSlot], tables: Sequence[Tensor]) -> str:

@@ -80,7 +80,7 @@ class CostModel:
     flop_ns: float = 0.007
     cache_bytes: int = 1 << 20
     rows: Mapping[Side, int] = field(default_factory=lambda: {"context": 1, "candidate": 100})
-    growth_us: float = 4.0
+    growth_us: float = 20.0
     margin: float = 0.1
     largest_folded_bytes: int = 64 << 20
 
