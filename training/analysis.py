@@ -22,6 +22,8 @@ class FieldRow:
         millibits: I(X; Y), corrected for chance.
         noise_millibits: what noise of the same counts has on average: the correction.
         p_value: for noise, adjusted for the number of fields.
+        partner: the field beyond which it says most surely something, if there is another field.
+        pair_millibits: what it says beyond the partner, corrected.
         dimension: allocated; 0 where it was dropped.
         fate: "kept for a pair" says nothing significant alone.
         reason: why it was dropped, else "".
@@ -33,9 +35,16 @@ class FieldRow:
     millibits: float
     noise_millibits: float
     p_value: float
+    partner: str | None
+    pair_millibits: float
     dimension: int
     fate: Fate
     reason: str
+
+    @property
+    def shown_millibits(self) -> float:
+        """What it was kept for: its own information, or what it says with its partner."""
+        return self.pair_millibits if self.fate == "kept for a pair" else self.millibits
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,14 @@ def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[F
                 millibits=1000 * field.information_bits,
                 noise_millibits=1000 * field.noise_bits,
                 p_value=evidence.p_value,
+                partner=evidence.partner,
+                pair_millibits=1000 * evidence.pair_bits,
                 dimension=selection.dims.get(field.name, 0),
                 fate=fate,
                 reason=dropped or "",
             )
         )
-    return sorted(rows, key=lambda row: (-row.millibits, row.name))
+    return sorted(rows, key=lambda row: (-row.shown_millibits, row.name))
 
 
 def pair_rows(measures: Measures, selection: Selection) -> list[PairRow]:

@@ -106,7 +106,8 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
             p_text(row["p_value"]),
             row["dimension"] or "–",
             row["fate"],
-            row["reason"],
+            row["reason"]
+            or (f"{row['pair_millibits']:.2f} mbit beyond {row['partner']}" if "pair" in row["fate"] else ""),
         ]
         for row in found["fields"]
     ]

@@ -16,12 +16,13 @@ from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliabil
 from training.measures import Measures
 from training.metrics import calibration_curve
 from training.parameters import ParameterTable, count_parameters
-from training.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics_by_split
+from training.results import SPLITS, metrics_by_split, tower_table
 from training.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from training.analysis import FieldRow
     from training.runs import Run, ValidationSample
 
 MOST_FIELDS = 60
@@ -68,24 +69,6 @@ def render_report(run: Run) -> str:
     return environment.get_template("report.html.j2").render(page)
 
 
-def tower_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The table that lays both towers, the pair, the fused model and the baseline side by side."""
-    splits = metrics_by_split(metrics)
-    every = {(split, model): values for split, models in splits.items() for model, values in models.items()}
-    columns = [key for key in columns_of(every) if key not in {"mean_pctr", "base_rate"}]
-    present = {model for models in splits.values() for model in models}
-    rows = [
-        {
-            "name": name,
-            "chosen": model == "fused",
-            "cells": [cell for models in splits.values() for cell in cells(models.get(model, {}), columns)],
-        }
-        for model, name in MODELS.items()
-        if model in present
-    ]
-    return {"splits": [SPLITS[split] for split in splits], "columns": [COLUMNS[key] for key in columns], "rows": rows}
-
-
 def _subtitle(run: Run) -> str:
     rows = run.data_info["rows"]
     counts = ", ".join(
@@ -93,7 +76,7 @@ def _subtitle(run: Run) -> str:
         for split, name in (("train", "train"), ("valid", "validation"), ("test", "test"))
         if rows.get(split)
     )
-    return f"{run.id}: {run.data_info['name']} data, {counts} rows"
+    return f"{run.id}: {run.data_info['dataset']} data, {counts} rows"
 
 
 def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
@@ -146,8 +129,8 @@ def _afe_part(run: Run, parameters: ParameterTable) -> dict[str, Any]:
     bars = [
         Bar(
             row.name,
-            (row.millibits,),
-            (f"{signed(row.millibits, '.2f').removeprefix('+')} mbit, {_p(row.p_value)}",),
+            (row.shown_millibits,),
+            (_information_text(row),),
             tone=tones[row.fate],
             hint=f"{row.name}: {row.ids:,} ids, noise would have {row.noise_millibits:.2f} mbit. {row.reason}".strip(),
         )
@@ -288,6 +271,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {value}" for name, value in record["versions"].items() if value)
     facts.append(("Versions", versions))
     return facts
+
+
+def _information_text(row: FieldRow) -> str:
+    alone = f"{signed(row.millibits, '.2f').removeprefix('+')} mbit, {_p(row.p_value)}"
+    if row.fate != "kept for a pair":
+        return alone
+    return f"{row.pair_millibits:.2f} mbit beyond {row.partner} (alone {alone})"
 
 
 def _p(p_value: float) -> str:

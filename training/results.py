@@ -46,3 +46,21 @@ def columns_of(models: Mapping[Any, Metrics]) -> list[str]:
 def cells(values: Metrics, columns: list[str]) -> list[str]:
     """A model's metrics as text, with a dash for what it does not have."""
     return [f"{values[key]:.4f}" if key in values else "–" for key in columns]
+
+
+def tower_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The table that lays both towers, the pair, the fused model and the baseline side by side."""
+    splits = metrics_by_split(metrics)
+    every = {(split, model): values for split, models in splits.items() for model, values in models.items()}
+    columns = [key for key in columns_of(every) if key not in {"mean_pctr", "base_rate"}]
+    present = {model for models in splits.values() for model in models}
+    rows = [
+        {
+            "name": name,
+            "chosen": model == "fused",
+            "cells": [cell for models in splits.values() for cell in cells(models.get(model, {}), columns)],
+        }
+        for model, name in MODELS.items()
+        if model in present
+    ]
+    return {"splits": [SPLITS[split] for split in splits], "columns": [COLUMNS[key] for key in columns], "rows": rows}

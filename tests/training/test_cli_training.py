@@ -246,6 +246,26 @@ def test_evaluate_refuses_a_split_without_numbers_and_data_with_other_features(h
     assert "other: features digest: expected" in told
 
 
+def test_analyze_says_the_same_of_a_run_its_data_and_its_experiment(tiny_home: Path) -> None:
+    found = {
+        source: json.loads(tiny.training_here("analyze", source, *more, "--json", cwd=tiny_home).stdout)
+        for source, more in {"run": [], "data": ["--config", "exp.toml"], "exp.toml": []}.items()
+    }
+    for source, analysis in found.items():
+        assert analysis.pop("source") == source
+    assert found["run"] == found["data"] == found["exp.toml"]
+    assert found["run"]["groups"] == [{"kept": "ad", "copies": [["copy_of_ad", 1.0]]}]
+    assert {row["name"]: row["fate"] for row in found["run"]["fields"]}["<script>"] == "dropped"
+    shown = tiny.training_here("analyze", "run", cwd=tiny_home).stdout
+    for word in ("Information about the label (900 rows", "<script>", "p-value", "copy_of_ad (100.0%)", "noise: "):
+        assert word in shown
+
+
+def test_analyze_refuses_what_is_neither_experiment_nor_data_nor_run(tmp_path: Path) -> None:
+    assert "expected a run directory" in refused(tiny.training_here("analyze", tmp_path, cwd=tmp_path))
+    assert "expected a TOML file" in refused(tiny.training_here("analyze", "no.toml", cwd=tmp_path))
+
+
 def test_daily_retraining_keeps_ids_and_starts_from_the_run(home: Path, tiny_home: Path) -> None:
     log = tiny.rows(seed=1)
     for row in log[:200]:
