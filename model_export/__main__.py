@@ -16,23 +16,28 @@ from rich.console import Console
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="a finished run directory")]
 Out = Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="directory to write; must not exist")]
 Seconds = Annotated[float, typer.Option(min=0.0, help="how long to time the model before and after merging")]
+Cost = Annotated[
+    Path | None, typer.Option("--cost", metavar="FILE", help="prices that model_export.measure wrote on such a machine")
+]
 
 USER_ERROR = 2
 
 
-def main(run: Run, to: Out, seconds: Seconds = 3.0) -> None:
+def main(run: Run, to: Out, seconds: Seconds = 3.0, cost: Cost = None) -> None:
     """Merge a run's towers into one, check that it computes the same, and write a bundle that the service reads."""
     from model_export.errors import ExportError  # noqa: PLC0415 - torch takes seconds, --help need not wait for it
-    from model_export.export import export_run  # noqa: PLC0415
+    from model_export.export import ExportOptions, export_run  # noqa: PLC0415
+    from model_export.fusion.cost import CostModel, CostModelError, read_cost_model  # noqa: PLC0415
     from model_export.report import measure_stages, render  # noqa: PLC0415
 
     console = Console(highlight=False)
     try:
         with Console(stderr=True).status("exporting"):
-            exported = export_run(run, to)
+            prices = CostModel() if cost is None else read_cost_model(cost)
+            exported = export_run(run, to, ExportOptions(cost=prices))
         with Console(stderr=True).status("timing the model before and after merging"):
             stages = measure_stages(exported, seconds=seconds)
-    except ExportError as error:
+    except (ExportError, CostModelError) as error:
         if os.environ.get("REACTION_DEBUG") == "1":
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import cycle, product
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import nnls
 
-from model_export.fusion.cost import CostModel, Counts, count
+from model_export.fusion.cost import CostModel, Counts, count, write_cost_model
 from model_export.fusion.embedding import fold_embeddings
 from model_export.fusion.layout import arrange
 from model_export.fusion.tower import Dense, FusedField, FusedTower
@@ -131,18 +132,23 @@ def _design(samples: list[Sample], cache_bytes: int) -> Float:
     return np.array(design, np.float64)
 
 
-def main(
-    seconds: Annotated[float, typer.Option(help="Time to measure for, in seconds.")] = 60.0,
-) -> None:
+Seconds = Annotated[float, typer.Option(min=1.0, help="how long to time graphs")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="write the prices, for model_export --cost")]
+
+
+def main(seconds: Seconds = 120.0, to: Out = None) -> None:
     """Measure on this machine what folding costs and saves."""
-    console = Console()
-    with console.status("timing graphs"):
+    console = Console(highlight=False)
+    with Console(stderr=True).status("timing graphs"):
         model, error = fit(take_samples(seconds=seconds))
     table = Table("price", "measured", "default")
     for name in (*PRICES, "cache_bytes"):
         table.add_row(name, str(getattr(model, name)), str(getattr(CostModel(), name)))
     console.print(table)
     console.print(f"median relative error of the fit: {error:.1%}")
+    if to is not None:
+        write_cost_model(to, model)
+        console.print(f"wrote {to}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def _metrics(metrics: Mapping[str, Any]) -> Table:
 def _folding(exported: Exported) -> Table:
     tower = exported.tower
     table = Table(
-        title=f"projections folded into tables of {tower.width} columns: µs of the field's side, by the cost model",
+        title=f"projections folded into tables of {tower.width} columns: µs of the field's side by the cost model",
         title_justify="left",
     )
     for heading, justify in (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right")):

@@ -13,18 +13,29 @@ reading and adding up 64 columns. The model is linear in counts that can be read
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from model_export.fusion.layout import pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+    from pathlib import Path
 
     from model_export.fusion.tower import FusedField, Side
 
 BYTES: Final = 4  # float32
 MEAN_NODES: Final = 6  # compare, negate, cast, count, clamp, divide
+
+
+Price: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Size: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+class CostModelError(ValueError):
+    """A file of prices that cannot be read; the message says which key."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,8 @@ class CostModel:
         add_ns: Nanoseconds a byte that is summed up or copied.
         flop_ns: Nanoseconds a multiplication or addition in a matrix product.
         cache_bytes: What of the tables stays in cache; beyond it, rows are taken to be read evenly.
-        rows: Rows of each side's id matrix in the request that the choice is made for.
+        context_rows: Rows of the context side in the request that the choice is made for.
+        candidate_rows: Rows of the candidate side.
         growth_us: Microseconds that a MiB of larger tables has to save. A judgement, not a measurement: folding
             multiplies parameters, which cost cache, memory in every worker, and time to ship.
         margin: The least share of a side's time that folding must save: about the error of this model.
@@ -71,18 +83,25 @@ class CostModel:
             table of millions of rows is out of cache either way.
     """
 
-    node_us: float = 0.35
-    lookup_ns: float = 4.5
-    read_ns: float = 0.0
-    miss_ns: float = 0.1
-    sum_ns: float = 2.7
-    add_ns: float = 0.04
-    flop_ns: float = 0.007
-    cache_bytes: int = 1 << 20
-    rows: Mapping[Side, int] = field(default_factory=lambda: {"context": 1, "candidate": 100})
-    growth_us: float = 20.0
-    margin: float = 0.1
-    largest_folded_bytes: int = 64 << 20
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    node_us: Price = 0.35
+    lookup_ns: Price = 4.5
+    read_ns: Price = 0.0
+    miss_ns: Price = 0.1
+    sum_ns: Price = 2.7
+    add_ns: Price = 0.04
+    flop_ns: Price = 0.007
+    cache_bytes: Size = 1 << 20
+    context_rows: Size = 1
+    candidate_rows: Size = 100
+    growth_us: Price = 20.0
+    margin: Price = 0.1
+    largest_folded_bytes: Size = 64 << 20
+
+    def rows(self, side: Side) -> int:
+        """Rows of a side's id matrix in the request that the choice is made for."""
+        return self.context_rows if side == "context" else self.candidate_rows
 
     def price(self, counts: Counts, kept: Counts, rows: int) -> float:
         """Price a side's look-ups, and the bytes by which its tables grew over those of all fields kept."""
@@ -128,3 +147,24 @@ def count(fields: Iterable[FusedField], width: int) -> Counts:
     offsets = any(len(piece.fields) > 1 for piece in cut)
     nodes += offsets + (len(cut) > 1) + (parts > 1) + (parts > 0)
     return Counts(nodes, lookups, read, summed, add, flops, table)
+
+
+def write_cost_model(path: Path, cost: CostModel) -> None:
+    """Write prices as JSON."""
+    path.write_bytes(TypeAdapter(CostModel).dump_json(cost, indent=1) + b"\n")
+
+
+def read_cost_model(path: Path) -> CostModel:
+    """Read prices; what the file leaves out keeps its default.
+
+    Raises:
+        CostModelError: The file is missing or no JSON, or a key is unknown or no price.
+    """
+    try:
+        return TypeAdapter(CostModel).validate_json(path.read_bytes())
+    except OSError as error:
+        raise CostModelError(f"{path}: expected a file of prices, got {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CostModelError(f"{path}: {where}: {first['msg']}, got {first['input']!r}") from error

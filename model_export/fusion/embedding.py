@@ -45,7 +45,7 @@ def choose_folding(tower: FusedTower, cost: CostModel) -> tuple[FoldingChoice, .
     choices = []
     for side in SIDES:
         fields = tower.side(side)
-        search = _Search(fields, tower.width, cost, cost.rows[side])
+        search = _Search(fields, tower.width, cost, cost.rows(side))
         kept = frozenset[str]()
         chosen = min((search.descend(start) for start in (kept, search.foldable)), key=search.price)
         if search.price(chosen) > (1.0 - cost.margin) * search.price(kept):

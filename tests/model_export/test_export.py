@@ -376,15 +376,26 @@ def test_the_table_shows_the_model_before_and_after_merging(exported: Exported) 
         assert expected in text
 
 
-def test_the_command_writes_a_bundle_prints_its_table_and_refuses_with_exit_code_2(run: Path, tmp_path: Path) -> None:
+def test_the_command_writes_the_same_bundle_prints_its_table_and_refuses_with_exit_code_2(
+    run: Path, exported: Exported, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "model_export", str(run), "--out", str(tmp_path / "bundle"), "--seconds", "0.1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "before and after merging" in done.stdout
-    assert Scorer(read_bundle(tmp_path / "bundle")).self_test().rows >= 32
+    bundle = read_bundle(tmp_path / "bundle")
+    assert Scorer(bundle).self_test().rows >= 32
+    # Another process has another hash seed: no set may have decided an order.
+    assert bundle.manifest.files == read_bundle(exported.path).manifest.files
     again = CliRunner().invoke(app, command[3:])
     assert again.exit_code == 2
     assert again.stdout == ""
     assert "error:" in again.stderr
     assert "expected a path that does not exist yet" in again.stderr
     assert "Traceback" not in again.stderr
+    wrong_prices = CliRunner().invoke(
+        app, [str(run), "--out", str(tmp_path / "other"), "--cost", str(tmp_path / "none")]
+    )
+    assert wrong_prices.exit_code == 2
+    assert "none: expected a file of prices" in wrong_prices.stderr
+    assert no_trace_of(tmp_path / "other")

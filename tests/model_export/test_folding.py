@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_export.fusion import CostModel, choose_folding, fold_embeddings, fuse_towers, logits
-from model_export.fusion.cost import count
+from model_export.fusion.cost import CostModelError, count, read_cost_model, write_cost_model
 from model_export.fusion.embedding import fold, fold_where_cheaper
 from model_export.fusion.layout import arrange, pieces
 from model_export.measure import Sample, fit, random_tower
@@ -21,6 +21,7 @@ from training.models.base import FieldSlot
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
 IDS = random_ids(SLOTS, 200)
 
@@ -73,7 +74,7 @@ def test_the_choice_is_the_cheapest_of_all_subsets_if_it_saves_a_tenth_of_keepin
 
     def price(folded: Collection[str]) -> float:
         counts = count(fold_embeddings(tower, folded).fields, tower.width)
-        return cost.price(counts, count(tower.fields, tower.width), cost.rows["candidate"])
+        return cost.price(counts, count(tower.fields, tower.width), cost.candidate_rows)
 
     subsets = [set(subset) for size in range(len(names) + 1) for subset in combinations(names, size)]
     chosen = {choice.name for choice in choose_folding(tower, cost) if choice.folded}
@@ -112,6 +113,25 @@ def test_the_counts_are_what_the_look_ups_do() -> None:
     folded = count(fold_embeddings(tower, {"field_0", "field_1", "field_2"}).fields, 24)
     assert (folded.lookups, folded.read, folded.summed, folded.add, folded.flops) == (3, 3 * 96, 3, 3 * 96, 0)
     assert [piece.kind for piece in pieces(tower.fields)] == ["stack", "stack"]
+
+
+def test_prices_are_written_and_read_back_and_a_wrong_key_or_value_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    write_cost_model(file, CostModel(node_us=1.5))
+    assert read_cost_model(file) == CostModel(node_us=1.5)
+    file.write_text('{"flop_ns": 0.5}')
+    assert read_cost_model(file) == CostModel(flop_ns=0.5)
+    for text, message in (
+        ('{"flops_ns": 0.5}', r"cost\.json: flops_ns: .*, got 0.5"),
+        ('{"flop_ns": -1}', r"cost\.json: flop_ns: .*, got -1"),
+        ('{"cache_bytes": "big"}', r"cost\.json: cache_bytes: .*, got 'big'"),
+        ("{", r"cost\.json: : Invalid JSON"),
+    ):
+        file.write_text(text)
+        with pytest.raises(CostModelError, match=message):
+            read_cost_model(file)
+    with pytest.raises(CostModelError, match=r"absent\.json: expected a file of prices, got No such file"):
+        read_cost_model(tmp_path / "absent.json")
 
 
 def test_fitting_recovers_the_prices_that_made_the_times() -> None:
