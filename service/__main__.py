@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -63,9 +63,16 @@ def run(settings: Settings) -> int:
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
     """
-    # The server hands a signal on once it has stopped in good order; by then it is no reason to fail.
+    server: uvicorn.Server | None = None
+
+    def leave(_number: int, _frame: Any) -> None:
+        # Also called by the server itself once it has stopped in good order: by then it changes nothing.
+        if server is None:
+            raise SystemExit(0)
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        signal.signal(number, leave)
     configure_logging(settings.log_level)
     log = get_logger("service")
     try:
@@ -73,7 +80,7 @@ def run(settings: Settings) -> int:
     except OSError as error:
         log.error("start_failed", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
         return START_ERROR
-    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
+    app = create_app(settings, on_failure=lambda: leave(signal.SIGTERM, None))
     server = uvicorn.Server(server_config(app, settings))
     host, port, *_ = listener.getsockname()
     log.info("listening", host=host, port=port)
@@ -116,10 +123,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _leave(_number: int, _frame: Any) -> NoReturn:
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

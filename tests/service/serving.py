@@ -162,6 +162,14 @@ def build_bundle(destination: Path, *, golden_offset: float = 0.0, model_id: str
     return model
 
 
+def parse_log(text: str) -> list[dict[str, Any]]:
+    """Lines of a server's log; whatever is no JSON object is shown with all around it."""
+    try:
+        return [json.loads(line) for line in text.splitlines()]
+    except ValueError as error:
+        raise AssertionError(f"the log is no JSON: {text}") from error
+
+
 @dataclass
 class Server:
     """A running `python -m service`."""
@@ -178,7 +186,7 @@ class Server:
         """SIGTERM, then the exit status; the rest of the log is kept."""
         self.process.terminate()
         _, rest = self.process.communicate(timeout=30)
-        self.log += [json.loads(line) for line in rest.splitlines()]
+        self.log += parse_log(rest)
         return self.process.returncode
 
 
@@ -201,7 +209,7 @@ def start(bundle: Path, *, wait: bool = True, **settings: object) -> Server:
     assert process.stderr is not None
     log: list[dict[str, Any]] = []
     for line in process.stderr:
-        log.append(json.loads(line))
+        log += parse_log(line)
         if log[-1]["event"] == "listening":
             break
     else:

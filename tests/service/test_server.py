@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from serving import ROOT, ROW_CANDIDATES, ROW_CONTEXT, build_bundle, environment, serving, start
+from serving import ROOT, ROW_CANDIDATES, ROW_CONTEXT, build_bundle, environment, parse_log, serving, start
 
 from service.bundle import BundleError
 from service.runtime import load_model
@@ -243,7 +243,7 @@ def test_a_signal_ends_the_process_in_good_order(bundle: Path, number: signal.Si
         _, rest = running.process.communicate(timeout=20)
     assert running.process.returncode == 0
     assert time.monotonic() - began < 10
-    assert json.loads(rest.splitlines()[-1])["event"] == "stopped"
+    assert parse_log(rest)[-1]["event"] == "stopped"
 
 
 def test_a_signal_during_the_start_ends_the_process_in_good_order(bundle: Path) -> None:

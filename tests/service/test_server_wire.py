@@ -111,14 +111,15 @@ def test_a_body_that_grows_too_large_is_refused_while_it_is_read(narrow: Server)
     assert answer.startswith(b"HTTP/1.1 413 ")  # though the body never ended
 
 
-def test_a_large_refused_body_does_not_cost_its_sender_the_answer(server: Server) -> None:
-    body = b"x" * (16 * 1024 * 1024)
-    for headers in ({}, {"content-length": str(len(body))}):
-        content = body if headers else iter([body[:100_000]] * 160)
-        answer = httpx.post(
-            f"{server.url}/score", content=content, headers={"content-type": "application/json", **headers}
-        )
-        assert answer.status_code == 413
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_a_large_refused_body_does_not_cost_its_sender_the_answer(server: Server, chunked: bool) -> None:
+    part = b"x" * 100_000
+    if chunked:
+        pieces = [head(None, b"Transfer-Encoding: chunked"), *[b"%x\r\n%b\r\n" % (len(part), part)] * 160, b"0\r\n\r\n"]
+    else:
+        pieces = [head(160 * len(part)), *[part] * 160]
+    # Sends all before it reads: a connection that was closed at once would be reset under it.
+    assert talk(server.address, *pieces).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
