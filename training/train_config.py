@@ -54,7 +54,7 @@ class TrainConfig(BaseModel):
     evaluations: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=1)] = 5
     monitor: Literal["log_loss", "auc"] = "log_loss"
-    table_scale: Annotated[float, Field(gt=0.0)] = 1e-3
+    table_scale: Annotated[float, Field(gt=0.0)] = 0.05
     device: Literal["cpu", "cuda", "auto"] = "auto"
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
