@@ -170,10 +170,22 @@ def test_no_change_of_one_byte_makes_a_server_error(
     assert answer.status_code in (200, 400, 422)
 
 
-@settings(max_examples=200, deadline=None)
-@given(text=st.text(alphabet=st.sampled_from('a:":\\ \n,{}[]'), max_size=12), twice=st.booleans())
-def test_a_repeated_member_is_found_whatever_the_text_around_it(pipeline: Pipeline, text: str, twice: bool) -> None:
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text(alphabet=st.sampled_from('a:":\\ \n,{}[]'), max_size=12),
+    twice=st.booleans(),
+    nested=st.booleans(),
+    space=st.sampled_from(["", " ", "\n", "\t", "\r"]),
+)
+@example(text=":", twice=True, nested=False, space="\n")
+@example(text=":", twice=True, nested=False, space="\t")
+@example(text=":", twice=True, nested=False, space="\r")
+def test_a_repeated_member_is_found_whatever_the_text_around_it(
+    pipeline: Pipeline, text: str, twice: bool, nested: bool, space: str
+) -> None:
     value = json.dumps(text)
-    members = f'"user" : {value}, "site":{{"a":{value}}}' + (f',"us\\u0065r"\n: {value}' if twice else "")
-    for body in (f'{{"candidates":[{{{members}}}]}}', f'{{"context":{{{members}}},"candidates":[{{}}]}}'):
+    members = [f'"user" : {value}', f'"site":{{"a":{value}}}' if nested else f'"site":{value}']
+    members += [f'"us\\u0065r"{space}: {value}'] * twice
+    row = "{" + ",".join(members) + "}"
+    for body in (f'{{"candidates":[{row}]}}', f'{{"context":{row},"candidates":[{{}}]}}'):
         assert is_accepted(pipeline, body.encode()) is not twice

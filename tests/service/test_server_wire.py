@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 import uvloop
 from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, serving, talk
@@ -88,8 +89,8 @@ def test_expect_continue_is_honoured(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def narrow(bundle: Path) -> Iterator[Server]:
-    """A server that takes bodies up to 2000 bytes, and scores every one of them in a thread."""
-    with serving(bundle, max_body_bytes=2000, inline_body_bytes=0, work_threads=2) as running:
+    """A server that takes bodies up to 2000 bytes."""
+    with serving(bundle, max_body_bytes=2000) as running:
         yield running
 
 
@@ -149,18 +150,30 @@ def test_accepted_connections_do_not_wait_for_acknowledgements(
     assert accepted == [1]
 
 
-def test_bodies_scored_in_threads_get_the_same_answers(narrow: Server, server: Server) -> None:
+def test_bodies_scored_in_threads_get_the_same_answers(bundle: Path, server: Server) -> None:
+    with serving(bundle, inline_body_bytes=len(BODY) - 1, work_threads=2) as threaded:
+        threads = psutil.Process(threaded.process.pid).num_threads
+        counts = []
+        for _ in range(2):
+            assert httpx.post(f"{threaded.url}/score", json={"candidates": [{}]}).status_code == 200
+            counts.append(threads())
+        assert counts[0] == counts[1]  # short bodies are scored on the event loop
+        ask_side_by_side(threaded, server)
+        assert counts[1] < threads() <= counts[1] + 2
+
+
+def ask_side_by_side(threaded: Server, server: Server) -> None:
     answers: list[httpx.Response] = []
 
     def ask() -> None:
-        answers.append(httpx.post(f"{narrow.url}/score", content=BODY, headers={"content-type": "application/json"}))
+        answers.append(httpx.post(f"{threaded.url}/score", content=BODY, headers={"content-type": "application/json"}))
 
     askers = [threading.Thread(target=ask) for _ in range(8)]
     for asker in askers:
         asker.start()
     for asker in askers:
         asker.join()
-    refused = httpx.post(f"{narrow.url}/score", content=b"{", headers={"content-type": "application/json"})
+    refused = httpx.post(f"{threaded.url}/score", content=b"{", headers={"content-type": "application/json"})
     inline = httpx.post(f"{server.url}/score", content=BODY, headers={"content-type": "application/json"}).json()
     assert [answer.json()["scores"] for answer in answers] == [inline["scores"]] * 8
     assert refused.status_code == 400
