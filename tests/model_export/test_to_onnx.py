@@ -26,6 +26,7 @@ from model_export.latency import interleaved_medians, session
 from model_export.parity import sigmoid
 from model_export.passes import PASSES, apply_passes
 from model_export.passes.check import check
+from model_export.passes.clean import clean
 from model_export.to_onnx import to_onnx
 from model_export.unfused import unfused_form, unfused_pair
 
@@ -149,6 +150,28 @@ def test_the_same_tower_gives_the_same_bytes() -> None:
     assert first == second
     model = onnx.load_from_string(first)
     assert (model.producer_name, model.producer_version, model.doc_string) == ("reaction", "", "")
+
+
+def test_cleaning_shares_equal_constants_drops_unused_ones_and_says_nothing_of_who_or_when() -> None:
+    graph = to_onnx(merged())
+    marked = onnx.ModelProto()
+    marked.CopyFrom(graph.model)
+    marked.producer_version = marked.doc_string = "today"
+    marked.metadata_props.add(key="when", value="today")
+    marked.graph.node[0].doc_string = "today"
+    marked.opset_import.add(domain="unused", version=1)
+    unused = marked.graph.initializer.add()
+    unused.CopyFrom(marked.graph.initializer[0])
+    unused.name = "unused"
+    unused.raw_data = b"\0" * len(unused.raw_data)
+    cleaned = clean(graph.with_model(marked))
+    assert cleaned.model == clean(graph).model
+    content = [constant.raw_data for constant in cleaned.model.graph.initializer]
+    assert b"today" not in cleaned.model.SerializeToString()
+    assert len(content) < len(graph.model.graph.initializer)
+    assert {node.name for node in cleaned.model.graph.node}.isdisjoint({""})
+    ids = served_ids(SLOTS, merged(), IDS)
+    np.testing.assert_array_equal(run(session(serialise(cleaned)), ids), run(session(serialise(graph)), ids))
 
 
 def test_passes_leave_only_operators_that_any_cpu_runs() -> None:
