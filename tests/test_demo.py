@@ -1,4 +1,4 @@
-"""The demonstration, on fewer rows and epochs: it goes the whole way, may be run again, and spares what is not its own."""
+"""The demonstration, on fewer rows and epochs: it goes the whole way, may be run again, and spares what others made."""
 
 import json
 import subprocess
