@@ -76,7 +76,7 @@ class AfeConfig(BaseModel):
     gates: bool = True
     gate_penalty: Annotated[float, Field(ge=0.0)] = 0.01
     alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-3
-    copy_redundancy: Annotated[float, Field(gt=0.9, le=1.0)] = 0.95
+    copy_redundancy: Annotated[float, Field(gt=0.9, le=1.0)] = 0.98
     keep: tuple[str, ...] = ()
     mean_dimension: Dimension | None = None
     largest_dimension: Dimension = 16

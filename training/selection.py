@@ -153,7 +153,8 @@ def find_copies(
 
     def usefulness(name: str) -> tuple[bool, int, float, int, bool, str]:
         field, found = fields[name], evidence[name]
-        bits = round(max(found.information_bits, found.pair_bits), 9)  # exact copies tie
+        # What it says alone, if it does; rounded, so that exact copies tie.
+        bits = round(found.information_bits if found.p_value < alpha else found.pair_bits, 9)
         return name not in keep, -len(like.get(name, {})), -bits, field.rows, field.side != "context", name
 
     kept: list[str] = []
