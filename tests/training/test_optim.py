@@ -1,0 +1,231 @@
+"""Lazy rows against the dense form, stacks against single tables, and cost that does not grow with the rows."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_toys import CONTEXT_COLUMNS, SLOTS, some_ids
+
+from training.models.base import embed
+from training.optim import AdamSettings, FlatAdam, LazyAdam, dense_step
+from training.tables import TableBank
+
+R, D = 23, 3
+
+
+def draw_batch(generator: torch.Generator, step: int) -> torch.Tensor:
+    # Few rows most of the time and all of them now and then: gaps of many lengths.
+    high = R if step % 40 == 0 else 4
+    return torch.randint(0, high, (6,), generator=generator)
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        AdamSettings(),
+        AdamSettings(l2=0.02, averaging=0.9),
+        AdamSettings(decay=0.01, l2=0.003),
+        AdamSettings(decay=0.02, averaging=0.98),  # q = delta: the series' own limit
+        AdamSettings(averaging=0.0, beta1=0.0),
+        AdamSettings(epsilon=1e-3, beta2=0.99),
+    ],
+)
+def test_lazy_rows_equal_the_dense_form_at_every_step(constants: AdamSettings) -> None:
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(R, D, dtype=torch.float64, generator=generator)
+    lazy = LazyAdam(start, constants)
+    zeros = torch.zeros_like(start)
+    dense = {"w": start.clone(), "m": zeros, "v": zeros, "mean": start.clone(), "last": torch.zeros(R, 1)}
+    for step in range(1, 201):
+        rows = draw_batch(generator, step)
+        assert torch.allclose(lazy.read(rows), dense["w"][rows], atol=1e-12)
+        gradient = torch.randn(6, D, dtype=torch.float64, generator=generator)
+        rate = 0.05 / step**0.5
+        lazy.step(gradient, rate)
+        read = torch.zeros(R, dtype=torch.bool)
+        read[rows] = True
+        whole = torch.zeros_like(start).index_add_(0, rows, gradient)
+        dense_step(dense, whole, read, rate=rate, step=step, settings=constants)
+        assert torch.allclose(lazy.weights(), dense["w"], atol=1e-12)
+        assert torch.allclose(lazy.averages(), dense["mean"], atol=1e-12)
+
+
+def test_the_dense_form_is_torch_adamw_where_every_row_is_read_every_step() -> None:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(R, D, dtype=torch.float64))
+    lazy = LazyAdam(weight.detach(), AdamSettings(l2=0.1, decay=0.002))
+    theirs = torch.optim.Adam([weight], lr=0.01, weight_decay=0.1)
+    for _ in range(50):
+        gradient = torch.randn(R, D, dtype=torch.float64)
+        weight.grad = gradient.clone()
+        with torch.no_grad():
+            before = weight.clone()
+        theirs.step()
+        with torch.no_grad():
+            weight -= 0.002 * before
+        lazy.read(torch.arange(R))
+        lazy.step(gradient, 0.01)
+    assert torch.allclose(lazy.weights(), weight, atol=1e-10)
+
+
+def test_the_average_is_the_geometric_mean_over_all_steps() -> None:
+    lazy = LazyAdam(torch.ones(2, 1, dtype=torch.float64), AdamSettings(averaging=0.9))
+    seen = [lazy.weights()]
+    for _ in range(8):
+        lazy.read(torch.tensor([0]))
+        lazy.step(torch.ones(1, 1, dtype=torch.float64), 0.1)
+        seen.append(lazy.weights())
+    expected = 0.9**8 * seen[0] + sum(0.1 * 0.9 ** (8 - i) * seen[i] for i in range(1, 9))
+    assert torch.allclose(lazy.averages(), expected)
+
+
+@given(st.lists(st.integers(0, R - 1), min_size=1, max_size=40), st.lists(st.integers(0, R - 1), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_distinct_rows_are_what_unique_finds(first: list[int], second: list[int]) -> None:
+    lazy = LazyAdam(torch.zeros(R, 1), AdamSettings())
+    for ids in (first, second or first):  # twice: the scratch is not cleared between batches
+        rows = torch.tensor(ids)
+        found = lazy.distinct(rows)
+        assert torch.equal(found.rows[found.place], rows)
+        assert sorted(found.rows.tolist()) == sorted(set(ids))
+
+
+def test_gradients_of_one_row_read_many_times_add_up() -> None:
+    once, often = (LazyAdam(torch.ones(3, 2), AdamSettings()) for _ in range(2))
+    once.read(torch.tensor([1]))
+    once.step(torch.full((1, 2), 6.0), 0.1)
+    often.read(torch.tensor([1, 1, 1]))
+    often.step(torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]), 0.1)
+    assert torch.equal(once.weights(), often.weights())
+
+
+def test_a_step_without_a_read_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="without read"):
+        LazyAdam(torch.zeros(2, 2), AdamSettings()).step(torch.zeros(1, 2), 0.1)
+
+
+def test_a_restored_optimiser_goes_on_bit_by_bit() -> None:
+    constants = AdamSettings(l2=0.01, decay=1e-4)
+    start = torch.randn(R, D, generator=torch.Generator().manual_seed(2))
+
+    def train(lazy: LazyAdam, first: int, last: int) -> None:
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(step)
+            lazy.read(draw_batch(generator, step))
+            lazy.step(torch.randn(6, D, generator=generator), 0.01)
+
+    whole, half, rest = (LazyAdam(start, constants) for _ in range(3))
+    train(whole, 0, 60)
+    train(half, 0, 31)
+    rest.load({name: value.clone() for name, value in half.state().items()})
+    train(rest, 31, 60)
+    assert torch.equal(whole.records, rest.records)
+    assert torch.equal(whole.averages(), rest.averages())
+
+
+def test_flat_adam_equals_torch_adamw_and_averages_every_step() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (
+        torch.nn.Sequential(
+            torch.nn.Linear(4, 5, bias=False), torch.nn.BatchNorm1d(5), torch.nn.ReLU(), torch.nn.Linear(5, 1)
+        ).double()
+        for _ in range(2)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    flat = FlatAdam(ours, AdamSettings(decay=0.01 * 0.1, averaging=0.9))
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
+    mean = [p.detach().clone() for p in theirs.parameters()]
+    for _ in range(30):
+        x = torch.randn(16, 4, dtype=torch.float64)
+        for model in (ours, theirs):
+            if model is ours:
+                flat.zero()
+            else:
+                reference.zero_grad()
+            model(x).square().mean().backward()
+        flat.step(0.01)
+        reference.step()
+        mean = [0.9 * m + 0.1 * p.detach() for m, p in zip(mean, theirs.parameters(), strict=True)]
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-9)
+    assert torch.allclose(flat.mean, torch.cat([m.reshape(-1) for m in mean]), atol=1e-9)
+
+
+def test_flat_adam_leaves_what_needs_no_gradient_alone() -> None:
+    module = torch.nn.Linear(3, 2)
+    module.bias.requires_grad_(requires_grad=False)
+    before = module.bias.detach().clone()
+    flat = FlatAdam(module, AdamSettings(decay=0.1))
+    module(torch.ones(1, 3)).sum().backward()
+    flat.step(0.1)
+    assert torch.equal(module.bias, before)
+    assert len(flat.weights) == 6
+
+
+def test_a_bank_reads_what_the_tables_hold_and_gets_their_gradient() -> None:
+    torch.manual_seed(0)
+    tables = [torch.randn(slot.rows, slot.dim, dtype=torch.float64) for slot in SLOTS]
+    for slot, table in zip(SLOTS, tables, strict=True):
+        if slot.pad_id is not None:
+            table[slot.pad_id] = 0.0
+    constants = AdamSettings(l2=0.01)
+    bank = TableBank(SLOTS, tables, constants, CONTEXT_COLUMNS)
+    dense = [table.clone().requires_grad_() for table in tables]
+    states = [
+        {"w": t.detach(), "m": t * 0, "v": t * 0, "mean": t.detach(), "last": torch.zeros(len(t), 1)} for t in tables
+    ]
+    for step in range(1, 6):
+        context, candidate = some_ids(7, seed=step)
+        ids = torch.cat([context, candidate], 1)
+        x = bank.read(ids)
+        y = embed(SLOTS, dense, context, candidate)
+        assert torch.allclose(x, y, atol=1e-12)
+        target = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(step))
+        (x * target).sum().backward()
+        bank.step(0.05)
+        gradients = torch.autograd.grad((y * target).sum(), dense)
+        for slot, state, gradient in zip(SLOTS, states, gradients, strict=True):
+            columns = (context if slot.side == "context" else candidate)[:, slot.first : slot.first + slot.width]
+            read = torch.zeros(slot.rows, dtype=torch.bool)
+            read[columns.long().reshape(-1)] = True
+            dense_step(state, gradient, read, rate=0.05, step=step, settings=constants)
+        dense = [state["w"].clone().requires_grad_() for state in states]
+    for table, state in zip(bank.tables(bank.averages()), states, strict=True):
+        assert torch.allclose(table, state["mean"], atol=1e-12)
+    for slot, table in zip(SLOTS, bank.tables([o.weights() for o in bank.optimisers]), strict=True):
+        if slot.pad_id is not None:
+            assert not table[slot.pad_id].any()
+    assert torch.allclose(
+        bank.look_up([o.weights() for o in bank.optimisers], ids), embed(SLOTS, dense, context, candidate)
+    )
+
+
+@pytest.mark.slow
+def test_a_step_over_a_hundred_times_the_rows_costs_at_most_twice_as_much() -> None:
+    def seconds(rows: int) -> float:
+        generator = torch.Generator().manual_seed(0)
+        lazy = LazyAdam(torch.randn(rows, 8, generator=generator), AdamSettings(l2=1e-4))
+        gradient = torch.randn(20_000, 8, generator=generator)
+        taken = []
+        for _ in range(30):
+            # As ids are: a few rows often and a long tail.
+            batch = (torch.rand(20_000, generator=generator) ** 4 * rows).long()
+            started = time.process_time()  # not disturbed by other processes
+            lazy.read(batch)
+            lazy.step(gradient, 0.01)
+            taken.append(time.process_time() - started)
+        return median(taken[10:])
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        small, large = (seconds(rows) for rows in (10**5, 10**7))
+    finally:
+        torch.set_num_threads(threads)
+    # The aim is 2 on a quiet machine; the caches hold the small table only, so leave room for noise.
+    assert large < 4.0 * small, f"{small * 1e3:.2f} ms at 1e5 rows, {large * 1e3:.2f} ms at 1e7"
