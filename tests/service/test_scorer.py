@@ -158,7 +158,7 @@ class TestForms:
             FieldValueError,
             "context.hour: expected a finite number in the float64 range, got the float nan",
         ),
-        ({}, [{"user": []}], FieldValueError, "candidates[0].user: expected text or an integer, got an array of 0 elements"),
+        ({}, [{"user": {}}], FieldValueError, "candidates[0].user: expected text or an integer, got an object"),
         (
             {},
             {"hour": [1, "noon"]},
