@@ -159,6 +159,26 @@ def test_a_value_has_the_ids_of_the_contract_or_is_refused_by_every_form(raw: An
 
 
 @settings(max_examples=200)
+@given(st.sampled_from(NAMES), st.lists(scalars | st.lists(scalars, max_size=2), min_size=1, max_size=6))
+@example("number", ["1.5", 1, 1.0, True])
+@example("word", ["a", 1, 1.0])
+@example("word", [1, True])
+@example("packed", [None, 0, False])
+def test_a_column_of_all_sorts_of_values_is_refused_at_its_first_fault(name: str, raws: list[Any]) -> None:
+    expected: list[list[int]] = []
+    try:
+        for raw in raws:
+            expected.append(expected_ids(name, raw))  # noqa: PERF401 - its length is the place of the fault
+    except RefusedError:
+        with pytest.raises(FieldValueError, match=rf"^{name}\[{len(expected)}\]"):
+            ENCODER.encode_values(name, raws)
+        with pytest.raises(FieldValueError, match=rf"^candidates\[{len(expected)}\]\.{name}"):
+            ENCODER.encode_rows("candidate", [{name: raw} for raw in raws])
+    else:
+        assert ENCODER.encode_values(name, raws).tolist() == expected
+
+
+@settings(max_examples=200)
 @given(st.lists(good_rows, min_size=1, max_size=8))
 def test_rows_are_columns_are_values_row_by_row(rows: list[dict[str, Any]]) -> None:
     expected = [[i for name in NAMES for i in expected_ids(name, row.get(name))] for row in rows]

@@ -13,10 +13,12 @@ from service.features import (
     FieldValueError,
     HashedVocabulary,
     MisplacedFieldError,
+    NumericField,
     RaggedColumnsError,
     SchemaError,
     StructureError,
     UnknownFieldError,
+    Vocabulary,
 )
 
 if TYPE_CHECKING:
@@ -231,6 +233,16 @@ class TestPlaces:
             serving.field("x")
         with pytest.raises(UnknownFieldError, match="expected the name of an encoded field, got the text 'hour'"):
             serving.vocabulary("hour")
+
+
+def test_numeric_text_is_remembered_only_up_to_a_bound() -> None:
+    field = NumericField("n", "context", (0.0, 1e6))
+    encoder = FeatureEncoder([field], {"n": Vocabulary(["0", "1", "2"])})
+    remembered = encoder._codecs["n"]._texts.one.__self__  # type: ignore[union-attr,attr-defined]
+    assert encoder.encode_values("n", [str(number) for number in range(20_000)]).tolist() == [[3]] * 20_000
+    assert encoder.encode_values("n", ["0" * 1000 + "5"]).tolist() == [[3]]
+    assert len(remembered) <= 4096
+    assert max(len(text) for text in remembered if text is not None) <= 24
 
 
 class TestServing:
