@@ -25,6 +25,7 @@ ExperimentFile = Annotated[
 ]
 
 USER_ERROR = 2
+LOG_WIDTH = 110
 
 
 def main(
@@ -37,7 +38,8 @@ def main(
     """Run the demonstration."""
     from model_export.demo.workplace import DemoError, Workplace  # noqa: PLC0415 - --help need not wait for libraries
 
-    console = Console(highlight=False)
+    # a log file has no width of its own
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     workplace = Workplace(directory)
     try:
         if bundle_only and workplace.has_bundle():
