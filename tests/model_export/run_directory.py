@@ -144,3 +144,8 @@ def seal(path: Path, record: dict[str, Any] | None = None) -> None:
         "files": digests(path, leave_out="run.json"),
     }
     write_json(file, document)
+
+
+def no_trace_of(out: Path) -> bool:
+    """Whether neither a bundle nor a part of one was left at or beside its path."""
+    return not [path for path in out.parent.iterdir() if out.name in path.name]

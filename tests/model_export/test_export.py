@@ -1,10 +1,8 @@
-"""From a run directory to a bundle that serves: the steps in order, and what stops them without a trace."""
+"""From a run directory to a bundle that serves: what it scores, what it says, and that it is the same every time."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,54 +10,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from forms import random_form
-from run_directory import DROPPED, MUTED, RATE, fit_encoder, make_form, model_slots, raw_rows, seal, write_run
-from safetensors.torch import load_file, save_file
+from run_directory import (
+    DROPPED,
+    MUTED,
+    RATE,
+    fit_encoder,
+    make_form,
+    no_trace_of,
+    raw_rows,
+)
 from typer.testing import CliRunner
 
-from model_export import export, facts
 from model_export.__main__ import app
-from model_export.errors import (
-    ExportError,
-    FusionMissingError,
-    GraphError,
-    NonFiniteError,
-    OutputExistsError,
-    ParityError,
-    ParityValueError,
-    RunChangedError,
-    RunNotFinishedError,
-    RunRefusedError,
-)
 from model_export.export import ExportOptions, export_run
 from model_export.fusion import CostModel
-from model_export.parity import Tolerance
 from model_export.report import measure_stages, render
 from service.bundle import read_bundle
 from service.features import UnknownFieldError
 from service.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from model_export.export import Exported
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_run(run, tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture
-def own_run(run: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(run, tmp_path / "run")
 
 
 def expected_scores(run: Path, rows: list[dict[str, dict[str, object]]]) -> np.ndarray:
@@ -180,179 +153,6 @@ def test_folding_all_or_nothing_and_external_tables_serve_the_same_scores(
     rows = [{**row["context"], **without(row["candidate"], "position")} for row in raw_rows(100, seed=4)]
     one, two = (Scorer(read_bundle(bundle.path)).score(None, rows) for bundle in (exported, other))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
-
-
-def no_trace_of(out: Path) -> bool:
-    return not [path for path in out.parent.iterdir() if out.name in path.name]
-
-
-def poison(path: Path, name: str, value: float) -> None:
-    weights = load_file(path / "weights.safetensors")
-    weights[name].view(-1)[0] = value
-    save_file(weights, path / "weights.safetensors")
-    seal(path)
-
-
-def drop_fusion_phase(path: Path) -> None:
-    lines = (path / "history.jsonl").read_text().splitlines()
-    (path / "history.jsonl").write_text("".join(f"{line}\n" for line in lines if "fusion" not in line))
-    seal(path)
-
-
-def drop_fused_metrics(path: Path) -> None:
-    metrics = json.loads((path / "metrics.json").read_text())
-    del metrics["validation"]["fused"]
-    (path / "metrics.json").write_text(json.dumps(metrics))
-    seal(path)
-
-
-def other_vocabulary(path: Path) -> None:
-    form = random_form(model_slots(fit_encoder(raw_rows(300, seed=8))), (16, 8))
-    from training.models.reaction import save_model
-
-    save_model(path, form)
-    seal(path)
-
-
-def unfinished(path: Path) -> None:
-    path.rename(path.with_name("run.partial"))
-
-
-def append(path: Path, name: str) -> None:
-    with (path / name).open("ab") as file:
-        file.write(b" ")
-
-
-def unknown_raw_field(path: Path) -> None:
-    row = {"context": {"user": 1.5}, "candidate": {}, "row": 0}
-    (path / "raw_sample.jsonl").write_text(json.dumps(row) + "\n")
-    seal(path)
-
-
-def no_raw_rows(path: Path) -> None:
-    (path / "raw_sample.jsonl").write_text("")
-    seal(path)
-
-
-BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
-    "unfinished": (
-        unfinished,
-        RunNotFinishedError,
-        r"got an unfinished one \(run.partial\)",
-    ),
-    "still training": (lambda p: (p / "start.json").write_text("{}"), RunNotFinishedError, "got an unfinished"),
-    "no run.json": (
-        lambda p: (p / "run.json").unlink(),
-        RunRefusedError,
-        r"expected a run directory",
-    ),
-    "no directory": (shutil.rmtree, RunRefusedError, "got no such path"),
-    "changed weights": (
-        lambda p: append(p, "weights.safetensors"),
-        RunChangedError,
-        r"weights.safetensors: expected .*sha256.*, got .*sha256",
-    ),
-    "changed features": (lambda p: append(p, "features.json"), RunChangedError, "features.json: expected .*, got "),
-    "missing sample": (
-        lambda p: (p / "raw_sample.jsonl").unlink(),
-        RunChangedError,
-        "raw_sample.jsonl: expected a file",
-    ),
-    "NaN": (
-        lambda p: poison(p, "branches.1.linears.0.weight", float("nan")),
-        NonFiniteError,
-        r"weights.safetensors: branches.1.linears.0.weight\[0\]\[0\]: expected finite weights, got nan",
-    ),
-    "infinity": (
-        lambda p: poison(p, "tables.2", float("-inf")),
-        NonFiniteError,
-        r"tables.2\[0\]\[0\]: expected finite weights, got -inf",
-    ),
-    "no fusion phase": (
-        drop_fusion_phase,
-        FusionMissingError,
-        r"expected a run whose fusion phase ran .* got the phases \['tower_a', 'tower_b', 'mutual'\]",
-    ),
-    "no fused metrics": (drop_fused_metrics, FusionMissingError, r"metrics of \['pair', 'tower_a', 'tower_b'\]"),
-    "another run's model": (other_vocabulary, RunChangedError, "model.json: slot 'user': expected .*, got "),
-    "a raw value the encoder refuses": (
-        unknown_raw_field,
-        RunChangedError,
-        "raw_sample.jsonl: context.*user: expected",
-    ),
-    "no raw rows": (no_raw_rows, RunChangedError, "raw_sample.jsonl: expected at least one row, got none"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_RUNS)
-def test_a_bad_run_is_refused_with_its_reason_and_leaves_nothing_behind(
-    own_run: Path, tmp_path: Path, case: str
-) -> None:
-    damage, error, message = BAD_RUNS[case]
-    damage(own_run)
-    with pytest.raises(error, match=message):
-        export_run(own_run, tmp_path / "bundle")
-    assert no_trace_of(tmp_path / "bundle")
-
-
-@pytest.mark.parametrize("kind", ["directory", "file", "dangling link"])
-def test_an_output_that_exists_is_refused_and_left_alone(run: Path, tmp_path: Path, kind: str) -> None:
-    out = tmp_path / "bundle"
-    match kind:
-        case "directory":
-            out.mkdir()
-        case "file":
-            out.write_text("mine")
-        case _:
-            out.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputExistsError, match="bundle: expected a path that does not exist yet, got an existing one"):
-        export_run(run, out)
-    assert os.path.lexists(out)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert kind != "file" or out.read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("tolerance", "message"),
-    [
-        (Tolerance(algebra=1e-20), "logit of the merged tower"),
-        (Tolerance(logit=1e-20), "logit in float32 against float64"),
-        (Tolerance(pctr=1e-20), r"pctr of model\.onnx against the fusion form"),
-    ],
-)
-def test_a_score_out_of_tolerance_fails_the_export_and_leaves_nothing_behind(
-    run: Path, tmp_path: Path, tolerance: Tolerance, message: str
-) -> None:
-    with pytest.raises(ParityValueError, match=rf"golden rows, row \d+: {message}.*expected a difference of at most"):
-        export_run(run, tmp_path / "bundle", ExportOptions(tolerance=tolerance))
-    assert no_trace_of(tmp_path / "bundle")
-
-
-def test_a_graph_that_costs_more_than_one_tower_is_not_published(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(facts, "tower_flops", lambda form: 2 * form.widths[0])
-    with pytest.raises(GraphError, match="expected at most the 32 dense FLOPs a row of one tower"):
-        export_run(run, tmp_path / "bundle")
-    assert no_trace_of(tmp_path / "bundle")
-
-
-def test_a_bundle_that_fails_the_services_self_test_is_not_published(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The golden scores are spoiled after the gate, as a fault between the gate and the disk would.
-    from msgspec.structs import replace
-
-    right = export.golden_rows
-
-    def spoiled(*arguments: object) -> object:
-        rows, ids = right(*arguments)  # type: ignore[arg-type]
-        return (replace(rows[0], pctr=rows[0].pctr / 2), *rows[1:]), ids
-
-    monkeypatch.setattr(export, "golden_rows", spoiled)
-    with pytest.raises(ParityError, match="does not pass the service's self-test: golden row 0"):
-        export_run(run, tmp_path / "bundle")
-    assert no_trace_of(tmp_path / "bundle")
 
 
 def test_the_table_shows_the_model_before_and_after_merging(exported: Exported) -> None:
