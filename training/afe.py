@@ -1,9 +1,10 @@
-"""AFE, adaptive feature engineering: measure every field, drop what says nothing, give the rest its dimensions.
+"""AFE, the first half of REACTION: measure every field, drop what says nothing, give the rest its dimensions.
 
-1. Measure (`measures`): what each field says about the label alone, beyond every other field, and what fields share.
-2. Filter: dropped are *noise* (nothing alone, nothing beyond any other field: so halves of an XOR stay) and *copies*
-   (nearly the whole entropy shared with a field that is kept, and nothing about the label beyond it). A field that is
-   a function of a finer one is no copy. The chance of keeping any noise at all is `alpha`; what carries measurable
+1. Measure (`measuring`): what each field says about the label alone, beyond every other field and beyond all that
+   inform alone, and what fields share.
+2. Filter (`selection`): dropped are *noise* (nothing in any of these ways, so halves of an XOR stay) and *copies*
+   (nearly the whole entropy shared with a field that is kept, and nothing about the label beyond it). A field that
+   is a function of a finer one is no copy. `alpha` bounds the chance of keeping any noise; what carries measurable
    information stays.
 3. Gates (`gates`): priors from the evidence, for the trainer's hard-concrete field gates.
 4. Allocate (`allocation`): dimensions by information under one parameter budget.
@@ -56,7 +57,7 @@ class AfeConfig(BaseModel):
         allocate: dimensions by information; all fields get the mean dimension if false.
         gates: train field gates, which may close further fields.
         gate_penalty: strength of the gates' penalty: log loss worth all parameters of tables and projections.
-        alpha: chance of keeping any noise field, and of keeping any for a pair.
+        alpha: chance of keeping any noise for what it says alone, the same for pairs, and the same beyond all fields.
         copy_redundancy: share of the larger entropy from which on two fields may be copies.
         keep: names of fields that are never dropped.
         mean_dimension: of the embedding, over table rows; by the number of rows per value if not given.
@@ -205,7 +206,7 @@ def _dimensions(
         return dict.fromkeys(kept, mean)
     budget = config.budget or sum((size + config.width) * mean for size in rows.values())
     return allocate(
-        {name: max(evidence[name].information_bits, evidence[name].pair_bits) for name in kept},
+        {name: evidence[name].most_bits for name in kept},
         rows,
         {name: config.floor_dimension * (2 if name in paired else 1) for name in kept},
         budget=budget,

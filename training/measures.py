@@ -26,6 +26,9 @@ class FieldMeasure:
         spread_bits: standard deviation of the estimate for noise.
         p_value: of an estimate this high, for noise.
         clustered: tested between clusters of rows (requests), not between rows.
+        joint_bits: of a field that says nothing alone, what it says beyond an additive model of all that do, corrected;
+            0 for the others.
+        joint_p_value: of that for noise; 1 for the others.
     """
 
     name: str
@@ -39,6 +42,8 @@ class FieldMeasure:
     spread_bits: float
     p_value: float
     clustered: bool
+    joint_bits: float = 0.0
+    joint_p_value: float = 1.0
 
 
 @dataclass(frozen=True)

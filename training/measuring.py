@@ -6,14 +6,15 @@ Pairs, multi-valued and clustered fields are measured on up to `pair_rows` rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, sqrt
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from training.additive import additive_expectation
 from training.field_views import View, dense, sample_rows, slot_columns, view_field
-from training.information import LabelTable, entropy, information_about_label, relevance
+from training.information import LabelTable, adjusted_p_values, entropy, information_about_label, relevance
 from training.measures import Copy, FieldMeasure, Measures
 from training.screening import (
     LARGEST_TABLE,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 BLOCK_ROWS: Final = 1 << 18
 BITS: Final = 1.0 / log(2.0)
 SHUFFLES: Final = 16  # for the chance level of a clustered field's information
+SURE: Final = 1e-3  # adjusted p-value under which a field informs alone, for the model of all that do
+ROUNDS: Final = 3  # of adding fields that are found beyond that model
 SIMILAR: Final = 0.9  # entropies nearer than this may be those of copies
 
 
@@ -105,7 +108,7 @@ def measure(
     views = tuple(view_field(s, slot_columns(s, context_ids, candidate_ids), groups, largest, rng) for s in slots)
     sample = Sample(tuple(slots), views, label, groups)
 
-    fields = tuple(_alone(sample, index, tables.get(slot.name), rng) for index, slot in enumerate(slots))
+    fields = [_alone(sample, index, tables.get(slot.name), rng) for index, slot in enumerate(slots)]
     bits, p_values = _pairs(sample, progress)
     shuffle = rng.permutation(label.size)
     low, high = _redundancy(views, shuffle)
@@ -115,7 +118,7 @@ def measure(
         rows=N,
         sampled_rows=int(label.size),
         base_rate=base_rate,
-        fields=fields,
+        fields=_beyond_all(sample, fields),
         conditional_bits=_rows(bits),
         conditional_p=_rows(p_values),
         redundancy_min=_rows(low),
@@ -213,6 +216,28 @@ def _between_clusters(
         shuffled.append(information_about_label(LabelTable.count(value[place][unit], sample.label, view.size)))
     spread = sqrt(test.null.variance) / (2.0 * strata.variance)
     return information_about_label(table), float(np.mean(shuffled)), spread, test.p_value
+
+
+def _beyond_all(sample: Sample, fields: Sequence[FieldMeasure]) -> tuple[FieldMeasure, ...]:
+    """Test the fields that say nothing alone beyond an additive model of those that do, and of those so found."""
+    everything = np.zeros(sample.label.size, np.int64)
+    measured = list(fields)
+    informs = adjusted_p_values([field.p_value for field in fields]) < SURE
+    for _ in range(ROUNDS):
+        known = [(view.exact, view.size) for view, sure in zip(sample.views, informs, strict=True) if sure]
+        if not known or informs.all():
+            break
+        expected = additive_expectation(known, sample.label)
+        for place in np.flatnonzero(~informs).tolist():
+            view = sample.views[place]
+            strata = stratify(everything, 1, sample.label, sample.units(view, view.pair), expected=expected)
+            found = conditional_test(view.pair, view.pair_size, strata)
+            measured[place] = replace(measured[place], joint_bits=found.information * BITS, joint_p_value=found.p_value)
+        new = adjusted_p_values([field.joint_p_value for field in measured]) < SURE
+        if not (new & ~informs).any():
+            break
+        informs |= new
+    return tuple(measured)
 
 
 def _pairs(

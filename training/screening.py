@@ -79,7 +79,12 @@ class Strata:
 
 
 def stratify(
-    condition: NDArray[np.int64], size: int, label: NDArray[np.uint8], units: NDArray[np.int64] | None = None
+    condition: NDArray[np.int64],
+    size: int,
+    label: NDArray[np.uint8],
+    units: NDArray[np.int64] | None = None,
+    *,
+    expected: NDArray[np.float64] | None = None,
 ) -> Strata:
     """Cut rows into strata.
 
@@ -88,12 +93,14 @@ def stratify(
         size: number of codes.
         label: (N,) 0 or 1.
         units: (N,) rows that share a number and a stratum are one unit; every row its own if None.
+        expected: (N,) what is expected of the label, from other fields; the stratum's rate if None.
     """
     rows = np.bincount(condition, minlength=size)
-    rate = np.bincount(condition, label, size) / np.maximum(rows, 1)
-    spread = rate * (1.0 - rate)
-    residual = label - rate[condition]
-    variance = float(rows @ spread)
+    if expected is None:
+        expected = (np.bincount(condition, label, size) / np.maximum(rows, 1))[condition]
+    spread = expected * (1.0 - expected)
+    residual = label - expected
+    evidence = 1.0
     if units is None:
         row = np.asarray(np.argsort(condition, kind="stable"), dtype=np.int64)
         stratum, residual = condition[row], residual[row]
@@ -101,20 +108,19 @@ def stratify(
         key = condition * (int(units.max()) + 1) + units
         _, row, unit, n = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
         stratum = condition[row]
-        total = np.asarray(np.bincount(unit, residual, row.size), dtype=np.float64)
+        total = np.bincount(unit, residual, row.size)
         # Units are exchangeable only if they vary alike, whatever their size: values of a field may depend on it
         # (those of single rows are out of vocabulary). n rows that correlate by rho vary as n (1 + (n - 1) rho).
-        expected = n * spread[stratum]
-        among = float(((n - 1) * expected).sum())
-        rho = float(np.clip((total**2 - expected).sum() / among, 0.0, 1.0)) if among > 0.0 else 0.0
+        independent = np.bincount(unit, spread, row.size)
+        among = float(((n - 1) * independent).sum())
+        rho = float(np.clip((total**2 - independent).sum() / among, 0.0, 1.0)) if among > 0.0 else 0.0
         effect = 1.0 + (n - 1) * rho
-        residual = total / np.sqrt(n * effect)
-        mean = np.bincount(stratum, residual, size) / np.maximum(np.bincount(stratum, minlength=size), 1)
-        residual = residual - mean[stratum]
-        variance *= float((n / effect).sum() / n.sum())
+        residual = np.asarray(total / np.sqrt(n * effect), dtype=np.float64)
+        evidence = float((n / effect).sum() / n.sum())
     count = np.bincount(stratum, minlength=size).astype(np.float64)
+    residual = residual - (np.bincount(stratum, residual, size) / np.maximum(count, 1.0))[stratum]
     powers = _power_sums(stratum, residual, RESIDUAL_POWERS, size)
-    return Strata(stratum, residual, row, size, variance, count, powers)
+    return Strata(stratum, residual, row, size, float(spread.sum()) * evidence, count, powers)
 
 
 def conditional_test(target: NDArray[np.int64], size: int, strata: Strata) -> ConditionalTest:

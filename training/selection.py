@@ -29,6 +29,8 @@ class Evidence:
         partner: the field beyond which it says most surely something.
         pair_bits: what it says beyond the partner, corrected.
         pair_p_value: of that for noise, adjusted for the number of ordered pairs (Holm).
+        joint_bits: what a field that says nothing alone says beyond all that do.
+        joint_p_value: of that for noise, adjusted for the number of fields (Holm).
         rank: place in the greedy order by conditional relevance, from 1.
     """
 
@@ -37,7 +39,19 @@ class Evidence:
     partner: str | None
     pair_bits: float
     pair_p_value: float
+    joint_bits: float
+    joint_p_value: float
     rank: int
+
+    @property
+    def least_p_value(self) -> float:
+        """The most convincing of the three."""
+        return min(self.p_value, self.pair_p_value, self.joint_p_value)
+
+    @property
+    def most_bits(self) -> float:
+        """The most that the field says, one way or another."""
+        return max(self.information_bits, self.pair_bits, self.joint_bits)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class Selection:
 def weigh(measures: Measures) -> dict[str, Evidence]:
     """The evidence about every field: alone, and beyond the field that leaves it most."""
     alone, pairs = _adjusted(measures)
+    joint = adjusted_p_values([field.joint_p_value for field in measures.fields])
     bits = np.array(measures.conditional_bits)
     rank = {name: place for place, name in enumerate(measures.order, 1)}
     evidence = {}
@@ -94,6 +109,8 @@ def weigh(measures: Measures) -> dict[str, Evidence]:
             partner=None if best is None else measures.names[best],
             pair_bits=0.0 if best is None else float(bits[index, best]),
             pair_p_value=1.0 if best is None else float(pairs[index, best]),
+            joint_bits=field.joint_bits,
+            joint_p_value=float(joint[index]),
             rank=rank[field.name],
         )
     return evidence
@@ -110,22 +127,22 @@ def _adjusted(measures: Measures) -> tuple[NDArray[np.float64], NDArray[np.float
 def find_noise(
     measures: Measures, evidence: Mapping[str, Evidence], *, alpha: float, keep: Collection[str]
 ) -> dict[str, str]:
-    """Fields that say nothing, alone or beyond any other -> the reason. At least one field is left."""
+    """Fields that say nothing, alone, beyond any other or beyond all -> the reason. At least one field is left."""
     noise = {}
     for field in measures.fields:
         found = evidence[field.name]
-        if field.name in keep or min(found.p_value, found.pair_p_value) < alpha:
+        if field.name in keep or found.least_p_value < alpha:
             continue
         if field.seen <= 1:
             noise[field.name] = "noise: one value only"
             continue
-        beyond = f", {found.pair_bits:.5f} beyond {found.partner} (p = {found.pair_p_value:.2g})"
         noise[field.name] = (
-            f"noise: {found.information_bits:.5f} bits alone (p = {found.p_value:.2g})"
-            f"{'' if found.partner is None else beyond}"
+            f"noise: {found.information_bits:.5f} bits alone (p = {found.p_value:.2g}), "
+            f"{found.pair_bits:.5f} beyond {found.partner or 'nothing'} (p = {found.pair_p_value:.2g}), "
+            f"{found.joint_bits:.5f} beyond all (p = {found.joint_p_value:.2g})"
         )
     if len(noise) == len(measures.fields):
-        noise.pop(min(noise, key=lambda name: (evidence[name].p_value, -evidence[name].information_bits)))
+        noise.pop(min(noise, key=lambda name: (evidence[name].least_p_value, -evidence[name].information_bits)))
     return noise
 
 
@@ -189,7 +206,7 @@ def prior_log_odds(found: Evidence) -> float:
     Source: Sellke, Bayarri, Berger, "Calibration of p values for testing precise null hypotheses", The American
     Statistician 55 (2001).
     """
-    p = max(min(found.p_value, found.pair_p_value), 1e-300)
+    p = max(found.least_p_value, 1e-300)
     if p >= 1.0 / e:
         return -2.0 * (p - 1.0 / e)
     return min(max(-log(-e * p * log(p)), -2.0), 4.0)

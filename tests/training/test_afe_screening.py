@@ -5,9 +5,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score
 
+from training.additive import RIDGE, additive_expectation
 from training.information import conditional_information, entropy
 from training.screening import (
     LARGEST_TABLE,
@@ -258,3 +260,41 @@ def test_greedy_order_takes_a_copy_last_and_scores_by_the_least_conditional_info
     order, gains = greedy_order(alone, conditional)
     assert order == [0, 2, 1, 3]
     assert gains == [5.0, 2.0, 0.0, 0.0]
+
+
+def test_the_additive_expectation_is_that_of_ridge_logistic_regression() -> None:
+    rng = np.random.default_rng(11)
+    fields = [(rng.integers(0, size, 6000), size) for size in (5, 40, 400)]
+    log_odds = sum(rng.normal(0, 0.6, size)[codes] for codes, size in fields) - 1.0
+    label = (rng.random(6000) < 1 / (1 + np.exp(-log_odds))).astype(np.uint8)
+    X = sparse.hstack([sparse.csr_matrix((np.ones(6000), (np.arange(6000), codes))) for codes, _ in fields])
+    model = LogisticRegression(C=1.0 / RIDGE, tol=1e-8, max_iter=500).fit(X, label)
+    assert additive_expectation(fields, label) == pytest.approx(model.predict_proba(X)[:, 1], abs=0.03)
+
+
+def suppressed(seed: int, rows: int = 12_000) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Eight fair bits that inform, a field that they hide, a noise field, and the label."""
+    rng = np.random.default_rng(seed)
+    bits = [rng.integers(0, 2, rows) for _ in range(8)]
+    total = sum(bits) - 4.0
+    hidden = (rng.random(rows) < 1 / (1 + np.exp(-total))).astype(int)
+    low, high = 0.0, 4.0
+    for _ in range(40):  # the effect under which the field alone says nothing
+        effect = (low + high) / 2
+        p = 1 / (1 + np.exp(-(0.5 * total - effect * (hidden - 0.5))))
+        low, high = (effect, high) if p[hidden == 1].mean() > p[hidden == 0].mean() else (low, effect)
+    label = (rng.random(rows) < p).astype(np.uint8)
+    return bits, hidden, rng.integers(0, 2, rows), label
+
+
+def test_a_field_that_others_hide_is_found_beyond_all_of_them() -> None:
+    bits, hidden, noise, label = suppressed(12)
+    everything = np.zeros(label.size, int)
+    expected = additive_expectation([(bit, 2) for bit in bits], label)
+    p = {
+        name: conditional_test(field, 2, stratify(everything, 1, label, expected=expected)).p_value
+        for name, field in (("hidden", hidden), ("noise", noise))
+    }
+    assert conditional_test(hidden, 2, stratify(everything, 1, label)).p_value > 1e-3
+    assert p["hidden"] < 1e-9
+    assert p["noise"] > 1e-3

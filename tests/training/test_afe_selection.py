@@ -114,6 +114,26 @@ def test_fields_to_keep_are_kept_and_nothing_is_dropped_without_the_filter() -> 
     }
 
 
+def test_a_field_that_others_hide_is_kept() -> None:
+    rng = np.random.default_rng(3)
+    bits = rng.integers(0, 2, (10, ROWS))
+    total = bits.sum(0) - 5.0
+    hidden = (rng.random(ROWS) < 1 / (1 + np.exp(-1.5 * total))).astype(int)
+    # Its own effect just undoes what it tells about the ten others: found by bisection.
+    low, high = 0.0, 4.0
+    for _ in range(40):
+        effect = (low + high) / 2
+        p = 1 / (1 + np.exp(-(0.4 * total - effect * (hidden - 0.5))))
+        low, high = (effect, high) if p[hidden == 1].mean() > p[hidden == 0].mean() else (low, effect)
+    label = (rng.random(ROWS) < p).astype(np.uint8)
+    columns = {f"bit{place}": bit for place, bit in enumerate(bits)} | {"hidden": hidden}
+    columns["noise"] = rng.integers(0, 5, ROWS)
+    found = chosen(columns, label)
+    assert found.evidence["hidden"].p_value > 0.001
+    assert found.evidence["hidden"].joint_p_value < 1e-9
+    assert found.noise == ("noise",)
+
+
 def test_the_best_field_stays_where_all_are_noise() -> None:
     rng = np.random.default_rng(2)
     columns = {f"noise{size}": rng.integers(0, size, 500) for size in (3, 30)} | {"constant": np.zeros(500, int)}

@@ -11,7 +11,7 @@ from training.datasets.config import DataConfig
 from training.datasets.synthetic import TRAIN, SyntheticData, Truth, generate
 from training.prepare import prepare
 
-ROWS = 100_000
+ROWS = 60_000
 
 
 def check(selection: Selection, truth: Truth) -> None:
@@ -37,7 +37,7 @@ def test_noise_and_copies_are_dropped_and_pairs_found(seed: int) -> None:
 
 
 def test_names_and_positions_do_not_matter() -> None:
-    log = generate(30_000, 6)
+    log = generate(20_000, 6)
     rows = np.flatnonzero(log.split == TRAIN)
     slots, context, candidate = encode(log, rows)
     clusters = log.group[rows]
