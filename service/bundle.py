@@ -145,7 +145,10 @@ class StagedBundle:
         model: Mapping[str, Any],
         created: datetime | None = None,
     ) -> None:
-        """State what the manifest says beside the digests; `created` is now unless given."""
+        """State what the manifest says beside the digests; `created` is now unless given.
+
+        JSON has no NaN: a metric that is none is written as null.
+        """
         moment = datetime.now(UTC) if created is None else created
         self._manifest = Manifest(
             model_id=model_id,
@@ -293,7 +296,7 @@ def _decode_golden(content: bytes, name: str, widths: Inputs) -> tuple[GoldenRow
         where = f"{name}, line {number}"
         try:
             row = msgspec.convert(json.loads(line, parse_constant=_refuse_constant), GoldenRow)
-        except ValueError as error:  # msgspec's, json's and UTF-8's errors are all of this type
+        except (ValueError, RecursionError) as error:  # msgspec's, json's and UTF-8's errors are all of this type
             raise BundleFormatError(f"{where}: {error}") from error
         got = Inputs(context_ids=len(row.context_ids), candidate_ids=len(row.candidate_ids))
         if got != widths:
@@ -309,7 +312,7 @@ def _decode_golden(content: bytes, name: str, widths: Inputs) -> tuple[GoldenRow
 def _decode_reference(content: bytes, name: str) -> dict[str, Any]:
     try:
         document = json.loads(content, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"{name}: {error}") from error
     if not isinstance(document, dict):
         raise BundleFormatError(f"{name}: expected an object, got {type(document).__name__}")

@@ -163,7 +163,7 @@ def decode_manifest(content: bytes, name: str) -> Manifest:
             raise BundleFormatError(f"{name}: expected version {VERSION}, got {header.version}")
         manifest = msgspec.json.decode(content, type=Manifest)
         facts = manifest.facts
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleFormatError(f"{name}: {error}") from error
     _check(manifest, facts, name)
     return manifest

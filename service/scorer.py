@@ -80,13 +80,16 @@ class Scorer:
 
     Args:
         bundle: What to score with.
-        threads: Threads of one call within ONNX Runtime.
+        threads: Threads of one call within ONNX Runtime, at least 1. (Its own default, 0, takes all cores of the host.)
 
     Raises:
         BundleFormatError: The graph does not load, or its inputs and output are not the manifest's.
+        ValueError: `threads` is below 1.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
         self.bundle = bundle
         self.encoder = bundle.encoder
         self._session = _session(str(bundle.model_path), threads)

@@ -2,6 +2,10 @@
 
 Encoding is `field.token` then `vocabulary.id`, and nothing else; this class only arranges fields in columns, checks
 the names and says where a fault is. One id matrix a side: `context` (1 or N rows) and `candidate` (N rows).
+
+Columns are encoded with one look-up call each; rows are turned into columns first, which makes them about 1.3 times
+as dear at 39 fields and 100 rows, where the two steps value by value cost 4 to 6 times as much as columns
+(`tests/service/bench_encoder.py` prints it).
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def decode_schema(content: bytes, name: str) -> list[FieldEntry]:
         if header.version != VERSION:
             raise SchemaError(f"{name}: expected version {VERSION}, got {header.version}")
         schema = msgspec.json.decode(content, type=_Schema)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"{name}: {error}") from error
     try:
         return [_entry(document) for document in schema.fields]

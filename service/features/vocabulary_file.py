@@ -60,7 +60,7 @@ def unpack(content: bytes | mmap, name: str) -> PackedTokens:
         raise SchemaError(f"{name}: expected a safetensors file, got {len(view)} bytes without its header")
     try:
         tensors = msgspec.json.decode(view[_LENGTH_BYTES:start], type=dict[str, _Tensor])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"{name}: expected a safetensors header, got {error}") from error
     if set(tensors) not in ({"offsets", "tokens"}, set(_TENSORS)):
         raise SchemaError(f"{name}: expected the tensors offsets, tokens and perhaps slots, got {sorted(tensors)}")

@@ -178,7 +178,18 @@ def test_a_manifest_that_breaks_the_format_is_refused(
         read_bundle(copy)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{", b'{"format": "reaction-bundle", "version": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"{",
+        pytest.param(b"[" * 100_000, id="nested"),
+        pytest.param(b'{"training": ' + b"[" * 100_000, id="nested within"),
+        b'{"format": "reaction-bundle", "version": 1}',
+    ],
+)
 def test_a_manifest_that_is_none_is_refused(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
     with pytest.raises(BundleFormatError, match=f"^{copy / 'manifest.json'}: "):
@@ -200,6 +211,7 @@ GOOD_LINE = {"context": {}, "candidate": {}, "context_ids": [0, 0], "candidate_i
     [
         ("", "line 1: Expecting value"),
         ("{", "line 1: Expecting property name"),
+        pytest.param("[" * 100_000, "line 1: maximum recursion depth exceeded", id="nested"),
         (GOOD_LINE | {"pctr": 1.5}, "line 1, pctr: expected a probability, got 1.5"),
         (GOOD_LINE | {"pctr": "0.5"}, r"line 1: Expected `float`, got `str` - at `\$.pctr`"),
         (json.dumps(GOOD_LINE).replace("0.5", "NaN"), "line 1: NaN is no JSON"),
@@ -230,6 +242,7 @@ def test_a_bundle_without_golden_rows_is_refused(copy: Path) -> None:
     [
         (b"", "Expecting value"),
         (b"[]", "expected an object, got list"),
+        pytest.param(b"[" * 100_000, "maximum recursion depth exceeded", id="nested"),
         (b'{"format": "other", "version": 1}', "format: expected 'reaction-reference', got 'other'"),
         (b'{"format": "reaction-reference", "version": 2}', "version: expected 1, got 2"),
         (b'{"format": "reaction-reference", "version": 1, "x": Infinity}', "Infinity is no JSON"),

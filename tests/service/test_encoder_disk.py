@@ -194,7 +194,18 @@ def test_a_schema_that_breaks_the_format_is_refused(
         FeatureEncoder.open(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"format": NaN, "version": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        pytest.param(b"[" * 100_000, id="nested"),
+        b'{"format": NaN, "version": 1}',
+    ],
+)
 def test_a_schema_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "features.json").write_bytes(content)
     with pytest.raises(SchemaError, match=f"^{tmp_path / 'features.json'}: "):

@@ -183,6 +183,8 @@ def test_a_request_that_cannot_be_scored_says_where(
 
 
 def test_onnx_runtime_gets_the_threads_it_is_given_and_does_not_spin(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        Scorer(read_bundle(bundle), threads=0)
     for threads in (1, 2):
         options = Scorer(read_bundle(bundle), threads=threads)._session.get_session_options()
         assert options.intra_op_num_threads == threads

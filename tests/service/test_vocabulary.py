@@ -167,6 +167,7 @@ def entry(dtype: str, shape: list[int], first: int, end: int) -> dict[str, objec
         (b"\xff" * 20, "expected a safetensors file, got 20 bytes"),
         (header(b"nonsense"), "expected a safetensors header"),
         (header(b"\xff\xfe"), "expected a safetensors header"),
+        pytest.param(header(b"[" * 100_000), "expected a safetensors header", id="nested"),
         (header({"offsets": 3}), "expected a safetensors header"),
         (header({"offsets": entry("I64", [1], 0, 8)}, bytes(8)), "expected the tensors offsets, tokens and perhaps"),
         (save({"offsets": np.zeros(1, np.int64), "x": np.zeros(1, np.uint8)}), "expected the tensors offsets, tokens"),
