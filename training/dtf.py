@@ -1,4 +1,4 @@
-"""Dual-tower fusion (DTF): two towers here both see the whole row (FinalMLP's two streams), not user/item retrieval.
+"""Dynamic Tower Fusion (DTF): two towers here both see the whole row (FinalMLP's two streams), not user/item retrieval.
 
 Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommendation", AAAI 2026, 40(19); the abstract
 says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, found by experiment:

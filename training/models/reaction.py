@@ -1,8 +1,8 @@
 """REACTION's towers: two towers here both see the whole row (FinalMLP's two streams), not user/item retrieval.
 
 Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommendation", AAAI 2026, 40(19). The dual
-form (`TowerPair`) and the fusion form (`FusionForm`) are our reading of its dual-tower fusion (DTF); the first layer
-is its adaptive feature embedding (AFE): z = sum_f g_f P_f e_f(x_f).
+form (`TowerPair`) and the fusion form (`FusionForm`) are our reading of its Dynamic Tower Fusion (DTF); the first layer
+is its Adaptive Feature Extraction (AFE): z = sum_f g_f P_f e_f(x_f).
 
 Shapes: B rows, F slots, D = sum of d_f, H_l width of hidden layer l = 0..L-1; K = H_0 is AFE's subspace, so that
 P_f (d_f, K) *is* the first dense layer, and a sum of look-ups once the tables are folded.
