@@ -17,9 +17,9 @@ LMDB            24            0                1/1000         1 to 1            
 ==============  ============  ===============  =============  ==================  ===============
 
 So a dictionary is worth its memory while it is small: at the limit it costs a worker some 25 MB and a tenth of a
-second a field. The mapped forms are equally fast. Packed arrays were taken because a token may be anything: the trie
-ends a key at its first NUL, and so finds what is not there, and LMDB takes keys of at most 511 bytes; they also are one file, which
-is filled five times as fast as either.
+second a field. The mapped forms are about equally fast. Packed arrays were taken because a token may be anything: the
+trie ends a key at its first NUL, and so finds what is not there, and LMDB takes keys of at most 511 bytes; they also
+are one file, which is filled five times as fast as either.
 """
 
 from __future__ import annotations
