@@ -54,7 +54,8 @@ compose: ## build and start service, Prometheus and Grafana in containers
 pins: ## print a constraints.txt of the newest releases (see CONTRIBUTING.md)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; "$(PYTHON)" -m venv "$$dir/venv"; \
 	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[training,dev]' >&2; \
-	"$$dir/venv/bin/python" -m pip freeze --exclude-editable | sed -e 's/+.*//' | grep -viE '^(nvidia|cuda|triton)'
+	"$$dir/venv/bin/python" -m pip freeze --all --exclude-editable | sed -e 's/+.*//' | tr 'A-Z_' 'a-z-' \
+	  | grep -vE '^(nvidia|cuda|triton|pip=)' | LC_ALL=C sort
 
 clean: ## remove what the targets made, the virtual environment too
 	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
