@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.features import PAD
 from training.allocation import allocate, default_dimension
 from training.field_views import MeasuredSlot
 from training.measures import Measures
 from training.measuring import measure as measure_arrays
-from training.models.base import MULTI_VALUED_PAD_ID
 from training.screening import LARGEST_TABLE
 from training.selection import Evidence, Selection, find_copies, find_interactions, find_noise, prior_log_odds, weigh
 
@@ -139,7 +139,7 @@ def slots_of(encoder: FeatureEncoder) -> tuple[MeasuredSlot, ...]:
             first=column.first,
             width=column.width,
             rows=len(encoder.vocabulary(column.name)),
-            pad_id=MULTI_VALUED_PAD_ID if encoder.field(column.name).kind == "multi_valued" else None,
+            pad_id=PAD if encoder.field(column.name).kind == "multi_valued" else None,
         )
         for side in ("context", "candidate")
         for column in encoder.columns(side)
