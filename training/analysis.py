@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from training.measures import Measures
     from training.selection import Selection
 
-Fate = Literal["kept", "kept for a pair", "dropped"]
+Fate = Literal["kept", "kept for a pair", "kept beyond the rest", "kept by choice", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,9 @@ class FieldRow:
         millibits: I(X; Y), corrected for chance.
         noise_millibits: what noise of the same counts has on average: the correction.
         p_value: for noise, adjusted for the number of fields.
-        partner: the field beyond which it says most surely something, if there is another field.
-        pair_millibits: what it says beyond the partner, corrected.
+        beyond, beyond_millibits: for a field that says nothing alone: beyond what it says something, and how much.
         dimension: allocated; 0 where it was dropped.
-        fate: "kept for a pair" says nothing significant alone.
+        fate: only "kept" says something significant alone; "kept by choice" says nothing significant at all.
         reason: why it was dropped, else "".
     """
 
@@ -35,16 +34,16 @@ class FieldRow:
     millibits: float
     noise_millibits: float
     p_value: float
-    partner: str | None
-    pair_millibits: float
+    beyond: str
+    beyond_millibits: float
     dimension: int
     fate: Fate
     reason: str
 
     @property
     def shown_millibits(self) -> float:
-        """What it was kept for: its own information, or what it says with its partner."""
-        return self.pair_millibits if self.fate == "kept for a pair" else self.millibits
+        """What it was kept for: its own information, or what it says beyond other fields."""
+        return self.beyond_millibits if self.beyond else self.millibits
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,18 @@ def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[F
     for field in measures.fields:
         evidence = selection.evidence[field.name]
         dropped = selection.dropped.get(field.name)
-        fate: Fate = "dropped" if dropped is not None else "kept"
-        if dropped is None and evidence.p_value >= alpha:
-            fate = "kept for a pair"
+        fate: Fate
+        beyond, bits = "", 0.0
+        if dropped is not None:
+            fate = "dropped"
+        elif evidence.p_value < alpha:
+            fate = "kept"
+        elif evidence.pair_p_value < alpha and evidence.partner is not None:
+            fate, beyond, bits = "kept for a pair", evidence.partner, evidence.pair_bits
+        elif evidence.joint_p_value < alpha:
+            fate, beyond, bits = "kept beyond the rest", "all that inform alone", evidence.joint_bits
+        else:
+            fate = "kept by choice"
         rows.append(
             FieldRow(
                 name=field.name,
@@ -90,8 +98,8 @@ def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[F
                 millibits=1000 * field.information_bits,
                 noise_millibits=1000 * field.noise_bits,
                 p_value=evidence.p_value,
-                partner=evidence.partner,
-                pair_millibits=1000 * evidence.pair_bits,
+                beyond=beyond,
+                beyond_millibits=1000 * bits,
                 dimension=selection.dims.get(field.name, 0),
                 fate=fate,
                 reason=dropped or "",

@@ -106,8 +106,7 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
             p_text(row["p_value"]),
             row["dimension"] or "–",
             row["fate"],
-            row["reason"]
-            or (f"{row['pair_millibits']:.2f} mbit beyond {row['partner']}" if "pair" in row["fate"] else ""),
+            row["reason"] or (f"{row['beyond_millibits']:.2f} mbit beyond {row['beyond']}" if row["beyond"] else ""),
         ]
         for row in found["fields"]
     ]

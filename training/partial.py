@@ -77,6 +77,9 @@ class PartialRun:
         try:
             with new_directory(self.out) as staged:
                 yield staged
+                for path in staged.rglob("*"):
+                    if path.is_file():
+                        path.chmod(0o644)  # safetensors writes for its owner alone; export may be another user's
                 record = {**self.record(facts), "files": digests(staged, leave_out="run.json")}
                 write_json(staged / "run.json", record)
         except FileExistsError as error:

@@ -125,13 +125,13 @@ def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
 def _afe_part(run: Run, parameters: ParameterTable) -> dict[str, Any]:
     measures, selection = Measures.from_json(run.measures), Selection.from_json(run.selection)
     fields = field_rows(measures, selection, run.config.afe.alpha)
-    tones = {"kept": "on", "kept for a pair": "weak", "dropped": "off"}
+    tones = {"kept": "on", "dropped": "off"}
     bars = [
         Bar(
             row.name,
             (row.shown_millibits,),
             (_information_text(row),),
-            tone=tones[row.fate],
+            tone=tones.get(row.fate, "weak"),
             hint=f"{row.name}: {row.ids:,} ids, noise would have {row.noise_millibits:.2f} mbit. {row.reason}".strip(),
         )
         for row in fields[:MOST_FIELDS]
@@ -193,7 +193,12 @@ def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         lines = []
         for model, name in CURVES.items():
             parts = [
-                [(starts[phase] + r["epoch"], float(r[f"{model}.{key}"])) for r in records if f"{model}.{key}" in r]
+                [
+                    (starts[phase] + record["epoch"], float(record[f"{model}.{key}"]))
+                    for record in records
+                    # An untrained tower is far off the scale of all that follows.
+                    if f"{model}.{key}" in record and not (phase in APART and record["step"] == 0)
+                ]
                 for phase, records in phases.items()
             ]
             if any(parts):
@@ -275,9 +280,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def _information_text(row: FieldRow) -> str:
     alone = f"{signed(row.millibits, '.2f').removeprefix('+')} mbit, {_p(row.p_value)}"
-    if row.fate != "kept for a pair":
-        return alone
-    return f"{row.pair_millibits:.2f} mbit beyond {row.partner} (alone {alone})"
+    return f"{row.beyond_millibits:.2f} mbit beyond {row.beyond} (alone {alone})" if row.beyond else alone
 
 
 def _p(p_value: float) -> str:

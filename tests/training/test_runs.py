@@ -74,6 +74,10 @@ def test_a_run_holds_all_there_is_to_reproduce_it_and_nothing_else(run: Run, tin
     assert sorted(path.name for path in tiny_home.iterdir()) == ["data", "exp.toml", "log.csv", "run"]
 
 
+def test_every_file_of_a_run_may_be_read_by_another_user(run: Run) -> None:
+    assert {path.stat().st_mode & 0o777 for path in run.path.rglob("*") if path.is_file()} == {0o644}
+
+
 def test_run_json_holds_the_sha256_of_every_other_file(run: Run) -> None:
     files = {path.relative_to(run.path).as_posix(): path for path in run.path.rglob("*") if path.is_file()}
     del files["run.json"]
@@ -166,7 +170,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (flip_a_bit, RunCorruptError, r"weights\.safetensors: expected \{'sha256': '.*got \{'sha256'"),
+        (flip_a_bit, RunCorruptError, r"weights\.safetensors: expected \{.*'sha256': .*got \{.*'sha256'"),
         (lambda path: (path / "pair.safetensors").unlink(), RunCorruptError, r"pair\.safetensors: expected a file"),
         (
             lambda path: (path / "notes.txt").touch(),
