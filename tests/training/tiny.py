@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+from training import __main__ as door
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,6 +145,25 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of a command: ours without REACTION_*, and the package importable from anywhere."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("REACTION_")}
     return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "NO_COLOR": "1", **more}
+
+
+def training_here(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same door without starting a process (torch takes seconds to import)."""
+    out, err = io.StringIO(), io.StringIO()
+    command = ["python -m training", *map(str, arguments)]
+    code: object = 0
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", command),
+        mock.patch.dict(os.environ, environment(), clear=True),
+    ):
+        try:
+            door.main()
+        except SystemExit as done:
+            code = done.code
+    return subprocess.CompletedProcess(command, int(str(code or 0)), out.getvalue(), err.getvalue())
 
 
 def training(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
