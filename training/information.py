@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
-from scipy.special import gammainc, gammaincc, ndtr, xlogy
-from scipy.stats import binom
+from scipy.special import gammainc, gammaincc, gammaln, ndtr, xlogy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -176,7 +175,8 @@ def permutation_null(total: NDArray[np.integer], positives: int) -> Moments:
         start = np.concatenate([[0], np.cumsum(w)[:-1]])
         n_flat = np.repeat(n, w)
         k = np.arange(int(w.sum())) - np.repeat(start - low[part], w)
-        mass = binom.pmf(k, n_flat, p)
+        log_mass = gammaln(n_flat + 1.0) - gammaln(k + 1.0) - gammaln(n_flat - k + 1.0)
+        mass = np.exp(log_mass + k * np.log(p) + (n_flat - k) * np.log1p(-p))  # binomial
         h = divergence(n_flat, k, p)
         mean = np.add.reduceat(mass * h, start) / np.add.reduceat(mass, start)
         center += float(c @ mean)
