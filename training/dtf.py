@@ -15,10 +15,11 @@ Every phase stops early on validation and keeps its best averaged weights.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 from torch.nn import functional
 
 from training.phases import Learner
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from training.gates import FieldGates
     from training.models.reaction import FusionForm, Tower, TowerPair
     from training.phases import Batch
     from training.tables import TableBank
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
 Factor = Annotated[float, Field(gt=0.0)]
+
+GATE_RATE = 10.0
+"""Learning rate of field gates, as a multiple of the dense layers'."""
 
 
 class DtfConfig(BaseModel):
@@ -63,21 +68,47 @@ class DtfConfig(BaseModel):
     sample_rows: Annotated[int, Field(ge=64)] = 16_384
 
 
-class TowerLearner(Learner):
-    """Phase 1: one tower on the labels."""
+class GatedTower(nn.Module):
+    """A tower under field gates (AFE's filter while training)."""
 
-    def __init__(self, name: str, tower: Tower, bank: TableBank) -> None:
+    def __init__(self, tower: Tower, gates: FieldGates) -> None:
+        super().__init__()
+        self.tower = tower
+        self.gates = gates
+
+
+class TowerLearner(Learner):
+    """Phase 1: one tower on the labels, with gates on its fields or without.
+
+    Args:
+        name: Of the tower.
+        tower: The tower.
+        bank: Its tables.
+        gates: Field gates; their penalty joins the loss.
+        penalty: Log loss worth all fields' parameters.
+    """
+
+    def __init__(
+        self, name: str, tower: Tower, bank: TableBank, gates: FieldGates | None = None, penalty: float = 0.0
+    ) -> None:
         self.monitored = name
-        self.module = self.tower = tower
+        self.tower, self.gates, self.penalty = tower, gates, penalty
+        self.module = tower if gates is None else GatedTower(tower, gates)
         self.banks = (bank,)
+        # A gate moves by the rate a step, and has a way of several units to go before it closes.
+        self.faster = {"gates.": GATE_RATE}
 
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Return the cross entropy to the labels."""
-        return cross_entropy(self.tower.head(embedded[0]), batch.label, batch.weight)
+        """Return the cross entropy to the labels, and the gates' penalty."""
+        if self.gates is None:
+            return cross_entropy(self.tower.head(embedded[0]), batch.label, batch.weight)
+        logit = self.tower.head(embedded[0], self.gates())
+        return cross_entropy(logit, batch.label, batch.weight) + self.penalty * self.gates.penalty()
 
     def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the tower's logits."""
-        return {self.monitored: self.tower.head(embedded[0])}
+        gates = None if self.gates is None else self.gates()
+        return {self.monitored: self.tower.head(embedded[0], gates)}
 
     def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
         """Put the best tables into the tower."""
@@ -155,8 +186,3 @@ def put_tables(module: Tower | FusionForm, bank: TableBank, stacks: Sequence[Ten
     """Copy the tables in a bank's stacks into a module's."""
     for table, weights in zip(module.tables, bank.tables(stacks), strict=True):
         table.data.copy_(weights)
-
-
-def state_of(module: torch.nn.Module) -> dict[str, Any]:
-    """Return a module's tensors by name."""
-    return dict(module.state_dict())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,10 +104,11 @@ def train_reaction(
     for name in ("train", "valid"):
         _check_labels(data, name)
     measures = _measure(data, config, progress)
-    pair = None
+    pair = prior = None
     if init_from is None:
         selection = select(measures, config.afe)
         slots = with_dims(field_slots(data.encoder, lambda _name, _rows: 1), selection.dims)
+        prior = selection.gate_prior if config.afe.gates else None
     else:
         selection, pair, slots = _take_over(init_from, data)
     threads = torch.get_num_threads()
@@ -125,12 +126,27 @@ def train_reaction(
                 seed=config.seed,
                 store=store,
                 progress=progress,
+                gate_prior=prior,
+                gate_penalty=config.afe.gate_penalty,
             )
             result = schedule.run(pair)
             metrics = _metrics(data, schedule, result)
         finally:
             torch.set_num_threads(threads)
+    selection = _without(selection, result.closed)
     return TrainingResult(result.form, result.pair, selection, measures, result.history, metrics)
+
+
+def _without(selection: Selection, closed: tuple[str, ...]) -> Selection:
+    """Return the selection without the fields whose gates closed."""
+    return replace(
+        selection,
+        kept=tuple(name for name in selection.kept if name not in closed),
+        dropped=selection.dropped | dict.fromkeys(closed, "gate closed: worth less log loss than its parameters cost"),
+        dims={name: dim for name, dim in selection.dims.items() if name not in closed},
+        gate_prior={name: prior for name, prior in selection.gate_prior.items() if name not in closed},
+        interactions=tuple(pair for pair in selection.interactions if not set(pair) & set(closed)),
+    )
 
 
 def _measure(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Measures:

@@ -21,6 +21,8 @@ next read:
 `LazyAdam` does that: its step costs O(n), whatever R is.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,15 @@ class FlatAdam:
     Args:
         module: Its parameters that require a gradient are trained; those that do not (tables) are left alone.
         settings: The constants; `l2` is added to the gradient, `decay` is decoupled.
+        faster: Name prefix -> factor of the rate for the parameters under it.
     """
 
-    def __init__(self, module: nn.Module, settings: AdamSettings) -> None:
+    def __init__(self, module: nn.Module, settings: AdamSettings, faster: Mapping[str, float] | None = None) -> None:
         self.settings = settings
         self.step_number = 0
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        parameters = [p for _, p in named]
+        self._factors = _factors(named, faster or {})
         buffers = [b for b in module.buffers() if b.is_floating_point()]
         self.weights = _flatten(parameters)
         self.buffers = _flatten(buffers)
@@ -201,7 +206,10 @@ class FlatAdam:
         self.v.mul_(s.beta2).addcmul_(g, g, value=1.0 - s.beta2)
         if s.decay:
             self.weights.mul_(1.0 - s.decay)
-        self.weights.sub_(_direction(self.m, self.v, self.step_number, s), alpha=rate)
+        direction = _direction(self.m, self.v, self.step_number, s)
+        if self._factors is not None:
+            direction.mul_(self._factors)
+        self.weights.sub_(direction, alpha=rate)
         self.mean.lerp_(self.weights, 1.0 - s.averaging)
 
     def put(self, weights: Tensor, buffers: Tensor) -> None:
@@ -272,14 +280,26 @@ def _power(base: float, n: Tensor) -> Tensor:
     return torch.exp(n * math.log(base)) if base > 0.0 else (n == 0).to(n.dtype)
 
 
-def _flatten(tensors: "list[Tensor] | list[nn.Parameter]") -> Tensor:
+def _factors(named: list[tuple[str, nn.Parameter]], faster: Mapping[str, float]) -> Tensor | None:
+    if not faster:
+        return None
+    parts = [
+        torch.full(
+            (p.numel(),), next((f for prefix, f in faster.items() if name.startswith(prefix)), 1.0), device=p.device
+        )
+        for name, p in named
+    ]
+    return torch.cat(parts)
+
+
+def _flatten(tensors: list[Tensor] | list[nn.Parameter]) -> Tensor:
     flat = torch.cat([t.detach().reshape(-1) for t in tensors]) if tensors else torch.zeros(0)
     for tensor, piece in zip(tensors, _pieces(flat, tensors), strict=True):
         tensor.data = piece
     return flat
 
 
-def _pieces(flat: Tensor, like: "Iterable[Tensor]") -> list[Tensor]:
+def _pieces(flat: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
     pieces, start = [], 0
     for tensor in like:
         pieces.append(flat[start : start + tensor.numel()].view(tensor.shape))

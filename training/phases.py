@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from training.metrics import auc, log_loss
 from training.optim import AdamSettings, FlatAdam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -126,11 +127,13 @@ class Learner(ABC):
         module: Holds the dense parameters.
         banks: The tables.
         monitored: The name of the output that early stopping looks at.
+        faster: Name prefix -> factor of the learning rate for dense parameters under it.
     """
 
     module: nn.Module
     banks: tuple[TableBank, ...]
     monitored: str
+    faster: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
@@ -200,7 +203,7 @@ class Phase:
 
     def __init__(self, learner: Learner, train: Rows, valid: Rows, settings: PhaseSettings) -> None:
         self.learner, self.train, self.valid, self.settings = learner, train, valid, settings
-        self.optimiser = FlatAdam(learner.module, settings.dense)
+        self.optimiser = FlatAdam(learner.module, settings.dense, learner.faster)
         self.position = _Position()
         self.best: dict[str, Tensor] = {}
         self.steps_an_epoch = math.ceil(len(train) / settings.batch_size)

@@ -14,13 +14,14 @@ import torch
 
 from training.alignment import build_fusion_form
 from training.dtf import DtfConfig, FusionLearner, PairLearner, TowerLearner
+from training.gates import FieldGates
 from training.models.base import FieldSlot, slot_ids
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Learner, Phase, PhaseSettings, Rows, SplitLike, predict
 from training.tables import TableBank
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,11 +36,12 @@ _COUNT_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class DtfResult:
-    """What the phases end with: the dual form, the fusion form, and every evaluation on the way."""
+    """What the phases end with: both forms, every evaluation on the way, and the fields whose gates closed."""
 
     pair: TowerPair
     form: FusionForm
     history: list[dict[str, Any]]
+    closed: tuple[str, ...]
 
 
 class Schedule:
@@ -54,6 +56,8 @@ class Schedule:
         seed: Of everything random.
         store: Where phases are recorded and taken up.
         progress: Told how far each phase is.
+        gate_prior: Field -> log-odds that it matters: tower A is trained under field gates that start there.
+        gate_penalty: Log loss worth all parameters of tables and projections.
     """
 
     def __init__(
@@ -67,9 +71,12 @@ class Schedule:
         seed: int,
         store: CheckpointStore,
         progress: Progress,
+        gate_prior: Mapping[str, float] | None = None,
+        gate_penalty: float = 0.0,
     ) -> None:
         self.slots, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
         self.store, self.progress = store, progress
+        self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
         self.device = config.resolved_device()
         self.train = Rows(train, self.device)
         self.valid = Rows(valid, self.device)
@@ -78,11 +85,15 @@ class Schedule:
 
     def run(self, pair: TowerPair | None = None) -> DtfResult:
         """Run all phases, or those after the first from a given pair."""
+        closed: tuple[str, ...] = ()
         if pair is None:
-            pair = TowerPair(self.tower("tower_a", 0), self.tower("tower_b", 1))
+            a = self.tower("tower_a", 0, gated=self.gate_prior is not None)
+            closed = tuple(slot.name for slot in self.slots if slot not in a.slots)
+            self.slots = a.slots
+            pair = TowerPair(a, self.tower("tower_b", 1))
         self.mutual(pair.to(self.device))
         form = self.fusion(pair)
-        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history)
+        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed)
 
     def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
         """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
@@ -96,8 +107,8 @@ class Schedule:
         result.form.cpu()
         return found
 
-    def tower(self, name: str, number: int) -> Tower:
-        """Phase 1: train one tower alone."""
+    def tower(self, name: str, number: int, *, gated: bool = False) -> Tower:
+        """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed."""
         torch.manual_seed(self._seed(number))
         tower = Tower(self.slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
             self.device
@@ -105,8 +116,12 @@ class Schedule:
         # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
         rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
         tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
-        bank = self._bank(tower)
-        return self._phase(name, number, tower, TowerLearner(name, tower, bank), self.train)
+        gates = None
+        if gated and self.gate_prior is not None:
+            gates = FieldGates.for_slots(self.slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
+        learner = TowerLearner(name, tower, self._bank(tower), gates, self.gate_penalty)
+        self._phase(name, number, learner.module, learner, self.train)
+        return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
     def mutual(self, pair: TowerPair) -> None:
         """Phase 2: train both towers with and from each other."""
@@ -179,6 +194,23 @@ class Schedule:
         self.store.finish(name, dict(module.state_dict()), {"history": history})
         self.history += history
         return module.eval()
+
+
+@torch.no_grad()
+def without_closed(tower: Tower, gates: FieldGates) -> Tower:
+    """Return the tower with the open gates' multipliers, without the tables and projections of closed ones."""
+    fixed = gates.fixed()
+    names = gates.closed()
+    kept = [i for i, slot in enumerate(tower.slots) if slot.name not in names]
+    kept = kept or [int(gates.log_odds.argmax())]  # a model needs a field
+    small = Tower([tower.slots[i] for i in kept], tower.widths, dropout=tower.dropout)
+    state = tower.state_dict()
+    for key, target in small.state_dict().items():
+        parts = key.split(".")
+        if "tables" in parts or "projections" in parts:
+            parts[-1] = str(kept[int(parts[-1])])
+        target.copy_(fixed[kept] if parts[-1] == "gates" else state[".".join(parts)])
+    return small
 
 
 def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.int64]]:
