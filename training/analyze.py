@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.afe import AfeConfig, measure_prepared, select
 from training.analysis import field_rows, group_rows, p_text, pair_rows
-from training.config import load_config
+from training.config import load_config, refuse_unknown_fields
 from training.console import text_table
 from training.loader import PreparedData
 from training.measures import Measures
@@ -64,6 +64,7 @@ def analyze_source(source: Path, config: Path | None, progress: PhaseProgress, p
 
 
 def _measured(source: Path, data: PreparedData, afe: AfeConfig, progress: PhaseProgress) -> dict[str, Any]:
+    refuse_unknown_fields(afe, [field.name for field in data.encoder.fields])
     measures = measure_prepared(data, afe, lambda done, total: progress("measuring", done, total, ""))
     return _found(source, measures, select(measures, afe), afe.alpha)
 

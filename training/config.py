@@ -16,10 +16,11 @@ Every section but `[data]` may be left out: its defaults suit any data set. An u
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,8 +28,11 @@ from training.afe import AfeConfig
 from training.datasets.config import DataConfig, GivenSplit
 from training.dtf import DtfConfig
 from training.readers.paths import DATA_DIR
-from training.strict_toml import read_toml, write_toml
+from training.strict_toml import ConfigValueError, read_toml, write_toml
 from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class ExperimentConfig(BaseModel):
@@ -78,6 +82,19 @@ def save_config(config: ExperimentConfig, path: Path) -> None:
 
 def _as_given(model: BaseModel) -> dict[str, Any]:
     return {**model.model_dump(mode="json", include={"kind"}), **model.model_dump(mode="json", exclude_unset=True)}
+
+
+def refuse_unknown_fields(afe: AfeConfig, names: Collection[str]) -> None:
+    """Refuse an `[afe]` section that names fields which the data does not have.
+
+    Raises:
+        ConfigValueError: says which, and suggests the nearest.
+    """
+    for name in afe.keep:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            cure = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigValueError(f"afe.keep: expected a field of the data ({', '.join(names)}), got {name!r}{cure}")
 
 
 def with_overrides(

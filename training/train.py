@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.baseline import baseline_scores, fit_baseline
-from training.config import save_config
+from training.config import refuse_unknown_fields, save_config
 from training.datasets.base import SPLITS
 from training.datasets.config import GivenSplit
 from training.environment import git_revision, library_versions
@@ -57,11 +57,13 @@ def train_run(
         `out`.
 
     Raises:
-        RunError: the output exists, or a resume does not match.
-        DataError: the prepared data cannot be read, or belongs to another experiment.
+        RunError: the output exists, the data belongs to another experiment, or a resume does not match.
+        DataError: the prepared data cannot be read.
+        ConfigError: `afe.keep` names no field of the data.
     """
     data = PreparedData.open(data_path)
     refuse_other_data(config, data)
+    refuse_unknown_fields(config.afe, [field.name for field in data.encoder.fields])
     origin = None if init_from is None else open_run(init_from)
     partial = start_run(out, config, data.digest, resume=resume, init_from=None if origin is None else origin.id)
     try:

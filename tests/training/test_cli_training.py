@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tiny
+import torch
 from safetensors.numpy import load_file
 
 if TYPE_CHECKING:
@@ -213,6 +214,22 @@ def test_train_refuses_a_run_that_exists_data_of_another_experiment_and_no_data(
     told = refused(tiny.training_here(*TRAIN, cwd=home))
     assert told == "data: data.min_count: expected 2 (as it was prepared), got 3 in the experiment"
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv", "taken"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(home: Path) -> None:
+    told = refused(tiny.training_here(*TRAIN, "--device", "cuda", cwd=home))
+    assert told == "train.device: expected a CUDA device, got none; use 'auto' or 'cpu'"
+    assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv"]
+
+
+def test_a_field_to_keep_that_is_none_is_refused_before_anything_is_trained(home: Path) -> None:
+    change(home / "exp.toml", "[dtf]", '[afe]\nkeep = ["copy_of_add"]\n\n[dtf]')
+    for command in (TRAIN, ("analyze", "data", "--config", "exp.toml")):
+        told = refused(tiny.training_here(*command, cwd=home))
+        assert told.startswith("afe.keep: expected a field of the data (user, <script>, ad, copy_of_ad")
+        assert told.endswith("got 'copy_of_add' (did you mean 'copy_of_ad'?)")
+    assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv"]
 
 
 def test_a_resume_on_other_data_is_refused(home: Path) -> None:
