@@ -16,6 +16,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from model_export.passes import PASSES
+from service.routes import ROUTERS
+from training.config import load_config
+from training.datasets import DATASETS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("service", "training", "model_export")
 LONGEST_FILE = 350
@@ -32,22 +37,33 @@ def tracked_files() -> list[Path]:
     return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def modules_of(folder: str) -> set[str]:
-    """The modules that lie in a folder of table entries, helpers (`_x.py`) and the folder's own shared code aside."""
-    return {path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")}
+def modules_of(folder: str, *shared: str) -> set[str]:
+    """Modules of a folder of table entries, apart from helpers (`_x.py`) and what the entries share."""
+    return {path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")} - set(shared)
 
 
-def modules_named_in_table(package: str, table: object) -> set[str]:
-    """The last part of the module each entry of a table was defined in."""
-    entries = table.values() if isinstance(table, dict) else table
-    found = set()
-    for entry in entries:  # type: ignore[attr-defined]
-        parts = entry if isinstance(entry, tuple) else (entry,)
-        for part in parts:
-            module = getattr(part, "__module__", None) or type(part).__module__
-            if module.startswith(f"{package}."):
-                found.add(module.rsplit(".", 1)[1])
-    return found
+def test_every_data_set_is_a_file_of_its_name_and_a_line_in_the_table() -> None:
+    homes = {name: builder.__module__ for name, builder in DATASETS.items()}  # type: ignore[attr-defined]
+    assert homes == {name: f"training.datasets.{name}" for name in modules_of("training/datasets", "base", "config")}
+
+
+def test_every_endpoint_is_a_file_of_its_name_and_a_line_in_the_table() -> None:
+    homes = {name: router.__module__ for name, router in ROUTERS.items()}
+    assert homes == {name: f"service.routes.{name}" for name in modules_of("service/routes")}
+
+
+def test_every_graph_pass_is_a_file_of_its_name_and_a_line_in_the_table() -> None:
+    homes = {name: transform.__module__ for name, transform in PASSES.items()}
+    assert homes == {name: f"model_export.passes.{name}" for name in modules_of("model_export/passes")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training/experiments").iterdir()), ids=lambda path: path.name)
+def test_every_experiment_is_one_that_can_be_read_and_is_named_after_its_file(path: Path) -> None:
+    assert path.suffix == ".toml"
+    config = load_config(path)
+    # the template of a table is there to be copied: its name is the copier's
+    assert config.name == (path.stem if config.data.dataset != "table" else "my_clicks")
+    assert config.data.dataset in DATASETS
 
 
 def test_imports_go_down_the_floors_only_and_lent_modules_know_no_web_framework() -> None:
