@@ -1,17 +1,14 @@
-"""The container files agree with each other and with the service; they are run for real by hand (CONTRIBUTING.md)."""
+"""The container files agree with each other and with the service; run for real by hand, and in `test_prometheus`."""
 
 import fnmatch
 import itertools
 import json
-import os
 import re
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
 import yaml
-from queries import DASHBOARDS, ROOT, RULES, VARIABLES, alert_queries, alert_rules, ask, dashboard_queries, panels
+from queries import DASHBOARDS, ROOT, RULES, VARIABLES, alert_queries, alert_rules, dashboard_queries, panels
 
 from service.metrics import CATALOGUE, SECONDS_BOUNDS
 from service.settings import Settings
@@ -247,19 +244,3 @@ def test_grafana_finds_its_dashboards_and_prometheus_where_compose_puts_them() -
     )
     host, port = re.fullmatch(r"http://(\w+):(\d+)", source["datasources"][0]["url"]).groups()  # type: ignore[union-attr]
     assert COMPOSE["services"][host]["ports"][0].endswith(f":{port}")
-
-
-# --- with the real thing, where there is one
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
-def test_alerts_fire_and_stay_quiet_as_promtool_sees_them() -> None:
-    command = [shutil.which("promtool") or "", "test", "rules", str(RULES.parent / "alerts.test.yml")]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-
-
-@pytest.mark.skipif("REACTION_PROMETHEUS" not in os.environ, reason="REACTION_PROMETHEUS names no running Prometheus")
-def test_a_real_prometheus_understands_every_query() -> None:
-    for query in QUERIES:
-        ask(os.environ["REACTION_PROMETHEUS"], query.ready)

@@ -1,0 +1,111 @@
+"""The shipped configuration, rules and dashboards in a real Prometheus that scrapes a real service.
+
+Runs where `prometheus` and `promtool` are installed (Debian: the package `prometheus`).
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from queries import RULES, Query, alert_queries, ask, dashboard_queries
+from serving import ROW_CANDIDATES, ROW_CONTEXT, build_bundle, serving
+
+PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
+if PROMETHEUS is None or PROMTOOL is None:
+    pytest.skip("no prometheus on this machine", allow_module_level=True)
+SCRAPES = 6
+REQUESTS = 50
+
+
+def promtool(*words: str) -> None:
+    done = subprocess.run([PROMTOOL, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prometheus that has scraped a service under traffic a few times."""
+    place = tmp_path_factory.mktemp("prometheus")
+    build_bundle(place / "bundle")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with serving(place / "bundle") as server:
+        config = yaml.safe_load((RULES.parent / "prometheus.yml").read_text(encoding="utf-8"))
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(RULES)]
+        config["scrape_configs"][0]["static_configs"][0]["targets"] = [server.url.removeprefix("http://")]
+        (place / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        command = [
+            PROMETHEUS,
+            f"--config.file={place / 'prometheus.yml'}",
+            f"--storage.tsdb.path={place / 'data'}",
+            f"--web.listen-address={address}",
+        ]
+        with (place / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for_scrapes(f"http://{address}", server.url)
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_for_scrapes(prometheus: str, service: str) -> None:
+    """Keep the service busy until the counters were seen at several points in time."""
+    body = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}
+    seen: list[str] = []
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for _ in range(REQUESTS):
+            assert httpx.post(f"{service}/score", json=body).status_code == 200
+        try:
+            found = ask(prometheus, "sum(reaction_candidates_total)[1m:1s]")
+        except OSError:
+            found = []  # not listening yet
+        seen = [value for series in found for _, value in series["values"]]
+        if len(set(seen)) >= SCRAPES:
+            return
+        time.sleep(0.3)
+    pytest.fail(f"expected {SCRAPES} different scrapes, got {seen}")
+
+
+def test_configuration_and_rules_are_valid(tmp_path: Path) -> None:
+    text = (RULES.parent / "prometheus.yml").read_text(encoding="utf-8")
+    config = tmp_path / "prometheus.yml"
+    config.write_text(text.replace(f"/etc/prometheus/{RULES.name}", str(RULES)), encoding="utf-8")
+    promtool("check", "config", str(config))
+
+
+def test_each_alert_fires_on_what_it_is_for_and_is_quiet_otherwise() -> None:
+    promtool("test", "rules", str(RULES.parent / "alerts.test.yml"))
+
+
+@pytest.mark.parametrize("query", dashboard_queries(), ids=lambda query: query.where)
+def test_a_panel_of_the_dashboard_shows_something(prometheus: str, query: Query) -> None:
+    assert ask(prometheus, query.ready) != []
+
+
+def test_every_alert_is_evaluated_and_none_fires_on_a_service_that_is_well(prometheus: str) -> None:
+    with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=10) as answer:
+        groups = json.load(answer)["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) == len(alert_queries())
+    assert {rule["health"] for rule in rules} == {"ok"}
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+
+
+def test_prometheus_counts_what_clients_sent(prometheus: str) -> None:
+    (scored,) = ask(prometheus, 'sum(reaction_requests_total{route="/score",status="200"})')
+    (candidates,) = ask(prometheus, "sum(reaction_candidates_total)")
+    assert int(scored["value"][1]) > 0
+    assert int(candidates["value"][1]) == len(ROW_CANDIDATES) * int(scored["value"][1])
