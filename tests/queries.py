@@ -34,10 +34,11 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Query:
-    """One expression of PromQL and where it stands."""
+    """One expression of PromQL and where it stands; `quiet` ones find nothing while all is well."""
 
     where: str
     expression: str
+    quiet: bool = False
 
     @property
     def ready(self) -> str:
@@ -59,12 +60,14 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def dashboard_queries() -> list[Query]:
-    """Panels' targets and variables' label queries."""
+    """Panels' targets, variables' label queries and annotations."""
     found = []
     for path in sorted(DASHBOARDS.glob("*.json")):
         dashboard = json.loads(path.read_text(encoding="utf-8"))
         for panel in panels(dashboard):
             found += [Query(f"{path.name}: {panel['title']}", target["expr"]) for target in panel.get("targets", ())]
+        for note in dashboard["annotations"]["list"]:
+            found.append(Query(f"{path.name}: annotation {note['name']}", note["expr"], quiet=True))
         for variable in dashboard["templating"]["list"]:
             label_values = re.fullmatch(r"label_values\((.+), *\w+\)", variable.get("definition", ""))
             if label_values:
@@ -80,7 +83,7 @@ def alert_rules() -> list[dict[str, Any]]:
 
 def alert_queries() -> list[Query]:
     """Expressions of the alerts."""
-    return [Query(f"{RULES.name}: {rule['alert']}", rule["expr"]) for rule in alert_rules()]
+    return [Query(f"{RULES.name}: {rule['alert']}", rule["expr"], quiet=True) for rule in alert_rules()]
 
 
 def ask(prometheus: str, expression: str) -> list[Any]:
@@ -99,9 +102,7 @@ def main(prometheus: str) -> int:
         except urllib.error.HTTPError as error:
             outcome = f"REFUSED {json.load(error).get('error')}"
         else:
-            # An alert that finds nothing is quiet; a panel that finds nothing is empty.
-            quiet = query.where.startswith(RULES.name)
-            outcome = f"{len(result)} series" if result or quiet else "EMPTY"
+            outcome = f"{len(result)} series" if result or query.quiet else "EMPTY"
         failures += outcome.startswith(("REFUSED", "EMPTY"))
         sys.stdout.write(f"{outcome:>12}  {query.where}\n")
     return 1 if failures else 0

@@ -92,7 +92,7 @@ def test_each_alert_fires_on_what_it_is_for_and_is_quiet_otherwise() -> None:
 
 @pytest.mark.parametrize("query", dashboard_queries(), ids=lambda query: query.where)
 def test_a_panel_of_the_dashboard_shows_something(prometheus: str, query: Query) -> None:
-    assert ask(prometheus, query.ready) != []
+    assert ask(prometheus, query.ready) or query.quiet
 
 
 def test_every_alert_is_evaluated_and_none_fires_on_a_service_that_is_well(prometheus: str) -> None:
