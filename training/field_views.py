@@ -115,7 +115,7 @@ def view_field(
         exact = ids[:, 0].astype(np.int64)
         single, size, single_size = exact, slot.rows, slot.rows
     else:
-        exact, size = set_codes(ids, slot.pad_id)
+        exact, size = set_codes(ids)
         single, single_size = drawn_value(ids, slot.pad_id, rng), slot.rows
     pair, pair_size = bounded(single, single_size, largest)
     count = np.bincount(exact, minlength=size)
@@ -132,12 +132,11 @@ def view_field(
     )
 
 
-def set_codes(ids: NDArray[np.int32], pad_id: int | None) -> tuple[NDArray[np.int64], int]:
+def set_codes(ids: NDArray[np.int32]) -> tuple[NDArray[np.int64], int]:
     """One code a row (N,) for the set of its ids (N, width), whatever their order, and the number of codes."""
-    sorted_ids = np.sort(ids if pad_id is None else np.where(ids == pad_id, -1, ids), axis=1)
     codes = np.zeros(ids.shape[0], np.int64)
     size = 1
-    for column in sorted_ids.T:
+    for column in np.sort(ids, axis=1).T:
         seen, code = np.unique(column, return_inverse=True)
         prefixes, codes = np.unique(codes * seen.size + code, return_inverse=True)
         size = prefixes.size

@@ -44,7 +44,7 @@ def measured(plain: tuple[dict[str, np.ndarray], np.ndarray]) -> Measures:
 
 def test_a_set_s_code_depends_on_its_values_and_not_on_their_order_or_padding() -> None:
     ids = np.array([[3, 4, 2], [4, 3, 2], [3, 2, 2], [4, 2, 2], [3, 4, 5], [0, 2, 2]], np.int32)
-    codes, size = set_codes(ids, 2)
+    codes, size = set_codes(ids)
     assert codes[0] == codes[1]
     assert len(set(codes.tolist())) == 5
     assert size == 5
@@ -152,18 +152,25 @@ def test_the_same_seed_measures_the_same_and_progress_is_told(
     assert told == [(step, 5) for step in range(1, 6)]
 
 
-def test_a_multi_valued_field_is_found_by_its_sets_or_by_its_values() -> None:
-    rng = np.random.default_rng(4)
-    keys = rng.random((ROWS, 30))
-    tags = np.where(np.arange(3) < rng.integers(1, 4, ROWS)[:, None], np.argsort(keys, 1)[:, :3] + 3, 2)
-    noise = np.where(np.arange(3) < rng.integers(1, 4, ROWS)[:, None], rng.integers(3, 33, (ROWS, 3)), 2)
-    effect = np.append(np.zeros(3), rng.normal(0, 0.7, 30))[tags].sum(1)
+@pytest.mark.parametrize(("tags", "most"), [(8, 2), (60, 6)])
+def test_a_multi_valued_field_is_found_by_its_sets_or_by_its_values(tags: int, most: int) -> None:
+    rng = np.random.default_rng([4, tags])
+    count = rng.integers(most - 1, most + 1, ROWS)
+    informative, noise = (
+        np.where(np.arange(most) < count[:, None], np.argsort(rng.random((ROWS, tags)), 1)[:, :most] + 3, 2)
+        for _ in range(2)
+    )
+    effect = np.append(np.zeros(3), rng.normal(0, 0.8, tags))[informative].sum(1)
     label = coin(1 / (1 + np.exp(1 - effect)), 4)
-    slots = [MeasuredSlot("tags", "context", 0, 3, 33, 2), MeasuredSlot("noise", "context", 3, 3, 33, 2)]
-    found = measure(np.hstack([tags, noise]).astype(np.int32), np.zeros((ROWS, 0), np.int32), label, slots)
-    assert found.fields[0].p_value < 1e-6
-    assert found.fields[1].p_value > 1e-3
-    assert found.fields[0].seen > 1000
+    slots = [
+        MeasuredSlot("informative", "context", 0, most, tags + 3, 2),
+        MeasuredSlot("noise", "context", most, most, tags + 3, 2),
+    ]
+    context = np.hstack([informative, noise]).astype(np.int32)
+    found = measure(context, np.zeros((ROWS, 0), np.int32), label, slots).fields
+    assert found[0].p_value < 1e-6
+    assert found[1].p_value > 1e-3
+    assert (found[0].seen > 0.9 * ROWS) == (tags == 60)  # then nearly every row has a set of its own
 
 
 @pytest.mark.parametrize("clustered", [False, True])

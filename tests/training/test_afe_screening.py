@@ -164,6 +164,14 @@ def test_noise_stays_noise_where_a_request_s_size_decides_whether_its_value_is_i
     assert min(p) > 1e-5
 
 
+def test_units_of_any_size_vary_alike() -> None:
+    group, _, label = requests(100, 10, smallest=1)
+    sizes = np.bincount(group)
+    strata = stratify(np.zeros(group.size, int), 1, label, group)
+    spread = [strata.residual[sizes == size].std() for size in range(1, 7)]
+    assert max(spread) < 1.2 * min(spread)
+
+
 def test_an_effect_of_a_request_s_field_is_found_and_sized_as_by_rows() -> None:
     rng = np.random.default_rng(5)
     group = np.repeat(np.arange(10_000), 5)
