@@ -148,6 +148,20 @@ def test_the_reference_describes_the_training_split_on_the_scale_that_is_served(
     assert sum(run.reference["score_histogram"]["counts"]) == 300
 
 
+def test_reference_scores_are_those_of_rows_shown_in_the_serving_position(run: Run) -> None:
+    assert "position" in {slot.name for slot in run.form().slots}
+    sample = run.validation()
+    candidate_ids = sample.candidate_ids.copy()
+    column = next(column for column in run.encoder.columns("candidate") if column.name == "position")
+    candidate_ids[:, column.first] = run.encoder.encode_values("position", ["1"])[0, 0]
+    with torch.inference_mode():
+        logits = run.form()(torch.from_numpy(sample.context_ids).long(), torch.from_numpy(candidate_ids).long())
+    served = torch.sigmoid(logits + np.log(0.5)).numpy()
+    assert run.reference["mean_score"] == pytest.approx(float(served.mean()), abs=1e-6)
+    expected, _ = np.histogram(served, bins=run.reference["score_histogram"]["edges"])
+    assert run.reference["score_histogram"]["counts"] == expected.tolist()
+
+
 def test_what_afe_kept_is_what_the_model_reads(run: Run) -> None:
     assert {slot.name for slot in run.form().slots} <= set(run.selection["kept"])
     assert {record["phase"] for record in run.history()} == {"tower_a", "tower_b", "mutual", "fusion"}

@@ -104,7 +104,7 @@ def rows(count: int = 1500, seed: int = 0) -> list[dict[str, str]]:
         user, ad, position = draw.randrange(12), draw.randrange(8), draw.randrange(1, 4)
         tags = draw.sample(["new", "hot", "sale", "rare"], draw.randrange(4))
         price = draw.lognormvariate(2, 1)
-        odds = -0.8 + 1.6 * ((user + ad) % 3 == 0) + 0.8 * ("sale" in tags) - 0.4 * (position - 1) - 0.02 * price
+        odds = 0.2 + 1.6 * ((user + ad) % 3 == 0) + 0.8 * ("sale" in tags) - 1.0 * (position - 1) - 0.02 * price
         found.append(
             {
                 "click": str(int(draw.random() < 1 / (1 + 2.718281828**-odds))),
