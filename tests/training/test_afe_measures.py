@@ -195,6 +195,33 @@ def test_of_many_noise_fields_hardly_any_is_found_alone_or_in_a_pair(clustered: 
     assert abs(z.mean()) < 3 / np.sqrt(z.size)
 
 
+def test_information_of_clustered_noise_is_zero_on_average_whatever_its_values_tell_of_their_request_s_size() -> None:
+    z = []
+    for seed in range(30):
+        rng = np.random.default_rng([6, seed])
+        group = np.repeat(np.arange(500), rng.integers(1, 7, 500))
+        label = coin(1 / (1 + np.exp(1 - rng.normal(0, 1.5, 500)[group])), seed)
+        noise = rng.integers(0, 1500, 500)[group]
+        noise[np.bincount(noise)[noise] < 2] = 1500  # a value of a single row is out of vocabulary
+        slots, context, candidate = slots_and_ids({"noise": noise})
+        field = measure(context, candidate, label, slots, clusters=group).fields[0]
+        assert field.clustered
+        z.append(field.information_bits / field.spread_bits)
+    assert abs(np.mean(z)) < 3 / 30**0.5
+
+
+def test_a_slightly_coarser_field_shares_only_its_part_of_the_larger_entropy() -> None:
+    rng = np.random.default_rng(7)
+    fine = rng.integers(0, 80, ROWS)
+    coarse = np.where(fine < 48, fine // 2, fine)
+    slots, context, candidate = slots_and_ids({"fine": fine, "coarse": coarse})
+    found = measure(context, candidate, coin(np.full(ROWS, 0.3), 7), slots)
+    assert found.redundancy_min[0][1] == pytest.approx(1.0)
+    larger, smaller = (field.entropy_bits for field in found.fields)
+    assert found.redundancy_max[0][1] == pytest.approx(smaller / larger, abs=0.02)
+    assert [copy.redundancy for copy in found.copies] in ([], [found.redundancy_max[0][1]])
+
+
 def test_measures_survive_a_file(measured: Measures) -> None:
     assert Measures.from_json(json.loads(json.dumps(measured.as_json()))) == measured
 

@@ -77,6 +77,18 @@ def test_an_interaction_is_kept_whose_fields_say_nothing_alone(selection: Select
     assert selection.dims["xor_b"] >= 4
 
 
+def test_of_inexact_copies_the_original_stays_though_they_are_less_alike_than_each_is_to_it() -> None:
+    rng = np.random.default_rng(4)
+    original = rng.integers(0, 40, ROWS)
+    label = (rng.random(ROWS) < np.linspace(0.1, 0.6, 40)[original]).astype(np.uint8)
+    columns = {
+        f"copy{number}": np.where(rng.random(ROWS) < 0.006, rng.permutation(original), original) for number in range(3)
+    }
+    found = chosen(columns | {"original": original}, label, copy_redundancy=0.985)
+    assert found.kept == ("original",)
+    assert set(found.copies.values()) == {"original"}
+
+
 def test_a_function_of_a_finer_field_is_no_copy(selection: Selection) -> None:
     assert {"item", "brand"} <= set(selection.kept)
 
@@ -192,20 +204,24 @@ def test_information_widens_a_table_and_rows_narrow_it() -> None:
 
 def test_steps_are_those_of_most_value_per_parameter() -> None:
     # By brute force over all dimensions: no allocation of the same cost or less is worth more than a step's slack.
-    names = ("small", "weak", "pair")
-    bits, rows = ({name: table[name] for name in names} for table in (BITS, TABLE_ROWS))
-    budget = 2500
+    bits = {"dear": 0.03, "small": 0.02, "pair": 0.01}
+    rows = {"dear": 2000, "small": 50, "pair": 52}
+    names, budget = tuple(bits), 9000
     dims = allocate(bits, rows, dict.fromkeys(names, 1), budget=budget, width=64, most=16)
     options = (1, 2, 4, 8, 16)
 
     def value(choice: Mapping[str, int]) -> float:
         return sum(bits[name] * dim / (1 + dim) for name, dim in choice.items())
 
+    def price(choice: Mapping[str, int]) -> int:
+        return sum(dim * (rows[name] + 64) for name, dim in choice.items())
+
     best = max(
         value(choice)
         for triple in np.array(np.meshgrid(*[options] * 3)).T.reshape(-1, 3)
-        if cost(choice := dict(zip(names, triple.tolist(), strict=True))) <= budget
+        if price(choice := dict(zip(names, triple.tolist(), strict=True))) <= budget
     )
+    assert price(dims) <= budget
     assert value(dims) >= 0.98 * best
 
 
