@@ -6,15 +6,15 @@ Pairs, multi-valued and clustered fields are measured on up to `pair_rows` rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import log, sqrt
+from dataclasses import replace
+from math import sqrt
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from training.additive import additive_expectation
 from training.field_views import View, dense, sample_rows, slot_columns, view_field
-from training.information import LabelTable, adjusted_p_values, entropy, information_about_label, relevance
+from training.information import LabelTable, adjusted_p_values, entropy
 from training.measures import Copy, FieldMeasure, Measures
 from training.screening import (
     LARGEST_TABLE,
@@ -25,6 +25,7 @@ from training.screening import (
     joint_entropy,
     stratify,
 )
+from training.single_fields import BITS, Sample, measure_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,34 +35,9 @@ if TYPE_CHECKING:
     from training.field_views import SlotLike
 
 BLOCK_ROWS: Final = 1 << 18
-BITS: Final = 1.0 / log(2.0)
-SHUFFLES: Final = 16  # for the chance level of a clustered field's information
 SURE: Final = 1e-3  # adjusted p-value under which a field informs alone, for the model of all that do
 ROUNDS: Final = 3  # of adding fields that are found beyond that model
 SIMILAR: Final = 0.9  # entropies nearer than this may be those of copies
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The rows that pairs are measured on.
-
-    Attributes:
-        slots: the fields.
-        views: their codes.
-        label: (N,) 0 or 1.
-        groups: (N,) cluster of every row in 0..C-1, or None.
-    """
-
-    slots: tuple[SlotLike, ...]
-    views: tuple[View, ...]
-    label: NDArray[np.uint8]
-    groups: NDArray[np.int64] | None
-
-    def units(self, view: View, codes: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Rows that are one piece of evidence about a clustered field: of one cluster and one value."""
-        if self.groups is None or not view.clustered:
-            return None
-        return self.groups if view.constant else dense(self.groups * (int(codes.max()) + 1) + codes)
 
 
 def measure(
@@ -108,7 +84,7 @@ def measure(
     views = tuple(view_field(s, slot_columns(s, context_ids, candidate_ids), groups, largest, rng) for s in slots)
     sample = Sample(tuple(slots), views, label, groups)
 
-    fields = [_alone(sample, index, tables.get(slot.name), rng) for index, slot in enumerate(slots)]
+    fields = [measure_alone(sample, index, tables.get(slot.name), rng) for index, slot in enumerate(slots)]
     bits, p_values = _pairs(sample, progress)
     shuffle = rng.permutation(label.size)
     low, high = _redundancy(views, shuffle)
@@ -167,55 +143,6 @@ def _count(
             codes = slot_columns(slot, context[rows], candidate[rows])[:, 0]
             tables[slot.name] = tables[slot.name].merge(LabelTable.count(codes, label[rows], slot.rows))
     return tables
-
-
-def _alone(sample: Sample, index: int, table: LabelTable | None, rng: np.random.Generator) -> FieldMeasure:
-    """Measure one field: on all rows if it can be, on the sample (between clusters) otherwise."""
-    slot, view = sample.slots[index], sample.views[index]
-    everything = np.zeros_like(view.exact)
-    multi_valued = table is None
-    if table is None or view.clustered:
-        table = LabelTable.count(view.exact, sample.label, view.size)
-    if view.clustered:
-        plug_in, noise, spread, p_value = _between_clusters(sample, view, table, rng)
-    else:
-        found = relevance(table)
-        plug_in, noise, spread, p_value = found.plug_in, found.null.mean, sqrt(found.null.variance), found.p_value
-    if multi_valued:
-        strata = stratify(everything, 1, sample.label, sample.units(view, view.pair))
-        p_value = min(1.0, 2.0 * min(p_value, conditional_test(view.pair, view.pair_size, strata).p_value))
-    return FieldMeasure(
-        name=slot.name,
-        side=slot.side,
-        rows=slot.rows,
-        seen=int(np.count_nonzero(table.total)),
-        entropy_bits=entropy(table.total) * BITS,
-        plug_in_bits=plug_in * BITS,
-        noise_bits=noise * BITS,
-        information_bits=(plug_in - noise) * BITS,
-        spread_bits=spread * BITS,
-        p_value=p_value,
-        clustered=view.clustered,
-    )
-
-
-def _between_clusters(
-    sample: Sample, view: View, table: LabelTable, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """Plug-in information, its mean and spread for noise, and the p-value, with clusters' values shuffled (nats)."""
-    units = sample.units(view, view.exact)
-    strata = stratify(np.zeros_like(view.exact), 1, sample.label, units)
-    test = conditional_test(view.exact, view.size, strata)
-    _, row, unit, n = np.unique(np.asarray(units), return_index=True, return_inverse=True, return_counts=True)
-    by_size = np.argsort(n, kind="stable")
-    value, place = view.exact[row], np.empty_like(row)
-    shuffled = []
-    for _ in range(SHUFFLES):
-        # Among units of one size: a value's number of rows may depend on it.
-        place[by_size] = np.lexsort((rng.random(n.size), n))
-        shuffled.append(information_about_label(LabelTable.count(value[place][unit], sample.label, view.size)))
-    spread = sqrt(test.null.variance) / (2.0 * strata.variance)
-    return information_about_label(table), float(np.mean(shuffled)), spread, test.p_value
 
 
 def _beyond_all(sample: Sample, fields: Sequence[FieldMeasure]) -> tuple[FieldMeasure, ...]:

@@ -12,6 +12,7 @@ from training.field_views import MeasuredSlot, agreement_within, drawn_value, sa
 from training.information import adjusted_p_values
 from training.measures import Measures
 from training.measuring import measure
+from training.single_fields import HEAD, head_codes
 
 ROWS = 4000
 
@@ -220,6 +221,29 @@ def test_a_slightly_coarser_field_shares_only_its_part_of_the_larger_entropy() -
     larger, smaller = (field.entropy_bits for field in found.fields)
     assert found.redundancy_max[0][1] == pytest.approx(smaller / larger, abs=0.02)
     assert [copy.redundancy for copy in found.copies] in ([], [found.redundancy_max[0][1]])
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_an_effect_of_frequent_values_is_not_drowned_by_a_long_tail(clustered: bool) -> None:
+    rng = np.random.default_rng(8)
+    group = np.repeat(np.arange(2500), 2)
+    tail = 1.0 / (np.arange(2500) + 3.0)
+    identifier, noise = (rng.choice(2500, 2500, p=tail / tail.sum())[group] for _ in range(2))
+    label = coin(np.where(identifier < 16, np.where(identifier % 2 == 0, 0.2, 0.38), 0.29), 8)
+    slots, context, candidate = slots_and_ids({"identifier": identifier, "noise": noise})
+    found = measure(context, candidate, label, slots, clusters=group if clustered else None).fields
+    assert found[0].information_bits < 4 * found[0].spread_bits  # alone: p about 1e-4
+    assert found[0].p_value < 1e-6
+    assert found[1].p_value > 1e-3
+
+
+def test_the_head_of_a_long_tail_is_its_most_frequent_values() -> None:
+    total = np.random.default_rng(9).permutation(200)
+    head = head_codes(total)
+    assert head is not None
+    assert [int(np.flatnonzero(head == place)[0]) for place in range(HEAD)] == np.argsort(-total)[:HEAD].tolist()
+    assert np.count_nonzero(head == HEAD) == 200 - HEAD
+    assert head_codes(np.array([5] * HEAD + [0] * 500)) is None
 
 
 def test_measures_survive_a_file(measured: Measures) -> None:
