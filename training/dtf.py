@@ -15,6 +15,7 @@ Every phase stops early on validation and keeps its best averaged weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -51,8 +52,13 @@ class DtfConfig(BaseModel):
         cross_links: Switch on the links between the towers' hidden layers in the mutual phase.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
-        fusion_rate: Learning rate of the fusion phase as a share of the others'.
-        fusion_l2: Table L2 of the fusion phase as a share of the others': soft targets need less.
+        mutual_rate: Learning rate of the mutual phase as a share of the first phase's.
+        mutual_l2: Table L2 of the mutual phase as a share of the first phase's.
+        fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
+        fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
+        fusion_dropout: Dropout of the fusion form; the teacher regularises already.
+        swap: Chance of every value of a training row to be replaced by another row's in the fusion phase. The pair
+            scores the mixed rows, so the form learns its function, not only its answers to rows that it has seen.
         sample_rows: Training rows on which the towers' units are matched.
     """
 
@@ -63,8 +69,12 @@ class DtfConfig(BaseModel):
     cross_links: bool = True
     label_weight: Weight = 0.5
     teacher_weight: Weight = 1.0
-    fusion_rate: Factor = 0.5
+    mutual_rate: Factor = 0.3
+    mutual_l2: Factor = 1.0
+    fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
+    fusion_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     sample_rows: Annotated[int, Field(ge=64)] = 16_384
 
 
@@ -148,22 +158,50 @@ class PairLearner(Learner):
             put_tables(tower, bank, best)
 
 
+class Teacher:
+    """A frozen pair.
+
+    Args:
+        pair: The pair, in evaluation mode.
+        banks: Its tables, A's and B's.
+    """
+
+    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> None:
+        self.pair, self.banks = pair.eval(), banks
+        self._stacks = [bank.averages() for bank in banks]
+
+    @torch.no_grad()
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return the pair's logits (B,) of ids (B, C)."""
+        x, y = (bank.look_up(stacks, ids) for bank, stacks in zip(self.banks, self._stacks, strict=True))
+        a, b = self.pair.heads(x, y)
+        return 0.5 * (a + b)
+
+
 class FusionLearner(Learner):
     """Phase 3: the fusion form on the labels and on the frozen pair's probability."""
 
     monitored = "fused"
 
-    def __init__(self, form: FusionForm, bank: TableBank, config: DtfConfig) -> None:
+    def __init__(self, form: FusionForm, bank: TableBank, config: DtfConfig, teacher: Teacher | None = None) -> None:
         self.module = self.form = form
         self.banks = (bank,)
         self.config = config
+        self.teacher = teacher
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Swap some values between rows and let the pair score the result."""
+        if self.teacher is None:
+            raise ValueError("the fusion phase needs a teacher")
+        ids = swapped(batch.ids, self.banks[0].owners, self.config.swap) if self.config.swap else batch.ids
+        return replace(batch, ids=ids, teacher=self.teacher.logits(ids))
 
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted sum of the cross entropies to the labels and to the teacher's probability."""
         logit = self.form.head(embedded[0])
         if batch.teacher is None:
-            raise ValueError("the fusion phase needs the frozen pair's logits with every batch")
-        taught = cross_entropy(logit, torch.sigmoid(batch.teacher), batch.weight)
+            raise ValueError("expected a prepared batch")
+        taught = cross_entropy(logit, torch.sigmoid(batch.teacher.float()), batch.weight)
         return self.config.label_weight * cross_entropy(logit, batch.label, batch.weight) + (
             self.config.teacher_weight * taught
         )
@@ -175,6 +213,21 @@ class FusionLearner(Learner):
     def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
         """Put the best tables into the form."""
         put_tables(self.form, self.banks[0], stacks[0])
+
+
+def swapped(ids: Tensor, owners: Tensor, chance: float) -> Tensor:
+    """Return ids (B, C) in which each field's value is, by chance, that of another row.
+
+    Args:
+        ids: (B, C).
+        owners: (C,) number of the field that a column belongs to; a field's columns go together.
+        chance: Of a value to be replaced.
+    """
+    B, F = len(ids), int(owners.max()) + 1
+    own = torch.arange(B, device=ids.device)[:, None].expand(B, F)
+    other = torch.randint(B, (B, F), device=ids.device)
+    row = torch.where(torch.rand(B, F, device=ids.device) < chance, other, own)
+    return ids.gather(0, row[:, owners])
 
 
 def cross_entropy(logit: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

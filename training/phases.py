@@ -77,7 +77,7 @@ class Batch:
     ids: Tensor
     label: Tensor
     weight: Tensor | None
-    teacher: Tensor | None
+    teacher: Tensor | None = None
 
 
 class Rows:
@@ -86,13 +86,11 @@ class Rows:
     Args:
         split: The arrays (memory-mapped ones are read by the rows a batch needs).
         device: Where batches go.
-        teacher: (N,) logits of a frozen teacher.
     """
 
-    def __init__(self, split: SplitLike, device: torch.device, teacher: NDArray[np.float32] | None = None) -> None:
+    def __init__(self, split: SplitLike, device: torch.device) -> None:
         self.split = split
         self.device = device
-        self.teacher = teacher
         # Mean weight 1, so that rates and regularisation mean the same whatever the weights' scale is.
         self._scale = 1.0 if split.weight is None else 1.0 / float(np.mean(split.weight, dtype=np.float64))
 
@@ -104,12 +102,7 @@ class Rows:
         split = self.split
         ids = np.concatenate([split.context_ids[index], split.candidate_ids[index]], axis=1)
         weight = None if split.weight is None else self._float(split.weight[index] * self._scale)
-        return Batch(
-            ids=torch.from_numpy(ids).to(self.device),
-            label=self._float(split.label[index]),
-            weight=weight,
-            teacher=None if self.teacher is None else self._float(self.teacher[index]),
-        )
+        return Batch(torch.from_numpy(ids).to(self.device), self._float(split.label[index]), weight)
 
     def blocks(self, rows: int = EVALUATION_ROWS) -> Iterator[Batch]:
         """All rows in order, a block at a time."""
@@ -134,6 +127,10 @@ class Learner(ABC):
     banks: tuple[TableBank, ...]
     monitored: str
     faster: Mapping[str, float] = MappingProxyType({})
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch to train on."""
+        return batch
 
     @abstractmethod
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
@@ -281,7 +278,7 @@ class Phase:
 
     def _step(self) -> None:
         s, p, learner = self.settings, self.position, self.learner
-        batch = self.train.batch(self._index())
+        batch = learner.prepare(self.train.batch(self._index()))
         learner.module.train()
         self.optimiser.zero()
         embedded = [bank.read(batch.ids) for bank in learner.banks]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from training.alignment import build_fusion_form
-from training.dtf import DtfConfig, FusionLearner, PairLearner, TowerLearner
+from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner
 from training.gates import FieldGates
 from training.models.base import FieldSlot, slot_ids
 from training.models.reaction import FusionForm, Tower, TowerPair
@@ -80,7 +80,8 @@ class Schedule:
         self.device = config.resolved_device()
         self.train = Rows(train, self.device)
         self.valid = Rows(valid, self.device)
-        self.context_columns = train.context_ids.shape[1]
+        context = train.context_ids.shape[1]
+        self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
         self.history: list[dict[str, Any]] = []
 
     def run(self, pair: TowerPair | None = None) -> DtfResult:
@@ -125,8 +126,9 @@ class Schedule:
 
     def mutual(self, pair: TowerPair) -> None:
         """Phase 2: train both towers with and from each other."""
-        banks = (self._bank(pair.a), self._bank(pair.b))
-        self._phase("mutual", 2, pair, PairLearner(pair, banks, self.dtf), self.train)
+        banks = (self._bank(pair.a, self.dtf.mutual_l2), self._bank(pair.b, self.dtf.mutual_l2))
+        learner = PairLearner(pair, banks, self.dtf)
+        self._phase("mutual", 2, pair, learner, self.train, rate_factor=self.dtf.mutual_rate)
 
     def fusion(self, pair: TowerPair) -> FusionForm:
         """Phase 3: train the fusion form of the frozen pair under it."""
@@ -138,22 +140,14 @@ class Schedule:
             for ids in (self.train.split.context_ids, self.train.split.candidate_ids)
         ]
         counts = count_ids(self.slots, self.train.split)
-        form = build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.config.dropout)
-        bank = self._bank(form, self.dtf.fusion_l2)
-        teacher = self._pair_logits(pair)
-        learner = FusionLearner(form, bank, self.dtf)
-        train = Rows(self.train.split, self.device, teacher)
-        return self._phase("fusion", 3, form, learner, train, rate_factor=self.dtf.fusion_rate)
-
-    def _pair_logits(self, pair: TowerPair) -> NDArray[np.float32]:
-        # The teacher is frozen, so its logits on all training rows are computed once.
-        banks = (self._bank(pair.a), self._bank(pair.b))
-        learner = PairLearner(pair, banks, self.dtf)
-        return predict(learner, self.train, [bank.averages() for bank in banks])["pair"]
+        form = build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
+        teacher = Teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
+        learner = FusionLearner(form, self._bank(form, self.dtf.fusion_l2), self.dtf, teacher)
+        return self._phase("fusion", 3, form, learner, self.train, rate_factor=self.dtf.fusion_rate)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
         settings = self.config.table_settings(len(self.train), l2_factor)
-        return TableBank(self.slots, list(module.tables), settings, self.context_columns)
+        return TableBank(self.slots, list(module.tables), settings, **self.columns)
 
     def _seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])

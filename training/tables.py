@@ -4,6 +4,8 @@ Shapes: B rows, C columns of both id matrices side by side (context first), F sl
 dimension d: R rows of all its tables, c columns read.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -39,10 +41,20 @@ class TableBank:
         tables: (V_f, d_f) initial values, one a slot.
         settings: The optimiser's constants.
         context_columns: Cc, columns of the context side's id matrix.
+        total_columns: C, columns of both.
+
+    Attributes:
+        owners: (C,) number of the slot that a column belongs to.
     """
 
     def __init__(
-        self, slots: "Sequence[FieldSlot]", tables: "Sequence[Tensor]", settings: AdamSettings, context_columns: int
+        self,
+        slots: Sequence[FieldSlot],
+        tables: Sequence[Tensor],
+        settings: AdamSettings,
+        *,
+        context_columns: int,
+        total_columns: int,
     ) -> None:
         self.slots = tuple(slots)
         device = tables[0].device
@@ -55,6 +67,9 @@ class TableBank:
             LazyAdam(torch.cat([tables[i].detach() for i in stack.members]), settings) for stack in self._stacks
         )
         self._leaves: list[Tensor] = []
+        columns = {c: i for i, slot in enumerate(slots) for c in _columns(slot, context_columns)}
+        # Columns of dropped fields belong to no slot; whose they seem to be does not matter, nobody reads them.
+        self.owners = torch.tensor([columns.get(c, 0) for c in range(total_columns)], device=device)
 
     def read(self, ids: Tensor) -> Tensor:
         """Start a step: return the embedded rows (B, D) of ids (B, C), in embedding order, ready for a backward."""
@@ -75,7 +90,7 @@ class TableBank:
             optimiser.step(leaf.grad, rate)
         self._leaves = []
 
-    def look_up(self, stacks: "Sequence[Tensor]", ids: Tensor) -> Tensor:
+    def look_up(self, stacks: Sequence[Tensor], ids: Tensor) -> Tensor:
         """Return the embedded rows (B, D) of ids (B, C) from given stacks (as `averages`), without a gradient."""
         parts = []
         for stack, weights in zip(self._stacks, stacks, strict=True):
@@ -87,7 +102,7 @@ class TableBank:
         """Return the averaged stacks, each (R, d)."""
         return [optimiser.averages() for optimiser in self.optimisers]
 
-    def tables(self, stacks: "Sequence[Tensor]") -> list[Tensor]:
+    def tables(self, stacks: Sequence[Tensor]) -> list[Tensor]:
         """Return the tables (V_f, d_f), one a slot, that are views of the given stacks."""
         found: dict[int, Tensor] = {}
         for stack, weights in zip(self._stacks, stacks, strict=True):
@@ -122,17 +137,19 @@ class TableBank:
         return torch.cat(parts, 1)
 
 
-def _stack(
-    slots: "Sequence[FieldSlot]", members: tuple[int, ...], context_columns: int, device: torch.device
-) -> _Stack:
+def _columns(slot: FieldSlot, context_columns: int) -> range:
+    first = slot.first + (0 if slot.side == "context" else context_columns)
+    return range(first, first + slot.width)
+
+
+def _stack(slots: Sequence[FieldSlot], members: tuple[int, ...], context_columns: int, device: torch.device) -> _Stack:
     columns: list[int] = []
     offsets: list[int] = []
     starts: list[int] = []
     rows = 0
     for i in members:
         slot = slots[i]
-        first = slot.first + (0 if slot.side == "context" else context_columns)
-        columns += range(first, first + slot.width)
+        columns += _columns(slot, context_columns)
         offsets += [rows] * slot.width
         starts.append(rows)
         rows += slot.rows

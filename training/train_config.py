@@ -49,7 +49,7 @@ class TrainConfig(BaseModel):
     table_decay: Share = 0.0
     weight_decay: Share = 0.0
     dropout: Share = 0.3
-    averaging: Share = 0.99
+    averaging: Share = 0.995
     epochs: Annotated[int, Field(ge=1)] = 50
     evaluations: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=1)] = 5

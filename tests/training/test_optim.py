@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_toys import CONTEXT_COLUMNS, SLOTS, some_ids
+from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, some_ids
 
 from training.models.base import embed
 from training.optim import AdamSettings, FlatAdam, LazyAdam, dense_step
@@ -174,7 +174,9 @@ def test_a_bank_reads_what_the_tables_hold_and_gets_their_gradient() -> None:
         if slot.pad_id is not None:
             table[slot.pad_id] = 0.0
     constants = AdamSettings(l2=0.01)
-    bank = TableBank(SLOTS, tables, constants, CONTEXT_COLUMNS)
+    bank = TableBank(
+        SLOTS, tables, constants, context_columns=CONTEXT_COLUMNS, total_columns=CONTEXT_COLUMNS + CANDIDATE_COLUMNS
+    )
     dense = [table.clone().requires_grad_() for table in tables]
     states = [
         {"w": t.detach(), "m": t * 0, "v": t * 0, "mean": t.detach(), "last": torch.zeros(len(t), 1)} for t in tables
