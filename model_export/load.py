@@ -17,7 +17,7 @@ from model_export.errors import (
 from model_export.fusion.towers import check_finite
 from service.features import FeatureEncoder, SchemaError
 from training.models.base import field_slots
-from training.models.reaction import ModelFormatError, load_fusion_form, read_weights
+from training.models.files import ModelFormatError, load_fusion_form, read_weights
 from training.runs import RunCorruptError, RunError, RunUnfinishedError, open_run
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from model_export.graph import dense_flops, save
 from model_export.latency import interleaved_medians, session
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
-from training.models.reaction import load_pair
+from training.models.files import load_pair
 from training.results import COLUMNS, MODELS, SPLITS, metrics_by_split
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
-from training.phases import Learner
+from training.learner import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.gates import FieldGates
+    from training.learner import Batch
     from training.models.reaction import FusionForm, Tower, TowerPair
-    from training.phases import Batch
     from training.tables import TableBank
 
 Width = Annotated[int, Field(ge=1)]

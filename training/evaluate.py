@@ -13,7 +13,7 @@ import torch
 
 from training.loader import PreparedData
 from training.metrics import evaluate
-from training.models.reaction import load_pair
+from training.models.files import load_pair
 from training.phases import probabilities
 from training.runs import RunMismatchError
 

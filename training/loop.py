@@ -18,7 +18,7 @@ from training.afe import Selection, measure_prepared, select
 from training.checkpoint import CheckpointStore
 from training.metrics import evaluate
 from training.models.base import FieldSlot, field_slots, with_dims
-from training.models.reaction import FusionForm, TowerPair, load_pair
+from training.models.files import load_pair
 from training.phases import NonFiniteLossError, Progress, probabilities
 from training.schedule import DtfResult, Schedule, extended_pair
 from training.train_config import DeviceError, TrainConfig
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from training.config import ExperimentConfig
     from training.loader import PreparedData
     from training.measures import Measures
+    from training.models.reaction import FusionForm, TowerPair
 
 __all__ = [
     "DeviceError",

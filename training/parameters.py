@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from training.allocation import default_dimension
-from training.models.reaction import read_document, read_weights
+from training.models.files import read_document, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -196,7 +196,7 @@ class Run:
 
     def form(self) -> FusionForm:
         """The trained fusion form (imports torch)."""
-        from training.models.reaction import load_fusion_form  # noqa: PLC0415 - a reader of metrics needs no torch
+        from training.models.files import load_fusion_form  # noqa: PLC0415 - a reader of metrics needs no torch
 
         return load_fusion_form(self.path)
 

@@ -15,9 +15,10 @@ import torch
 from training.alignment import build_fusion_form
 from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner
 from training.gates import FieldGates
+from training.learner import Learner, Rows, SplitLike
 from training.models.base import FieldSlot, slot_ids
 from training.models.reaction import FusionForm, Tower, TowerPair
-from training.phases import Learner, Phase, PhaseSettings, Rows, SplitLike, predict
+from training.phases import Phase, PhaseSettings, predict
 from training.tables import TableBank
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from training.evaluate import SPLIT_KEYS, score, split_metrics
 from training.files import read_jsonl, write_json, write_jsonl
 from training.loader import PreparedData
 from training.loop import train_reaction
-from training.models.reaction import save_model, save_pair
+from training.models.files import save_model, save_pair
 from training.partial import differences, start_run
 from training.phases import probabilities
 from training.reference import reference_statistics, truncated_shares

@@ -14,7 +14,7 @@ from forms import random_form, random_pair
 from service.features import CategoricalField, FeatureEncoder, MultiValuedField, NumericField, Vocabulary
 from training.files import digests, write_json, write_jsonl
 from training.models.base import FieldSlot, field_slots
-from training.models.reaction import FusionForm, save_model, save_pair
+from training.models.files import save_model, save_pair
 from training.reference import reference_statistics
 from training.runs import RUN_FORMAT, RUN_VERSION, ValidationSample
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.features import Field
+    from training.models.reaction import FusionForm
 
 RATE = 0.25
 

@@ -61,7 +61,7 @@ def drop_fused_metrics(path: Path) -> None:
 
 def other_vocabulary(path: Path) -> None:
     form = random_form(model_slots(fit_encoder(raw_rows(300, seed=8))), (16, 8))
-    from training.models.reaction import save_model
+    from training.models.files import save_model
 
     save_model(path, form)
     seal(path)

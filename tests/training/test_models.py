@@ -12,16 +12,8 @@ from model_toys import SLOTS, scramble, some_ids
 from safetensors.torch import load_file, save_file
 
 from training.models.base import FieldSlot, embed, embedding_order, with_dims
-from training.models.reaction import (
-    FusionForm,
-    ModelFormatError,
-    Tower,
-    TowerPair,
-    load_fusion_form,
-    load_pair,
-    save_model,
-    save_pair,
-)
+from training.models.files import ModelFormatError, load_fusion_form, load_pair, save_model, save_pair
+from training.models.reaction import FusionForm, Tower, TowerPair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,15 +8,11 @@ Shapes: B rows, F slots, D = sum of d_f, H_l width of hidden layer l = 0..L-1; K
 P_f (d_f, K) *is* the first dense layer, and a sum of look-ups once the tables are folded.
 """
 
-import json
 from copy import copy
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,14 +20,6 @@ from training.models.base import FieldSlot, embed, embedding_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-FORMAT: Final = "reaction-model"
-VERSION: Final = 1
-
-
-class ModelFormatError(ValueError):
-    """A model file that cannot be read as what it claims to be."""
 
 
 class Branch(nn.Module):
@@ -265,107 +253,6 @@ def serving_ids(slots: "Sequence[FieldSlot]", context_ids: Tensor, candidate_ids
             ids.fill_(slot.serving_constant_id if slot.pad_id is None else slot.pad_id)
             ids[:, 0] = slot.serving_constant_id
     return sides["context"], sides["candidate"]
-
-
-class ModelDocument(BaseModel):
-    """`model.json`: the sizes that the weights need."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    format: Literal["reaction-model"] = FORMAT
-    version: Literal[1] = VERSION
-    slots: tuple[FieldSlot, ...]
-    widths: tuple[int, ...]
-
-
-def save_model(run_dir: "Path", form: FusionForm) -> None:
-    """Write `model.json` and `weights.safetensors` of a fusion form into a run directory."""
-    document = ModelDocument(slots=form.slots, widths=form.widths)
-    save_weights(run_dir / "weights.safetensors", form)
-    (run_dir / "model.json").write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def load_fusion_form(run_dir: "Path") -> FusionForm:
-    """Read a fusion form, in evaluation mode.
-
-    Raises:
-        ModelFormatError: A missing, malformed or mismatched file (says which, expected and got).
-    """
-    document = read_document(run_dir)
-    form = FusionForm(document.slots, document.widths)
-    load_weights(run_dir / "weights.safetensors", form)
-    return form.eval()
-
-
-def save_pair(run_dir: "Path", pair: TowerPair) -> None:
-    """Write `pair.safetensors`; a retraining starts from it."""
-    save_weights(run_dir / "pair.safetensors", pair)
-
-
-def load_pair(run_dir: "Path") -> TowerPair:
-    """Read the dual form of a run, in evaluation mode (raises as `load_fusion_form`)."""
-    path = run_dir / "pair.safetensors"
-    document = read_document(run_dir)
-    # The pair's tables may be narrower or wider than the fused ones, so its dimensions come from its own file.
-    dims = [read_weights(path).get(f"towers.0.tables.{i}") for i in range(len(document.slots))]
-    if any(table is None or table.ndim != 2 for table in dims):  # noqa: PLR2004
-        raise ModelFormatError(f"{path}: expected a table (V_f, d_f) a slot, got {sum(t is not None for t in dims)}")
-    slots = [
-        FieldSlot(**{**slot.__dict__, "dim": table.shape[1]})
-        for slot, table in zip(document.slots, dims, strict=True)
-        if table is not None
-    ]
-    pair = TowerPair(Tower(slots, document.widths), Tower(slots, document.widths))
-    load_weights(path, pair)
-    return pair.eval()
-
-
-def read_document(run_dir: "Path") -> ModelDocument:
-    """Read `model.json` (raises ModelFormatError)."""
-    path = run_dir / "model.json"
-    try:
-        return ModelDocument.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelFormatError(f"{path}: cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ModelFormatError(f"{path}: {where}: {first['msg']}, got {first['input']!r}") from error
-
-
-def save_weights(path: "Path", module: nn.Module) -> None:
-    """Write a module's state to a safetensors file (copies, since tables may be views of one stack)."""
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path, metadata={"format": FORMAT, "version": str(VERSION)})
-
-
-def read_weights(path: "Path") -> dict[str, Tensor]:
-    """Read a safetensors file (raises ModelFormatError)."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelFormatError(f"{path}: cannot be read as safetensors: {error}") from error
-
-
-def load_weights(path: "Path", module: nn.Module) -> None:
-    """Load a module's whole state, checking names, then shapes, then values.
-
-    Raises:
-        ModelFormatError: Names or shapes that differ, or a value that is not finite.
-    """
-    state, expected = read_weights(path), module.state_dict()
-    if state.keys() != expected.keys():
-        missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-        raise ModelFormatError(f"{path}: missing tensors {missing[:5]}, unexpected {extra[:5]}")
-    for name, value in state.items():
-        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
-            want, got = expected[name], value
-            raise ModelFormatError(
-                f"{path}: {name}: expected {want.dtype} {tuple(want.shape)}, got {got.dtype} {tuple(got.shape)}"
-            )
-        if not torch.isfinite(value).all():
-            raise ModelFormatError(f"{path}: {name}: expected finite values, got NaN or infinity")
-    module.load_state_dict(state)
 
 
 def _tables(slots: "Sequence[FieldSlot]", scale: float) -> nn.ParameterList:
