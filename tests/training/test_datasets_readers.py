@@ -147,6 +147,21 @@ def test_bytes_that_are_no_utf8_are_named_by_their_line(tmp_path: Path) -> None:
     assert fault_of(text_source(path)) == f"{path}: line 3: expected UTF-8 text, got byte 0xff"
 
 
+@pytest.mark.parametrize(
+    ("content", "byte"),
+    [("a,b\n1,2\n".encode("utf-16"), "0xff"), ("a,prénom\n1,2\n".encode("latin-1"), "0xe9")],
+    ids=["utf-16", "latin-1"],
+)
+def test_a_header_that_is_no_utf8_is_named_as_a_row_is(content: bytes, byte: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    source = text_source(path)
+    told = f"{path}: line 1: expected UTF-8 text, got byte {byte}"
+    assert fault_of(source) == told
+    with pytest.raises(DataFileError, match="line 1: expected UTF-8 text"):
+        _ = source.columns
+
+
 def test_a_quote_that_is_never_closed_does_not_take_all_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.readers.streams._LONGEST_RECORD", 1000)
     path = tmp_path / "t.csv"

@@ -108,7 +108,10 @@ class DelimitedSource:
             if text.count(self.format.quote.encode(), 0, end) % 2 == 0:
                 break
         line = text if end < 0 else text[: end + 1]
-        _, names = next(self.format.rows(line.decode()))
+        try:
+            _, names = next(self.format.rows(line.decode()))
+        except UnicodeDecodeError as error:
+            raise _no_utf8(path, line, 1, error) from error
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DataFileError(f"{path}: line 1: expected different column names, got {twice!r} twice")
@@ -176,8 +179,7 @@ class DelimitedSource:
         try:
             text = body.decode()
         except UnicodeDecodeError as error:
-            at = line + body.count(b"\n", 0, error.start)
-            return DataFileError(f"{path}: line {at}: expected UTF-8 text, got byte {body[error.start]:#04x}")
+            return _no_utf8(path, body, line, error)
         cutter = RecordCutter(self.format.separator.encode(), self.format.quote.encode())
         stray = cutter.stray_quote(body) if self.format.quote else None
         if stray is not None:
@@ -200,6 +202,12 @@ class DelimitedSource:
             return f"line {line + begin}"
 
         return place
+
+
+def _no_utf8(path: Path, text: bytes, line: int, error: UnicodeDecodeError) -> DataFileError:
+    """What is wrong with text that begins at a line of a file."""
+    at = line + text.count(b"\n", 0, error.start)
+    return DataFileError(f"{path}: line {at}: expected UTF-8 text, got byte {text[error.start]:#04x}")
 
 
 def _expected(names: tuple[str, ...]) -> str:
