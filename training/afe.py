@@ -162,7 +162,8 @@ def select(measures: Measures, config: AfeConfig | None = None) -> Selection:
     """Decide what to keep, and in how many dimensions.
 
     Raises:
-        ValueError: `keep` names no field, or the budget is too small for the fields that are kept.
+        ValueError: `keep` names no field.
+        BudgetError: The budget is too small for the fields that are kept.
     """
     config = AfeConfig() if config is None else config
     unknown = sorted(set(config.keep) - set(measures.names))

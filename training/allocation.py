@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
+class BudgetError(ValueError):
+    """`afe.budget` does not pay for one dimension a field."""
+
+
 DIMENSIONS: Final = (1, 2, 4, 8, 16)
 RICH: Final = 10.0
 """Training rows per table row from which on tables earn 8 columns on average, not 4 (by experiment: see the design)."""
@@ -51,12 +56,12 @@ def allocate(
         Dimensions by name. Floors give way where the budget cannot pay for them.
 
     Raises:
-        ValueError: The budget does not even pay for one dimension a field.
+        BudgetError: The budget does not even pay for one dimension a field.
     """
     price = {name: table_rows[name] + width for name in bits}
     least = sum(price.values())
     if least > budget:
-        raise ValueError(f"parameter budget: expected at least {least} (one dimension a field), got {budget}")
+        raise BudgetError(f"afe.budget: expected at least {least} (one dimension a field), got {budget}")
     top = {name: largest_useful(table_rows[name], most) for name in bits}
     dims = dict.fromkeys(bits, 1)
     left = budget - least

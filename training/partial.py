@@ -19,6 +19,7 @@ from training.files import FileError, digests, read_json, write_json
 from training.runs import (
     RUN_FORMAT,
     RUN_VERSION,
+    RunError,
     RunExistsError,
     RunFormatError,
     RunMismatchError,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from training.config import ExperimentConfig
 
 PARTIAL_FORMAT = "reaction-partial-run"
+
+
+class NothingToResumeError(RunError):
+    """A training was to be continued, but none was begun."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,14 @@ def start_run(
         out: the run directory to be.
         config: the resolved experiment.
         data_digest: digest of the prepared data; a resume on other data is refused.
-        resume: continue `<out>.partial` where there is one. Without one the training starts from the beginning.
+        resume: continue `<out>.partial`.
         init_from: id of the run whose weights it starts from, or None.
 
     Raises:
         RunExistsError: `out` exists, or a partial run does and `resume` is False.
         RunMismatchError: the partial run had another config, other data or another origin; the message says which key.
         RunFormatError: the partial directory is none of ours.
+        NothingToResumeError: there is no partial directory.
     """
     refuse_existing(out)
     asked = {"config": comparable(config), "data_digest": data_digest, "init_from": init_from}
@@ -136,6 +142,10 @@ def start_run(
                 f"expected {before!r} (as it was started), got {now!r}"
             )
         return PartialRun(out, id=start["id"], created=start["created"], resumed=True)
+    if resume:
+        raise NothingToResumeError(
+            f"{path}: cannot resume: expected an unfinished training, got none; to start one, leave out --resume"
+        )
     now = datetime.now(UTC).replace(microsecond=0)
     run = PartialRun(
         out,

@@ -9,7 +9,7 @@ from encoded import slots_and_ids
 from pydantic import ValidationError
 
 from training.afe import AfeConfig, Selection, measure, new_groups, select
-from training.allocation import allocate, default_dimension, largest_useful
+from training.allocation import BudgetError, allocate, default_dimension, largest_useful
 
 ROWS = 8000
 
@@ -163,7 +163,7 @@ def test_wrong_settings_are_refused() -> None:
     few = {name: columns[name] for name in ("noise", "item")}
     with pytest.raises(ValueError, match=r"afe.keep: expected names of fields, got \['brnd'\]; the fields are "):
         chosen(few, label, keep=("brnd",))
-    with pytest.raises(ValueError, match=r"parameter budget: expected at least 264 \(one dimension a field\), got 50"):
+    with pytest.raises(BudgetError, match=r"afe\.budget: expected at least 264 \(one dimension a field\), got 50"):
         chosen(few, label, budget=50)
     with pytest.raises(ValidationError, match="alhpa"):
         AfeConfig.model_validate({"alhpa": 0.1})

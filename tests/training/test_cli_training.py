@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -229,6 +230,22 @@ def test_a_field_to_keep_that_is_none_is_refused_before_anything_is_trained(home
         told = refused(tiny.training_here(*command, cwd=home))
         assert told.startswith("afe.keep: expected a field of the data (user, <script>, ad, copy_of_ad")
         assert told.endswith("got 'copy_of_add' (did you mean 'copy_of_ad'?)")
+    assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv"]
+
+
+def test_a_resume_of_what_was_never_begun_is_refused_and_names_where_it_looked(home: Path) -> None:
+    told = refused(tiny.training_here(*TRAIN[:-1], "rnu", "--resume", cwd=home))
+    assert told == (
+        "rnu.partial: cannot resume: expected an unfinished training, got none; to start one, leave out --resume"
+    )
+    assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv"]
+
+
+def test_a_budget_that_pays_for_no_table_is_one_message(home: Path) -> None:
+    change(home / "exp.toml", "[dtf]", "[afe]\nbudget = 7\n\n[dtf]")
+    for command in (TRAIN, ("analyze", "data", "--config", "exp.toml")):
+        told = refused(tiny.training_here(*command, cwd=home))
+        assert re.fullmatch(r"afe\.budget: expected at least \d+ \(one dimension a field\), got 7", told)
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv"]
 
 
