@@ -48,11 +48,11 @@ class TrainConfig(BaseModel):
     table_l2: Annotated[float, Field(ge=0.0)] = 300.0
     table_decay: Share = 0.0
     weight_decay: Share = 0.0
-    dropout: Share = 0.3
+    dropout: Share = 0.15
     averaging: Share = 0.995
     epochs: Annotated[int, Field(ge=1)] = 50
     evaluations: Annotated[int, Field(ge=1)] = 2
-    patience: Annotated[int, Field(ge=1)] = 5
+    patience: Annotated[int, Field(ge=1)] = 6
     monitor: Literal["log_loss", "auc"] = "log_loss"
     table_scale: Annotated[float, Field(gt=0.0)] = 0.05
     device: Literal["cpu", "cuda", "auto"] = "auto"
