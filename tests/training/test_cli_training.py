@@ -11,11 +11,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.numpy import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,9 +195,7 @@ def test_a_training_that_is_interrupted_says_how_to_go_on_and_ends_as_if_it_neve
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv", "run"]
     for name in ("weights.safetensors", "pair.safetensors", "validation.safetensors"):
-        resumed, straight = load_file(home / "run" / name), load_file(tiny_home / "run" / name)
-        assert resumed.keys() == straight.keys()
-        assert all(np.array_equal(resumed[key], straight[key]) for key in straight), name
+        assert (home / "run" / name).read_bytes() == (tiny_home / "run" / name).read_bytes(), name
     for name in ("metrics.json", "history.jsonl", "afe.json", "reference.json"):
         assert (home / "run" / name).read_bytes() == (tiny_home / "run" / name).read_bytes(), name
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +19,10 @@ from training.models.base import FieldSlot, embed, embedding_order, with_dims
 from training.models.files import ModelFormatError, load_fusion_form, load_pair, save_model, save_pair
 from training.models.reaction import FusionForm, Tower, TowerPair
 
+ROOT = Path(__file__).resolve().parents[2]
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -195,6 +200,31 @@ def test_a_saved_form_comes_back_bit_by_bit(tmp_path: Path) -> None:
     assert back.slots == form.slots
     assert back.widths == form.widths
     assert torch.equal(back(context, candidate), form(context, candidate))
+
+
+SAVE_SIX = """
+import sys
+from pathlib import Path
+import torch
+from model_toys import SLOTS
+from training.models.files import save_weights
+from training.models.reaction import FusionForm
+torch.manual_seed(0)
+form = FusionForm(SLOTS, (4,))
+for number in range(6):
+    save_weights(Path(sys.argv[1]) / f"{number}.safetensors", form)
+"""
+
+
+def test_equal_weights_are_equal_bytes_whichever_process_saves_them(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-W", "error", "-c", SAVE_SIX, str(tmp_path / name)]
+        where = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": where})
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 12
+    assert len({path.read_bytes() for path in files}) == 1
 
 
 def test_a_saved_pair_comes_back_with_dimensions_of_its_own(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def read_document(run_dir: Path) -> ModelDocument:
 def save_weights(path: Path, module: nn.Module) -> None:
     """Write a module's state to a safetensors file (copies, since tables may be views of one stack)."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path, metadata={"format": FORMAT, "version": str(VERSION)})
+    # One key only: safetensors writes several in an order of chance, and equal runs should have equal files.
+    save_file(state, path, metadata={"format": f"{FORMAT} {VERSION}"})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
