@@ -16,8 +16,6 @@ from training.information import entropy
 from training.screening import bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 CLUSTERED: Final = 0.02
@@ -179,8 +177,3 @@ def sample_rows(
     numbers = dense(clusters)
     kept = rng.random(int(numbers.max()) + 1) < most / rows
     return np.flatnonzero(kept[numbers])
-
-
-def names_of(slots: Sequence[SlotLike]) -> tuple[str, ...]:
-    """The fields' names, in order."""
-    return tuple(slot.name for slot in slots)
