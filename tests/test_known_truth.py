@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -21,6 +20,7 @@ SEEDS = (1, 2, 3, 4, 5)
 ROWS = 150_000
 TEST = 2
 FROM_BAYES = 0.01
+CALIBRATED = 0.05
 
 
 def train(seed: int, directory: Path) -> Path:
@@ -61,6 +61,7 @@ def run_and_truth(request: pytest.FixtureRequest, runs: dict[int, Path]) -> tupl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # five trainings
 def test_the_merged_tower_is_within_a_hundredth_of_the_best_possible_auc(
     run_and_truth: tuple[Path, SyntheticData],
 ) -> None:
@@ -69,6 +70,8 @@ def test_the_merged_tower_is_within_a_hundredth_of_the_best_possible_auc(
     best = roc_auc_score(log.label[tested], log.probabilities[tested])
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["test"]["fused"]["auc"] == pytest.approx(best, abs=FROM_BAYES)
+    # Predicted clicks are as many as there were, to within what dropout and early stopping shift.
+    assert metrics["test"]["fused"]["mean_pctr"] == pytest.approx(metrics["test"]["fused"]["base_rate"], rel=CALIBRATED)
     # The log is no easy one: without interactions a model stays far below.
     assert metrics["baseline"]["test"]["auc"] < best - 0.03
 
@@ -85,7 +88,3 @@ def test_a_run_keeps_the_pairs_and_leaves_noise_and_copies_out_of_its_tables(
         assert len(served & group) == 1
     for pair in log.truth.xor_pairs:
         assert set(pair) <= served
-        without = roc_auc_score(log.label[log.split == TEST], log.probabilities_without(pair)[log.split == TEST])
-        assert np.isfinite(without)
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        assert metrics["test"]["fused"]["auc"] > without, "the pair's effect was not learnt"
