@@ -1,0 +1,405 @@
+"""The phases, the alignment of towers, and what distillation trains on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, Arrays, clicks, scramble, some_ids
+
+from training.alignment import build_fusion_form, match_units
+from training.checkpoint import CheckpointStore
+from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner, cross_entropy, swapped
+from training.gates import FieldGates
+from training.metrics import auc
+from training.models.base import with_dims
+from training.models.reaction import Tower, TowerPair
+from training.optim import AdamSettings
+from training.phases import Batch, NonFiniteLossError, Phase, PhaseSettings, Rows
+from training.schedule import DtfResult, Schedule, count_ids, extended_pair, without_closed
+from training.tables import TableBank
+from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from training.models.reaction import FusionForm
+
+WIDTHS = (8, 6)
+CPU = torch.device("cpu")
+
+
+def bank_of(module: Tower | FusionForm, constants: AdamSettings | None = None) -> TableBank:
+    return TableBank(
+        module.slots,
+        list(module.tables),
+        constants or AdamSettings(),
+        context_columns=CONTEXT_COLUMNS,
+        total_columns=CONTEXT_COLUMNS + CANDIDATE_COLUMNS,
+    )
+
+
+def a_pair(seed: int = 0, *, cross: bool = True) -> TowerPair:
+    a, b = Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS)
+    scramble(a, seed)
+    scramble(b, seed + 1)
+    if not cross:
+        for tower in (a, b):
+            for link in tower.body.cross_layers:
+                link.weight.data.zero_()
+    return TowerPair(a, b).eval()
+
+
+def shuffled(tower: Tower, seed: int) -> Tower:
+    """The same function with every layer's units in another order."""
+    draw = np.random.default_rng(seed)
+    orders = [torch.from_numpy(draw.permutation(H)) for H in tower.widths]
+    copy = Tower(tower.slots, tower.widths).eval()
+    state = {k: v.clone() for k, v in tower.state_dict().items()}
+    for key, value in state.items():
+        if ".projections." in key:
+            state[key] = value[:, orders[0]]
+        elif ".norms." in key and value.ndim:
+            state[key] = value[orders[int(key.split(".")[2])]]
+        elif ".linears." in key:
+            layer = int(key.split(".")[2])
+            state[key] = value[orders[layer + 1]]
+            if value.ndim == 2:
+                state[key] = state[key][:, orders[layer]]
+        elif key == "body.output.weight":
+            state[key] = value[:, orders[-1]]
+    copy.load_state_dict(state)
+    return copy
+
+
+def sample(rows: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+    context, candidate = some_ids(rows, 9)
+    return context.long(), candidate.long()
+
+
+def counts_of(context: torch.Tensor, candidate: torch.Tensor) -> list[np.ndarray]:
+    split = Arrays(context.int().numpy(), candidate.int().numpy(), np.zeros(len(context), np.uint8))
+    return count_ids(SLOTS, split)
+
+
+def test_units_of_a_reordered_copy_are_matched_one_to_one() -> None:
+    tower = a_pair(cross=False).a
+    pair = TowerPair(tower, shuffled(tower, 5)).eval()
+    context, candidate = sample()
+    hidden = pair.hidden(
+        *(bank_of(t).look_up(bank_of(t).averages(), torch.cat([context, candidate], 1)) for t in (pair.a, pair.b))
+    )
+    for (h, g), order in zip(hidden, match_units(pair, context, candidate), strict=True):
+        alive = h.std(0) > 1e-6
+        assert torch.allclose(h[:, alive], g[:, order][:, alive], atol=1e-5)
+
+
+def test_fusing_a_tower_with_a_reordered_copy_of_itself_changes_nothing() -> None:
+    tower = a_pair(cross=False).a
+    # Statistics are estimated anew when fusing, so they have to be the sample's to begin with.
+    context, candidate = sample(2000)
+    for norm in tower.body.norm_layers:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        tower.train()
+        tower(context, candidate)
+        tower.eval()
+    pair = TowerPair(tower, shuffled(tower, 6)).eval()
+    form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate).eval()
+    with torch.no_grad():
+        assert torch.allclose(form(context, candidate), tower(context, candidate), atol=1e-3)
+
+
+def test_the_shared_table_is_the_best_of_its_rank() -> None:
+    """Against a full SVD of the frequency-weighted, scaled, folded tables (Eckart and Young)."""
+    pair = a_pair(3, cross=False)
+    context, candidate = sample(1000)
+    counts = counts_of(context, candidate)
+    form = build_fusion_form(pair, SLOTS, counts, context, candidate)
+    order = match_units(pair, context, candidate)[0]
+    for i, slot in enumerate(SLOTS):
+        parts, rebuilt = [], []
+        for tower, branch, units in ((pair.a, form.parallel[0], None), (pair.b, form.parallel[1], order)):
+            norm = tower.body.norm_layers[0]
+            assert norm.running_var is not None
+            scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).abs()
+            T = tower.tables[i] @ (tower.body.projections[i] * tower.body.gates[i])
+            T, scale = (T, scale) if units is None else (T[:, units], scale[units])
+            parts.append(T * scale)
+            rebuilt.append(form.tables[i] @ branch.projections[i] * scale)
+        root = torch.from_numpy(counts[i] + 1.0).double().sqrt()[:, None]
+        whole = root * torch.cat(parts, 1).double()
+        error = torch.linalg.norm(whole - root * torch.cat(rebuilt, 1).double())
+        least = torch.linalg.svdvals(whole)[slot.dim :].square().sum().sqrt()
+        assert float(error.detach()) == pytest.approx(float(least.detach()), rel=1e-3, abs=1e-3)
+
+
+def test_a_cross_link_ends_in_the_branch_it_led_into() -> None:
+    pair = a_pair(4)
+    context, candidate = sample()
+    form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate)
+    order = match_units(pair, context, candidate)
+    into_a, into_b = (tower.body.cross_layers[0].weight for tower in (pair.a, pair.b))
+    assert torch.equal(form.parallel[0].cross_layers[0].weight, 0.5 * into_a[:, order[0]])
+    assert torch.equal(form.parallel[1].cross_layers[0].weight, 0.5 * into_b[order[1]])
+
+
+def test_the_pad_row_stays_zero_through_fusing() -> None:
+    pair = a_pair(5)
+    context, candidate = sample()
+    form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate)
+    for slot, table in zip(SLOTS, form.tables, strict=True):
+        if slot.pad_id is not None:
+            assert not table[slot.pad_id].any()
+
+
+def test_a_fused_slot_may_be_wider_than_the_towers() -> None:
+    pair = a_pair(6)
+    context, candidate = sample()
+    wide = with_dims(SLOTS, {slot.name: slot.dim + 2 for slot in SLOTS})
+    form = build_fusion_form(pair, wide, counts_of(context, candidate), context, candidate).eval()
+    assert torch.isfinite(form(context, candidate)).all()
+
+
+def test_swapping_moves_all_columns_of_a_field_together_and_only_within_it() -> None:
+    torch.manual_seed(0)
+    context, candidate = some_ids(500)
+    ids = torch.cat([context, candidate], 1)
+    owners = bank_of(Tower(SLOTS, WIDTHS)).owners
+    mixed = swapped(ids, owners, 0.3)
+    for i, slot in enumerate(SLOTS):
+        columns = torch.nonzero(owners == i)[:, 0].tolist()
+        if slot.pooling is not None:
+            columns = columns[-slot.width :] if slot.side == "context" else columns
+        rows = {tuple(row) for row in ids[:, columns].tolist()}
+        assert {tuple(row) for row in mixed[:, columns].tolist()} <= rows
+    share = (mixed != ids).float().mean(0)
+    assert 0.05 < share[0] < 0.3
+    assert torch.equal(swapped(ids, owners, 0.0), ids)
+
+
+def test_the_pair_learner_fits_labels_and_the_joint_prediction_with_its_gradient_stopped() -> None:
+    pair = a_pair(7)
+    learner = PairLearner(pair, (bank_of(pair.a), bank_of(pair.b)), DtfConfig(widths=WIDTHS, mutual_weight=0.7))
+    ids = torch.cat(some_ids(16), 1)
+    label = torch.from_numpy(np.random.default_rng(0).integers(0, 2, 16)).float()
+    embedded = [bank.read(ids) for bank in learner.banks]
+    batch = Batch(ids, label, None)
+    a, b = pair.heads(*embedded)
+    joint = torch.sigmoid((a + b) / 2).detach()
+
+    def entropy(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        p = torch.sigmoid(logit)
+        return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+
+    expected = sum(entropy(z, label) + 0.7 * entropy(z, joint) for z in (a, b))
+    assert torch.allclose(learner.loss(embedded, batch), expected, atol=1e-5)
+
+
+def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:
+    torch.manual_seed(0)
+    pair = a_pair(8)
+    context, candidate = sample()
+    form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate)
+    config = DtfConfig(widths=WIDTHS, swap=0.5, label_weight=0.25, teacher_weight=2.0)
+    teacher = Teacher(pair, (bank_of(pair.a), bank_of(pair.b)))
+    learner = FusionLearner(form, bank_of(form), config, teacher)
+    label = torch.ones(len(context))
+    batch = learner.prepare(Batch(torch.cat([context, candidate], 1), label, None))
+    assert not torch.equal(batch.ids, torch.cat([context, candidate], 1))
+    with torch.no_grad():
+        said = pair(batch.ids[:, :CONTEXT_COLUMNS], batch.ids[:, CONTEXT_COLUMNS:])
+    assert batch.teacher is not None
+    assert torch.allclose(batch.teacher, said, atol=1e-5)
+    embedded = [learner.banks[0].read(batch.ids)]
+    logit = form.head(embedded[0])
+    expected = 0.25 * cross_entropy(logit, label, None) + 2.0 * cross_entropy(logit, torch.sigmoid(said), None)
+    assert torch.allclose(learner.loss(embedded, batch), expected, atol=1e-5)
+
+
+def test_a_weight_of_three_counts_as_three_rows_in_the_loss() -> None:
+    logit, target = torch.randn(4), torch.tensor([0.0, 1.0, 0.3, 0.9])
+    weight = torch.tensor([1.0, 3.0, 1.0, 2.0])
+    rows = torch.tensor([0, 1, 1, 1, 2, 3, 3])
+    many = cross_entropy(logit[rows], target[rows], None) * 7 / 4
+    assert torch.allclose(cross_entropy(logit, target, weight), many)
+
+
+def test_closed_gates_take_their_field_out_and_the_tower_says_the_same() -> None:
+    tower = a_pair(9, cross=False).a
+    gates = FieldGates.for_slots(SLOTS, dict.fromkeys((slot.name for slot in SLOTS), 1.0), WIDTHS[0]).eval()
+    gates.log_odds.data[[1, 4]] = torch.tensor([-6.0, -6.0])
+    gates.log_odds.data[0] = 0.2  # half open
+    small = without_closed(tower, gates).eval()
+    assert [slot.name for slot in small.slots] == ["user", "ad", "genres"]
+    context, candidate = some_ids(30)
+    learner = TowerLearner("tower_a", tower, bank_of(tower), gates)
+    embedded = bank_of(tower).look_up(bank_of(tower).averages(), torch.cat([context, candidate], 1))
+    assert torch.allclose(learner.outputs([embedded])["tower_a"], small(context, candidate), atol=1e-5)
+
+
+def test_a_model_keeps_one_field_even_if_all_gates_close() -> None:
+    tower = Tower(SLOTS, WIDTHS)
+    gates = FieldGates.for_slots(SLOTS, {slot.name: -6.0 - i for i, slot in enumerate(SLOTS)}, WIDTHS[0]).eval()
+    assert [slot.name for slot in without_closed(tower, gates).slots] == ["user"]
+
+
+def test_a_grown_vocabulary_starts_new_rows_from_the_out_of_vocabulary_row() -> None:
+    pair = a_pair(10)
+    grown = [SLOTS[2], SLOTS[0], SLOTS[1], SLOTS[3], SLOTS[4]]
+    grown[0] = type(SLOTS[2])(**{**SLOTS[2].__dict__, "rows": 12})
+    wide = extended_pair(pair, grown).eval()
+    context, candidate = some_ids(20)
+    assert torch.allclose(wide(context, candidate), pair(context, candidate), atol=1e-5)
+    unseen, unknown = candidate.clone(), candidate.clone()
+    unseen[:, 3], unknown[:, 3] = 11, 1
+    assert torch.allclose(wide(context, unseen), pair(context, unknown), atol=1e-5)
+
+
+# The phases on data whose label is a parity of two fields.
+
+
+class Recorder:
+    """Keeps what the progress was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, int, str]] = []
+
+    def __call__(self, phase: str, done: int, total: int, note: str) -> None:
+        self.told.append((phase, done, total, note))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DtfResult, Recorder, Path, TowerPair]:
+    """A whole schedule on 3,000 rows."""
+    torch.set_num_threads(1)
+    where, told = tmp_path_factory.mktemp("phases"), Recorder()
+    schedule = Schedule(
+        SLOTS,
+        clicks(3000),
+        clicks(800, seed=50),
+        dtf=DtfConfig(widths=(16, 8)),
+        config=TrainConfig(batch_size=128, epochs=12, table_l2=10.0, rate=3e-3, device="cpu"),
+        seed=1,
+        store=CheckpointStore(where, "toy", resume=False),
+        progress=told,
+    )
+    with torch.random.fork_rng():
+        result = schedule.run()
+    return result, told, where, result.pair
+
+
+def test_every_phase_runs_in_order_and_reports_its_end(trained: tuple[DtfResult, Recorder, Path, TowerPair]) -> None:
+    result, told, where, _ = trained
+    phases = list(dict.fromkeys(record["phase"] for record in result.history))
+    assert phases == ["tower_a", "tower_b", "mutual", "fusion"]
+    for phase in phases:
+        last = [t for t in told.told if t[0] == phase][-1]
+        assert last[1] == last[2]
+        assert "AUC" in last[3]
+    assert sorted(path.stem for path in where.glob("*")) == ["fusion", "mutual", "tower_a", "tower_b"]
+
+
+def test_towers_of_different_seeds_differ_and_both_find_the_parity(
+    trained: tuple[DtfResult, Recorder, Path, TowerPair],
+) -> None:
+    result, _, _, pair = trained
+    held = clicks(2000, seed=99)
+    context, candidate = torch.from_numpy(held.context_ids), torch.from_numpy(held.candidate_ids)
+    with torch.no_grad():
+        a, b = pair.both(context, candidate)
+        fused = result.form(context, candidate)
+    assert not torch.allclose(a, b, atol=1e-2)
+    truth = 2.0 * ((held.context_ids[:, 0] + held.candidate_ids[:, 3]) % 2) + 0.8 * (
+        held.candidate_ids[:, :3] == 4
+    ).any(1)
+    best = auc(held.label, truth)
+    for logits in (a, b, 0.5 * (a + b), fused):
+        assert auc(held.label, logits.numpy()) > best - 0.02
+
+
+def test_no_phase_ends_worse_than_it_began(trained: tuple[DtfResult, Recorder, Path, TowerPair]) -> None:
+    result, *_ = trained
+    for phase, name in (("mutual", "pair"), ("fusion", "fused")):
+        losses = [r[f"{name}.log_loss"] for r in result.history if r["phase"] == phase]
+        assert min(losses) <= losses[0]
+
+
+def phase_of(arrays: Arrays, **changes: object) -> Phase:
+    torch.manual_seed(0)
+    tower = Tower(SLOTS, WIDTHS)
+    settings = {
+        "name": "tower_a",
+        "seed": 3,
+        "batch_size": 64,
+        "epochs": 3,
+        "evaluations": 2,
+        "patience": 3,
+        "rate": 1e-3,
+        "table_rate": 1e-2,
+        "monitor": "log_loss",
+        "dense": AdamSettings(),
+    }
+    learner = TowerLearner("tower_a", tower, bank_of(tower))
+    return Phase(learner, Rows(arrays, CPU), Rows(clicks(300, 7), CPU), PhaseSettings(**{**settings, **changes}))
+
+
+def quiet(*_: object) -> None:
+    """Tell nobody."""
+
+
+def test_a_phase_stops_after_its_patience_and_keeps_its_best_averaged_weights() -> None:
+    # Labels that follow from nothing: validation can only get worse once noise is learnt.
+    arrays = clicks(600)
+    noise = Arrays(arrays.context_ids, arrays.candidate_ids, np.random.default_rng(1).permutation(arrays.label))
+    phase = phase_of(noise, epochs=60, patience=4, rate=1e-2)
+    with torch.random.fork_rng():
+        history = phase.run(quiet, quiet)
+    losses = [record["tower_a.log_loss"] for record in history]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 4
+    with torch.no_grad():
+        valid = clicks(300, 7)
+        tower = phase.learner.module
+        logits = tower(torch.from_numpy(valid.context_ids), torch.from_numpy(valid.candidate_ids))
+    again = cross_entropy(logits, torch.from_numpy(valid.label).float(), None)
+    assert float(again) == pytest.approx(losses[best], abs=1e-5)
+
+
+def test_every_epoch_reads_every_row_once_in_an_order_of_its_own() -> None:
+    phase = phase_of(clicks(130))
+    orders = []
+    for _ in range(2):
+        rows = []
+        for _ in range(phase.steps_an_epoch):
+            rows.append(phase._index())
+            phase.position.step += 1
+        orders.append(np.concatenate(rows))
+        assert sorted(orders[-1]) == list(range(130))
+    assert orders[0].tolist() != orders[1].tolist()
+
+
+def test_a_remainder_of_one_row_is_spread_over_the_batches() -> None:
+    phase = phase_of(clicks(129))
+    assert phase.steps_an_epoch == 3
+    assert len(phase._index()) == 43
+
+
+def test_a_loss_that_is_not_finite_names_phase_and_step() -> None:
+    phase = phase_of(clicks(200))
+    phase.learner.module.body.output.bias.data.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"'tower_a', step 1 \(epoch 1\): expected a finite loss, got nan"):
+        phase._step()
+
+
+@pytest.mark.parametrize("monitor", ["log_loss", "auc"])
+def test_what_is_monitored_decides_what_is_best(monitor: str) -> None:
+    phase = phase_of(clicks(800), monitor=monitor, epochs=4)
+    with torch.random.fork_rng():
+        history = phase.run(quiet, quiet)
+    scores = [record[f"tower_a.{monitor}"] for record in history]
+    best = max(scores) if monitor == "auc" else min(scores)
+    assert history[[r["step"] for r in history].index(phase.position.best_step)][f"tower_a.{monitor}"] == best
