@@ -6,7 +6,8 @@ ExportError
 │   ├── RunNotFinishedError  its training has not ended
 │   ├── RunChangedError      a file differs from its digest, or the files do not belong together
 │   ├── FusionMissingError   its fusion phase never ran: there is nothing that merges
-│   └── NonFiniteError       a weight is NaN or infinite
+│   ├── NonFiniteError       a weight is NaN or infinite, or all are finite and a score is not
+│   └── VarianceError        a variance of batch normalisation is negative
 ├── GraphError             the graph could not be built, or costs more than it may
 └── ParityError            the merged model does not compute what the fusion form computes
     ├── ParityNameError    inputs, outputs or fields differ
@@ -40,7 +41,11 @@ class FusionMissingError(RunRefusedError):
 
 
 class NonFiniteError(RunRefusedError):
-    """A weight is NaN or infinite."""
+    """A weight is NaN or infinite, or all are finite and a score is not."""
+
+
+class VarianceError(RunRefusedError):
+    """A variance of batch normalisation is negative: it has no square root."""
 
 
 class GraphError(ExportError):

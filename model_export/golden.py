@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model_export.errors import RunChangedError
+from model_export.errors import NonFiniteError, RunChangedError
 from model_export.parity import sigmoid
 from service.bundle import GoldenRow
 from service.features import (
@@ -56,6 +56,7 @@ def golden_rows(
 
     Raises:
         RunChangedError: The sample is empty, or holds a value that the run's encoder refuses.
+        NonFiniteError: The fusion form gives a row no finite score.
     """
     if not raw:
         raise RunChangedError("raw_sample.jsonl: expected at least one row, got none")
@@ -67,6 +68,12 @@ def golden_rows(
     except FeatureError as error:
         raise RunChangedError(f"raw_sample.jsonl: {error}") from error
     scores = reference.logits(*ids)
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if wrong.size:
+        raise NonFiniteError(
+            f"raw_sample.jsonl: row {wrong[0]}: expected a finite score of the fusion form, got {scores[wrong[0]]} "
+            f"({wrong.size} such of {len(raw)})"
+        )
     pctr = sigmoid(scores)
     tags = [
         set(_tags(serving, row, one, two)) for row, one, two in zip(_merged(context, candidate), *served, strict=True)

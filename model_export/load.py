@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model_export.errors import (
     FusionMissingError,
-    NonFiniteError,
     OutputExistsError,
     RunChangedError,
     RunNotFinishedError,
     RunRefusedError,
 )
-from model_export.fusion.towers import check_finite
+from model_export.fusion.towers import check_finite, check_variances
 from service.features import FeatureEncoder, SchemaError
 from training.models.base import field_slots
 from training.models.files import ModelFormatError, load_fusion_form, read_weights
@@ -66,6 +65,7 @@ def load_run(path: Path) -> LoadedRun:
         RunChangedError: A file differs from its digest, or the model does not belong to the encoder.
         FusionMissingError: Its fusion phase never ran.
         NonFiniteError: A weight is NaN or infinite.
+        VarianceError: A variance is negative.
         RunRefusedError: It cannot be read otherwise.
     """
     try:
@@ -103,19 +103,21 @@ def check_fused(path: Path, metrics: Mapping[str, Any], history: list[dict[str, 
 
 def _load_form(path: Path) -> FusionForm:
     try:
-        _refuse_non_finite(path)
+        _refuse_bad_weights(path)
         form = load_fusion_form(path)
     except ModelFormatError as error:
         raise RunChangedError(str(error)) from error
     return form
 
 
-def _refuse_non_finite(path: Path) -> None:
+def _refuse_bad_weights(path: Path) -> None:
     weights = path / "weights.safetensors"
     try:
-        check_finite(read_weights(weights))
-    except NonFiniteError as error:
-        raise NonFiniteError(f"{weights}: {error}") from error
+        tensors = read_weights(weights)
+        check_finite(tensors)
+        check_variances(tensors)
+    except RunRefusedError as error:
+        raise type(error)(f"{weights}: {error}") from error
 
 
 def _check_slots(path: Path, form: FusionForm, encoder: FeatureEncoder) -> None:

@@ -79,9 +79,19 @@ class Builder:
         return outputs
 
     def constant(self, stem: str, value: NDArray[np.generic]) -> str:
-        """Add a constant: float64 is stored as float32, other types as they are."""
+        """Add a constant: float64 is stored as float32, other types as they are.
+
+        Raises:
+            GraphError: A value is beyond float32.
+        """
         name = self._name(stem)
-        stored = value.astype(np.float32) if value.dtype == np.float64 else value
+        stored = value
+        if value.dtype == np.float64:
+            with np.errstate(over="ignore"):
+                stored = value.astype(np.float32)
+            if not np.isfinite(stored).all():
+                worst = value.ravel()[int(np.argmin(np.isfinite(stored)))]
+                raise GraphError(f"constant {name!r}: expected values in the range of float32, got {worst!s}")
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(stored), name))
         return name
 

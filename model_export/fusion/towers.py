@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model_export.errors import NonFiniteError
+from model_export.errors import NonFiniteError, VarianceError
 from model_export.fusion.batch_norm import fold_batch_norm
 from model_export.fusion.tower import Dense, Float, FusedField, FusedTower
 
@@ -93,6 +93,21 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
             where = name + "".join(f"[{index}]" for index in bad[0])
             got = tensor[tuple(bad[0])].item()
             raise NonFiniteError(f"{where}: expected finite weights, got {got} ({len(bad)} such in {name})")
+
+
+def check_variances(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse running variances below zero, which no training writes and no square root takes.
+
+    Raises:
+        VarianceError: Says which tensor, where and how many.
+    """
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] != "running_var":
+            continue
+        bad = (tensor < 0).nonzero().ravel().tolist()
+        if bad:
+            got = tensor[bad[0]].item()
+            raise VarianceError(f"{name}[{bad[0]}]: expected variances of at least 0, got {got} ({len(bad)} such)")
 
 
 class _Branch:

@@ -30,6 +30,7 @@ from model_export.errors import (
     RunChangedError,
     RunNotFinishedError,
     RunRefusedError,
+    VarianceError,
 )
 from model_export.export import ExportOptions, export_run
 from model_export.parity import Tolerance
@@ -42,6 +43,17 @@ if TYPE_CHECKING:
 def poison(path: Path, name: str, value: float) -> None:
     weights = load_file(path / "weights.safetensors")
     weights[name].view(-1)[0] = value
+    save_file(weights, path / "weights.safetensors")
+    seal(path)
+
+
+def overflowing(path: Path) -> None:
+    weights = load_file(path / "weights.safetensors")
+    for name, tensor in weights.items():
+        if name.endswith(("projection", "weight", "mix", "gates")):
+            tensor.fill_(
+                1e38
+            )  # the largest powers of ten of a float32: their products leave float64 after a few layers
     save_file(weights, path / "weights.safetensors")
     seal(path)
 
@@ -120,6 +132,16 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
         lambda p: poison(p, "tables.2", float("-inf")),
         NonFiniteError,
         r"tables.2\[0\]\[0\]: expected finite weights, got -inf",
+    ),
+    "negative variance": (
+        lambda p: poison(p, "branches.1.norms.0.running_var", -1.0),
+        VarianceError,
+        r"weights.safetensors: branches.1.norms.0.running_var\[0\]: expected variances of at least 0, got -1.0",
+    ),
+    "finite weights whose product overflows": (
+        overflowing,
+        GraphError,
+        r"constant 'start.*': expected values in the range of float32, got -?\d",
     ),
     "no fusion phase": (
         drop_fusion_phase,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from run_directory import fit_encoder, make_form, raw_rows
 
-from model_export.errors import RunChangedError
+from model_export.errors import NonFiniteError, RunChangedError
 from model_export.fusion import FusionFacts, fuse, fuse_towers
 from model_export.golden import choose, golden_rows
 from model_export.parity import Reference
@@ -82,3 +82,12 @@ def test_choosing_covers_all_tags_with_few_rows_and_fills_up_evenly() -> None:
     assert np.diff(filled).max() < 25
     many = [{("f", str(number))} for number in range(100)]
     assert choose(many, scores) == list(range(64))
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_row() -> None:
+    form = make_form(ENCODER)
+    form.state_dict()["branches.0.norms.1.running_var"].fill_(-1.0)
+    with pytest.raises(
+        NonFiniteError, match=r"^raw_sample\.jsonl: row 0: expected a finite score .*, got nan \(500 such"
+    ):
+        golden_rows(RAW, ENCODER, SERVING, Reference(form))
