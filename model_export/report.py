@@ -81,11 +81,6 @@ def measure_stages(exported: Exported, *, seconds: float = 3.0) -> dict[str, Sta
     return {name: _stage(graph, sizes[name], times[name]) for name, graph in graphs.items()}
 
 
-def _file_bytes(path: Path) -> int:
-    """Of a model and its external data."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-
-
 def _time(exported: Exported, runners: dict[str, InferenceSession], seconds: float) -> dict[str, dict[int, float]]:
     """Form of the model to number of rows to the median of a call."""
     encoder = exported.loaded.encoder

@@ -83,7 +83,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         parameters: Parameters of the exported graph.
-        flops: Multiply-adds of dense layers, per candidate.
+        flops: Multiplications plus additions of dense layers, per candidate.
         folded_fields: Fields whose projection is folded into the table.
         dropped_fields: Fields that requests may carry and the model does not read.
         negative_sampling_rate: Share of negatives kept in training; its logit correction is in the graph.
