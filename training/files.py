@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
 
 class FileError(Exception):
     """A file is missing or does not hold what it should; the message says which, what was expected and found."""
+
+
+class OutputPathError(FileError):
+    """Nothing can be written at this path."""
+
+
+def make_parent(out: Path) -> None:
+    """Make the directory that an output is to lie in, and see that it can be written to before any work is done.
+
+    Raises:
+        OutputPathError: it cannot.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".probe", dir=out.parent):
+            pass
+    except OSError as error:
+        found = f"{error.strerror} at {error.filename}"
+        raise OutputPathError(f"{out}: expected a writable parent directory, got {found}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from service.features.files import new_directory
-from training.files import FileError, digests, read_json, write_json
+from training.files import FileError, digests, make_parent, read_json, write_json
 from training.runs import (
     RUN_FORMAT,
     RUN_VERSION,
@@ -125,6 +125,7 @@ def start_run(
         RunExistsError: `out` exists, or a partial run does and `resume` is False.
         RunMismatchError: the partial run had another config, other data or another origin; the message says which key.
         RunFormatError: the partial directory is none of ours.
+        OutputPathError: nothing can be written beside `out`.
         NothingToResumeError: there is no partial directory.
     """
     refuse_existing(out)
@@ -153,6 +154,7 @@ def start_run(
         created=now.isoformat().replace("+00:00", "Z"),
         resumed=False,
     )
+    make_parent(out)
     run.checkpoints.mkdir(parents=True)
     write_json(path / "start.json", {"format": PARTIAL_FORMAT, "id": run.id, "created": run.created, "asked": asked})
     return run

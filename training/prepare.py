@@ -29,7 +29,7 @@ from training.counting import BUDGET_ROWS
 from training.datasets import DATASETS
 from training.datasets.base import BuildContext
 from training.encoding import encode_all
-from training.files import digest_file, write_json
+from training.files import digest_file, make_parent, write_json
 from training.fitting import Fitter
 from training.loader import PreparedData
 from training.prepared_files import (
@@ -115,12 +115,13 @@ def prepare_table(
 
     Raises:
         DataError: see `prepare`.
+        OutputPathError: nothing can be written beside `out`.
     """
     report = progress or Quiet()
     if out.exists() or out.is_symlink():
         raise DataFileError(f"{out}: expected a path that does not exist yet, got an existing one")
     columns = _check_columns(table, data)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(out)
     with (
         ThreadPoolExecutor(max_workers=1) as pool,
         tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".counts", dir=out.parent) as spill,
@@ -226,10 +227,10 @@ def _check_splits(table: Table, tally: NDArray[np.int64]) -> None:
         rows, ones = int(tally[0, number]), int(tally[1, number])
         if rows == 0 and split != "test":  # a test split is a choice
             total = int(tally[0].sum())
-            raise SplitError(f"{table.spec.name}: {split} split: expected rows, got none (of {total} in all)")
+            raise SplitError(f"{table.origin}: {split} split: expected rows, got none (of {total} in all)")
         if rows and ones in {0, rows}:
             raise SplitError(
-                f"{table.spec.name}: {split} split: column {label!r}: expected both labels, "
+                f"{table.origin}: {split} split: column {label!r}: expected both labels, "
                 f"got only {int(ones > 0)} in all {rows} rows"
             )
 

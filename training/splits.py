@@ -206,7 +206,7 @@ def time_assigner(
             counts = _instants(counts, grid)
         progress.advance(batch.frame.height)
     if counts is None:
-        raise DataError(f"{table.spec.name}: expected rows, got none")
+        raise DataError(f"{table.origin}: expected rows, got none")
     counts = counts.sort("time")
     instants = counts.get_column("time")
     # before[i]: share of the rows that are older than instant i

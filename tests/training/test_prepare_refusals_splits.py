@@ -29,13 +29,13 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     raw = [{**row, "part": "train"} for row in made_up.rows(60)]
     made_up.write(tmp_path / "log.csv", raw)
     message = refusal(tmp_path, made_up.config(split={"kind": "given", "column": "part"}), SplitError)
-    assert message == "table: valid split: expected rows, got none (of 60 in all)"
+    assert message == f"{tmp_path / 'log.csv'}: valid split: expected rows, got none (of 60 in all)"
 
 
 def test_a_file_with_a_header_alone_is_an_empty_split(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("click,user,hour,ad,price,seen,tags,position,w,request,ts\n")
     message = refusal(tmp_path, made_up.config(split=RANDOM), SplitError)
-    assert message == "table: train split: expected rows, got none (of 0 in all)"
+    assert message == f"{tmp_path / 'log.csv'}: train split: expected rows, got none (of 0 in all)"
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
@@ -48,7 +48,9 @@ def test_a_split_of_one_class_is_refused(split: str, label: str, tmp_path: Path)
     made_up.write(tmp_path / "log.csv", raw)
     config = made_up.config(split={"kind": "given", "column": "part", "test": "test"})
     message = refusal(tmp_path, config, SplitError)
-    assert message == (f"table: {split} split: column 'click': expected both labels, got only {label} in all 30 rows")
+    assert message == (
+        f"{tmp_path / 'log.csv'}: {split} split: column 'click': expected both labels, got only {label} in all 30 rows"
+    )
 
 
 def test_a_value_that_names_no_split_is_refused(tmp_path: Path) -> None:

@@ -79,12 +79,22 @@ class TableSpec:
         return self.label if isinstance(self.label, str) else self.label.column
 
 
+_SHOWN_FILES = 3
+
+
 @dataclass(frozen=True)
 class Table:
     """One data set, ready to be prepared."""
 
     spec: TableSpec
     source: RowSource
+
+    @property
+    def origin(self) -> str:
+        """Where its rows are from, for messages: its files (the first few of many), or its name if it has none."""
+        files = [str(path) for path in self.source.files]
+        shown, more = files[:_SHOWN_FILES], len(files) - _SHOWN_FILES
+        return ", ".join(shown) + (f" and {more} more" if more > 0 else "") or self.spec.name
 
 
 @dataclass(frozen=True)
