@@ -11,18 +11,18 @@ import numpy as np
 from training.baseline import baseline_scores, fit_baseline
 from training.config import refuse_unknown_fields, save_config
 from training.datasets.base import SPLITS
-from training.datasets.config import GivenSplit
 from training.environment import git_revision, library_versions
 from training.evaluate import SPLIT_KEYS, score, split_metrics
 from training.files import read_jsonl, write_json, write_jsonl
 from training.loader import PreparedData
 from training.loop import train_reaction
 from training.models.files import save_model, save_pair
-from training.partial import differences, start_run
+from training.partial import start_run
 from training.phases import probabilities
 from training.reference import reference_statistics, truncated_shares
 from training.report import render_report
-from training.runs import VALIDATION_ROWS, Run, RunMismatchError, ValidationSample, open_run, sample_rows
+from training.runs import VALIDATION_ROWS, Run, ValidationSample, open_run, sample_rows
+from training.same_data import refuse_other_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,22 +94,6 @@ def train_run(
         partial.discard_unless_resumable()
         raise
     return out
-
-
-def refuse_other_data(config: ExperimentConfig, data: PreparedData) -> None:
-    """Refuse prepared data whose `[data]` section was another: the run's config would not describe its data.
-
-    Raises:
-        RunMismatchError: says which key.
-    """
-    files = {"path"}  # where files lie may differ: the data's digest covers what is in them
-    if isinstance(config.data.split, GivenSplit) and config.data.split.column is None:
-        files |= {"split.valid", "split.test"}
-    for key, made, asked in differences(data.info.config, config.data.model_dump(mode="json")):
-        if key.partition("[")[0] not in files:
-            raise RunMismatchError(
-                f"{data.path}: data.{key}: expected {made!r} (as it was prepared), got {asked!r} in the experiment"
-            )
 
 
 def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Baseline:

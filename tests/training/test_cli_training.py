@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import tiny
 import torch
 
+from training.config import load_config, with_absolute_paths
+from training.loader import PreparedData
+from training.same_data import refuse_other_data
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Log = list[dict[str, str]]
 
@@ -85,11 +89,21 @@ def negative_weight(log: Log) -> None:
                 'split = { kind = "time", valid = 0.2, test = 0.2 }', 'split = { kind = "given", column = "position" }'
             ),
             all_train,
-            ["valid split: expected rows, got none (of 1500 in all)"],
+            ["log.csv: valid split: expected rows, got none (of 1500 in all)"],
             id="empty split",
         ),
         pytest.param(
-            None, one_class_valid, ["valid split", "'click'", "expected both labels, got only 0"], id="one class"
+            None,
+            one_class_valid,
+            ["log.csv: valid split", "'click'", "expected both labels, got only 0"],
+            id="one class",
+        ),
+        pytest.param(None, list.clear, ["log.csv: expected rows, got none"], id="empty table"),
+        pytest.param(
+            swap('split = { kind = "time", valid = 0.2, test = 0.2 }', 'split = { kind = "random" }'),
+            list.clear,
+            ["log.csv: train split: expected rows, got none (of 0 in all)"],
+            id="empty table, random split",
         ),
         pytest.param(
             swap("[train]", "[train]\nbatchsize = 3"),
@@ -200,6 +214,15 @@ def test_a_training_that_is_interrupted_says_how_to_go_on_and_ends_as_if_it_neve
         assert (home / "run" / name).read_bytes() == (tiny_home / "run" / name).read_bytes(), name
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, where nothing can be written")
+def test_an_output_path_where_nothing_can_be_written_is_refused(home: Path) -> None:
+    for command in (("prepare", "exp.toml"), TRAIN[:-2]):
+        for out in ("/proc/x/y", "/proc/y", "log.csv/y"):
+            told = refused(tiny.training_here(*command, "--out", out, cwd=home))
+            assert told.startswith(f"{out}: expected a writable parent directory, got "), told
+    assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv"]
+
+
 def test_train_refuses_a_run_that_exists_data_of_another_experiment_and_no_data(home: Path) -> None:
     (home / "taken").mkdir()
     told = refused(tiny.training_here(*TRAIN[:-1], "taken", cwd=home))
@@ -211,6 +234,28 @@ def test_train_refuses_a_run_that_exists_data_of_another_experiment_and_no_data(
     told = refused(tiny.training_here(*TRAIN, cwd=home))
     assert told == "data: data.min_count: expected 2 (as it was prepared), got 3 in the experiment"
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv", "taken"]
+
+
+def test_train_refuses_data_prepared_from_other_files_than_the_experiment_names(home: Path) -> None:
+    change(home / "exp.toml", '"log.csv"', '"gone.csv"')
+    told = refused(tiny.training_here(*TRAIN, cwd=home))
+    assert told.startswith("data: data.path: expected 'log.csv' (as it was prepared) or files of the same content, got")
+    assert "gone.csv" in told
+    content = (home / "log.csv").read_bytes()
+    (home / "gone.csv").write_bytes(content.replace(b"ad1", b"ad2", 1))
+    told = refused(tiny.training_here(*TRAIN, cwd=home))
+    assert re.search(r"got \S+/gone.csv, which differs from log.csv$", told)
+    assert not list(home.glob("run*"))
+
+
+def test_files_of_the_same_content_and_raw_data_that_is_gone_do_for_training(home: Path) -> None:
+    data = PreparedData.open(home / "data")
+    config = with_absolute_paths(load_config(home / "exp.toml"), home)
+    refuse_other_data(config, data)
+    (home / "log.csv").rename(home / "moved.csv")
+    refuse_other_data(config, data)
+    change(home / "exp.toml", '"log.csv"', '"moved.csv"')
+    refuse_other_data(with_absolute_paths(load_config(home / "exp.toml"), home), data)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
