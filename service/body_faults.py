@@ -26,6 +26,18 @@ _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+# What Python and JavaScript write where JSON has no number.
+_NO_NUMBER: Final = re.compile(rb"(?:NaN|-?Infinity)(?![A-Za-z0-9_])")
+_WRONG_TYPE: Final = re.compile(r"Expected `(\w+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")
+_TYPES: Final = {
+    "object": "an object",
+    "array": "an array",
+    "str": "text",
+    "int": "an integer",
+    "float": "a float",
+    "bool": "a boolean",
+    "null": "null",
+}
 _LONGEST_INTEGER: Final = 640
 _LONGEST_QUOTE: Final = 60
 # What may stand before the colon after a member's name.
@@ -94,7 +106,23 @@ def explain_malformed(body: bytes, error: Exception, *, packed: bool) -> Malform
     )
     # The decoder has stepped over the first trailing byte when it complains.
     position = int(place[1]) - (reason == "trailing characters")
+    literal = None if packed else _no_number(body, position)
+    if literal is not None:
+        start, got = literal
+        return MalformedBodyError(
+            f"The body cannot be read: expected a number, got {got} at byte {start}.",
+            where=f"byte {start}",
+            expected="a number",
+            got=got,
+        )
     return _malformed(reason, position, "a valid document")
+
+
+def _no_number(body: bytes, position: int) -> tuple[int, str] | None:
+    """Start and text of the literal NaN, Infinity or -Infinity at which a JSON decoder stopped, if it is one."""
+    start = position - (body[position - 1 : position] == b"-")  # the decoder has stepped over the sign
+    found = _NO_NUMBER.match(body, start)
+    return None if found is None else (start, found[0].decode())
 
 
 def _first_not_utf8(body: bytes) -> int | None:
@@ -119,12 +147,20 @@ def explain_misshapen(body: bytes, error: Exception, *, packed: bool) -> MemberE
         error: What the decoder raised; its text is the answer if nothing better is found.
         packed: MessagePack, else JSON.
     """
-    fallback = MemberError("body", "a scoring request", str(error))
+    fallback = _first_fault(str(error))
     try:
         document = msgspec.msgpack.decode(body) if packed else _read_text_numbers(body)
         return next(chain(_numbers_out_of_range(document, ""), _shape_faults(document)), fallback)
     except (ValueError, RecursionError):
         return fallback
+
+
+def _first_fault(reason: str) -> MemberError:
+    """What the decoder's own message says of a body that breaks off later, or that cannot be read again."""
+    wrong = _WRONG_TYPE.fullmatch(reason)
+    if wrong is not None and {wrong[1], wrong[2]} <= _TYPES.keys():
+        return MemberError(wrong[3] or "body", _TYPES[wrong[1]], _TYPES[wrong[2]])
+    return MemberError("body", "a scoring request", f"one with a fault ({reason})")
 
 
 def _read_text_numbers(body: bytes) -> Any:

@@ -204,7 +204,7 @@ class Scorer:
             row = int(np.argmax(np.where(np.isfinite(differences), differences, np.inf)))
             if not differences[row] <= tolerance:
                 raise SelfTestError(
-                    f"golden row {row}, {form}: expected score {wanted[row]!r} within {tolerance:g}, "
+                    f"golden row {row}, {form}: expected score {float(wanted[row])!r} within {tolerance:g}, "
                     f"got {float(scores[row])!r}"
                 )
             worst = max(worst, float(differences[row]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from service.features.errors import (
     MisplacedFieldError,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from service.features.schema import Use
 
 __all__ = ["RequestStructure", "is_array"]
+
+_LONGEST_NAME: Final = 60  # characters of a name that an error shows
+_MOST_NAMES: Final = 8
 
 
 def is_array(values: object) -> bool:
@@ -100,11 +104,41 @@ class RequestStructure:
 
     def _check_names(self, names: Iterable[object], side: Side, where: str, *, shared: bool) -> None:
         for name in names:
-            if not isinstance(name, str) or name not in self._fields:
-                raise UnknownFieldError(where, "names of the schema's fields", f"the unknown field {describe(name)}")
+            if not isinstance(name, str):
+                raise UnknownFieldError(where, "names that are text", describe(name))
+            if name not in self._fields:
+                raise UnknownFieldError(
+                    _member(where, name), self._known(name, side, shared=shared), "an unknown field"
+                )
             if self._uses[name] == "refused":
                 raise UnknownFieldError(f"{where}.{name}", "nothing: the field exists in training only", "a value")
             if self._fields[name].side != side and not shared:
                 raise MisplacedFieldError(
                     f"{where}.{name}", f"a field of the {side} side", f"one of the {self._fields[name].side} side"
                 )
+
+    def _known(self, name: str, side: Side, *, shared: bool) -> str:
+        """The accepted name nearest to an unknown one, or the first few of all."""
+        names = [
+            known for known in self._fields if any(known in self._accepted[s] for s in (SIDES if shared else [side]))
+        ]
+        near = get_close_matches(name, names, 1) if len(name) <= _LONGEST_NAME else []
+        if near:
+            return f"a field of the schema, the nearest is {describe(near[0])}"
+        if not names:
+            return "no field: the model reads none here"
+        more = f", ... ({len(names)} in all)" if len(names) > _MOST_NAMES else ""
+        return f"one of {', '.join(_shown(known) for known in names[:_MOST_NAMES])}{more}"
+
+
+def _shown(name: str) -> str:
+    """A name as it is if that is short and printable, else quoted and cut."""
+    if name.isprintable() and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]!r}" + ("..." if len(name) > _LONGEST_NAME else "")
+
+
+def _member(where: str, name: str) -> str:
+    """The place of a member: `candidates[0].name`, or `candidates[0]['...']` where the name is long or odd."""
+    shown = _shown(name)
+    return f"{where}.{name}" if shown == name else f"{where}[{shown}]"

@@ -36,9 +36,11 @@ MALFORMED = {
     b" ": ("byte 1", "a whole document", "the body ends inside of the document"),
     b"{": ("byte 1", "a whole document", "the body ends inside of the document"),
     b'{"candidates":[{"ad":"a1"}': ("byte 26", "a whole document", "the body ends inside of the document"),
-    b'{"candidates":[{"price":NaN}]}': ("byte 24", "a valid document", "invalid character"),
-    b'{"candidates":[{"price":Infinity}]}': ("byte 24", "a valid document", "invalid character"),
-    b'{"candidates":[{"price":-Infinity}]}': ("byte 25", "a valid document", "invalid character"),
+    b'{"candidates":[{"price":NaN}]}': ("byte 24", "a number", "NaN"),
+    b'{"candidates":[{"price":Infinity}]}': ("byte 24", "a number", "Infinity"),
+    b'{"candidates":[{"price":-Infinity}]}': ("byte 24", "a number", "-Infinity"),
+    b'{"candidates":[{"price":NaNs}]}': ("byte 24", "a valid document", "invalid character"),
+    b"Infinity": ("byte 0", "a number", "Infinity"),
     b'{"candidates":[{"price":01}]}': ("byte 25", "a valid document", "invalid number"),
     b'{"candidates":[{"ad":"\x01"}]}': ("byte 22", "a valid document", "invalid character"),
     b'{"candidates":[{}]}}': ("byte 19", "a valid document", "trailing characters"),
@@ -74,6 +76,13 @@ MISSHAPEN = {
     "[]": ("body", "an object", "an array of 0 elements"),
     "null": ("body", "an object", "null"),
     '"candidates"': ("body", "an object", "the text 'candidates'"),
+    "[[[[": ("body", "an object", "an array"),
+    '{"candidates":[[': ("candidates[0]", "an object", "an array"),
+    '{"candidates":[{}],"top_k":0': (
+        "body",
+        "a scoring request",
+        "one with a fault (Expected `int` >= 1 - at `$.top_k`)",
+    ),
     "{}": ("candidates", FORM, "nothing"),
     '{"candidates":null}': ("candidates", FORM, "null"),
     '{"candidates":"a1"}': ("candidates", FORM, "the text 'a1'"),
@@ -120,9 +129,9 @@ WRONG_FIELDS = {
     '{"candidates":[]}': ("no-candidates", "candidates"),
     '{"candidates":{}}': ("no-candidates", "candidates"),
     '{"candidates":{"ad":[]}}': ("no-candidates", "candidates"),
-    '{"candidates":[{"ad":"a1"},{"add":"a1"}]}': ("unknown-field", "candidates[1]"),
-    '{"candidates":{"add":["a1"]}}': ("unknown-field", "candidates"),
-    '{"context":{"age":3},"candidates":[{}]}': ("unknown-field", "context"),
+    '{"candidates":[{"ad":"a1"},{"add":"a1"}]}': ("unknown-field", "candidates[1].add"),
+    '{"candidates":{"add":["a1"]}}': ("unknown-field", "candidates.add"),
+    '{"context":{"age":3},"candidates":[{}]}': ("unknown-field", "context.age"),
     '{"candidates":[{"position":"1"}]}': ("unknown-field", "candidates[0].position"),
     '{"context":{"user":"u1"},"candidates":[{"ad":"a1"},{"hour":3}]}': ("misplaced-field", "candidates[1].hour"),
     '{"context":{"user":"u1"},"candidates":{"hour":[3]}}': ("misplaced-field", "candidates.hour"),
@@ -152,6 +161,26 @@ def test_a_field_that_cannot_be_scored_is_422_and_says_where(client: httpx.Clien
     assert (problem["type"].removeprefix(PROBLEM), problem["where"]) == WRONG_FIELDS[body]
     assert problem["expected"]
     assert problem["got"]
+
+
+@pytest.mark.parametrize(
+    ("body", "where", "expected"),
+    [
+        ({"candidates": [{"pric": 1}]}, "candidates[0].pric", "a field of the schema, the nearest is the text 'price'"),
+        (
+            {"context": {"user": "u1"}, "candidates": [{"usr": 1}]},
+            "candidates[0].usr",
+            "one of ad, price, tags, colour",
+        ),
+        ({"candidates": [{"zzz": 1}]}, "candidates[0].zzz", "one of user, hour, ad, price, tags, site, colour"),
+        ({"candidates": [{"a\nb": 1}]}, r"candidates[0]['a\nb']", "one of user, hour, ad, price, tags, site, colour"),
+    ],
+)
+def test_an_unknown_field_is_named_with_the_nearest_known_one(
+    client: httpx.Client, body: dict[str, Any], where: str, expected: str
+) -> None:
+    problem = refusal(post(client, json.dumps(body)))
+    assert (problem["where"], problem["expected"], problem["got"]) == (where, expected, "an unknown field")
 
 
 def test_a_body_nested_without_end_is_refused(client: httpx.Client) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fields_of_all_kinds import FIELDS, VOCABULARIES
 
 from service.features import (
+    CategoricalField,
     FeatureEncoder,
     FeatureError,
     FieldValueError,
@@ -167,17 +168,17 @@ class TestPlaces:
             (
                 [{"ad": "a"}, {"adv": "a"}],
                 UnknownFieldError,
-                "candidates[1]: expected names of the schema's fields, got the unknown field the text 'adv'",
+                "candidates[1].adv: expected a field of the schema, the nearest is the text 'ad', got an unknown field",
             ),
             (
                 [{"ad": "a"}, {"ad": "b", "x": 1}],
                 UnknownFieldError,
-                "candidates[1]: expected names of the schema's fields, got the unknown field the text 'x'",
+                "candidates[1].x: expected one of tags, ad, price, position, genres, got an unknown field",
             ),
             (
                 [{3: "a"}],
                 UnknownFieldError,
-                "candidates[0]: expected names of the schema's fields, got the unknown field the integer 3",
+                "candidates[0]: expected names that are text, got the integer 3",
             ),
             (
                 [{"user": "u1"}],
@@ -206,7 +207,7 @@ class TestPlaces:
             (
                 {"adv": ["a", "b"]},
                 UnknownFieldError,
-                "candidates: expected names of the schema's fields, got the unknown field the text 'adv'",
+                "candidates.adv: expected a field of the schema, the nearest is the text 'ad', got an unknown field",
             ),
             (
                 {"user": ["a", "b"]},
@@ -221,6 +222,17 @@ class TestPlaces:
         with pytest.raises(error) as caught:
             encoder.encode_columns("candidate", columns, 2)
         assert str(caught.value) == message
+
+    def test_a_long_or_odd_name_and_a_wide_schema_make_no_long_message(self) -> None:
+        fields = [CategoricalField(f"field_{number}", "candidate") for number in range(100)]
+        encoder = FeatureEncoder(fields, {field.name: Vocabulary(["a"]) for field in fields})
+        for name in ("n" * 50_000, "a\nb", "\0"):
+            with pytest.raises(
+                UnknownFieldError, match=r"field_7, ... \(100 in all\), got an unknown field$"
+            ) as caught:
+                encoder.encode_rows("candidate", [{name: 1}])
+            assert caught.value.where.startswith(f"candidates[0][{name[:60]!r}")
+            assert len(str(caught.value)) < 300
 
     def test_an_unknown_name_is_found_even_where_rows_have_equally_many(self, encoder: FeatureEncoder) -> None:
         rows = [{"ad": "a", "user": "u"}, {"ad": "a", "usr": "u"}]
