@@ -6,7 +6,15 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
+# structlog loads rich where it finds it, to colour tracebacks on a console: time and memory for what is never used here.
+_HIDE_RICH: Final = "rich" not in sys.modules
+if _HIDE_RICH:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+try:
+    import structlog
+finally:
+    if _HIDE_RICH:
+        del sys.modules["rich"]
 
 if TYPE_CHECKING:
     from structlog.typing import Processor

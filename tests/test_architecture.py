@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("service", "training", "model_export")
 LONGEST_FILE = 350
 # What a serving process must never load, even by way of something else.
-TRAINING_LIBRARIES = {"torch", "onnx", "polars", "sklearn", "scipy", "matplotlib", "training", "model_export"}
+TRAINING_LIBRARIES = {"torch", "onnx", "polars", "sklearn", "scipy", "matplotlib", "rich", "training", "model_export"}
 # Packages that are the public face of another, which brings them.
 FACES = {"starlette": "fastapi", "click": "typer", "markupsafe": "jinja2", "pydantic-core": "pydantic"}
 
