@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-# structlog loads rich where it finds it, to colour tracebacks on a console: time and memory for what is never used here.
+# structlog loads rich where it finds it, to colour tracebacks on a console: time and memory for what is never used.
 _HIDE_RICH: Final = "rich" not in sys.modules
 if _HIDE_RICH:
     sys.modules["rich"] = None  # type: ignore[assignment]
