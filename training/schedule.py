@@ -16,7 +16,7 @@ from training.alignment import build_fusion_form
 from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner
 from training.gates import FieldGates
 from training.learner import Learner, Rows, SplitLike
-from training.models.base import FieldSlot, slot_ids
+from training.models.base import UNKNOWN_ID, FieldSlot, slot_ids
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Phase, PhaseSettings, predict
 from training.tables import TableBank
@@ -121,14 +121,16 @@ class Schedule:
         gates = None
         if gated and self.gate_prior is not None:
             gates = FieldGates.for_slots(self.slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
-        learner = TowerLearner(name, tower, self._bank(tower), gates, self.gate_penalty)
+        learner = TowerLearner(
+            name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
+        )
         self._phase(name, number, learner.module, learner, self.train)
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
     def mutual(self, pair: TowerPair) -> None:
         """Phase 2: train both towers with and from each other."""
         banks = (self._bank(pair.a, self.dtf.mutual_l2), self._bank(pair.b, self.dtf.mutual_l2))
-        learner = PairLearner(pair, banks, self.dtf)
+        learner = PairLearner(pair, banks, self.dtf, unknown=self.config.unknown)
         self._phase("mutual", 2, pair, learner, self.train, rate_factor=self.dtf.mutual_rate)
 
     def fusion(self, pair: TowerPair) -> FusionForm:
@@ -143,7 +145,8 @@ class Schedule:
         counts = count_ids(self.slots, self.train.split)
         form = build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
         teacher = Teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
-        learner = FusionLearner(form, self._bank(form, self.dtf.fusion_l2), self.dtf, teacher)
+        bank = self._bank(form, self.dtf.fusion_l2)
+        learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
         return self._phase("fusion", 3, form, learner, self.train, rate_factor=self.dtf.fusion_rate)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
@@ -241,7 +244,7 @@ def extended_pair(pair: TowerPair, slots: Sequence[FieldSlot]) -> TowerPair:
         target = grown.state_dict()[key]
         if "tables" in parts:
             target[: len(value)] = value
-            target[len(value) :] = value[1]
+            target[len(value) :] = value[UNKNOWN_ID]
         else:
             target.copy_(value)
     return grown

@@ -45,6 +45,7 @@ class TableBank:
 
     Attributes:
         owners: (C,) number of the slot that a column belongs to.
+        pads: (C,) pad id of a column's slot, -1 where there is none.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class TableBank:
         columns = {c: i for i, slot in enumerate(slots) for c in _columns(slot, context_columns)}
         # Columns of dropped fields belong to no slot; whose they seem to be does not matter, nobody reads them.
         self.owners = torch.tensor([columns.get(c, 0) for c in range(total_columns)], device=device)
+        pads = [slots[i].pad_id if i is not None else None for i in map(columns.get, range(total_columns))]
+        self.pads = torch.tensor([-1 if pad is None else pad for pad in pads], dtype=torch.int32, device=device)
 
     def read(self, ids: Tensor) -> Tensor:
         """Start a step: return the embedded rows (B, D) of ids (B, C), in embedding order, ready for a backward."""

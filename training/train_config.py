@@ -29,6 +29,7 @@ class TrainConfig(BaseModel):
         table_decay: Share of every table weight lost a step, read or not: what is seldom seen stays near zero.
         weight_decay: Share of every dense weight lost a step.
         dropout: Probability of dropping a hidden unit.
+        unknown: Chance of a value to be read as out of vocabulary in training, so that this row is trained in any case.
         averaging: Decay of the weight average a step; the averaged weights are what is evaluated and kept.
         epochs: Passes over the training rows at most, a phase.
         evaluations: Evaluations on the validation split an epoch.
@@ -49,6 +50,7 @@ class TrainConfig(BaseModel):
     table_decay: Share = 0.0
     weight_decay: Share = 0.0
     dropout: Share = 0.15
+    unknown: Share = 0.01
     averaging: Share = 0.995
     epochs: Annotated[int, Field(ge=1)] = 50
     evaluations: Annotated[int, Field(ge=1)] = 2

@@ -11,7 +11,16 @@ from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, Arrays, clicks
 
 from training.alignment import build_fusion_form, match_units
 from training.checkpoint import CheckpointStore
-from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner, cross_entropy, swapped
+from training.dtf import (
+    DtfConfig,
+    FusionLearner,
+    PairLearner,
+    Teacher,
+    TowerLearner,
+    cross_entropy,
+    swapped,
+    with_unknown,
+)
 from training.gates import FieldGates
 from training.metrics import auc
 from training.models.base import with_dims
@@ -181,6 +190,21 @@ def test_swapping_moves_all_columns_of_a_field_together_and_only_within_it() -> 
     assert torch.equal(swapped(ids, owners, 0.0), ids)
 
 
+def test_hidden_values_become_unknown_and_pads_and_missing_values_stay() -> None:
+    torch.manual_seed(0)
+    ids = torch.cat(some_ids(4000), 1)
+    bank = bank_of(Tower(SLOTS, WIDTHS))
+    hidden = with_unknown(ids, bank, 0.1)
+    changed = hidden != ids
+    assert (hidden[changed] == 1).all()
+    pads = torch.zeros_like(changed)
+    pads[:, [2, 3, 4, 5, 6]] = ids[:, [2, 3, 4, 5, 6]] == 2
+    assert not changed[pads | (ids == 0)].any()
+    free = ~pads & (ids > 1)
+    assert changed[free].float().mean() == pytest.approx(0.095, abs=0.01)  # drawn with replacement
+    assert torch.equal(with_unknown(ids, bank, 0.0), ids)
+
+
 def test_the_pair_learner_fits_labels_and_the_joint_prediction_with_its_gradient_stopped() -> None:
     pair = a_pair(7)
     learner = PairLearner(pair, (bank_of(pair.a), bank_of(pair.b)), DtfConfig(widths=WIDTHS, mutual_weight=0.7))
@@ -236,7 +260,7 @@ def test_closed_gates_take_their_field_out_and_the_tower_says_the_same() -> None
     small = without_closed(tower, gates).eval()
     assert [slot.name for slot in small.slots] == ["user", "ad", "genres"]
     context, candidate = some_ids(30)
-    learner = TowerLearner("tower_a", tower, bank_of(tower), gates)
+    learner = TowerLearner("tower_a", tower, bank_of(tower), gates=gates)
     embedded = bank_of(tower).look_up(bank_of(tower).averages(), torch.cat([context, candidate], 1))
     assert torch.allclose(learner.outputs([embedded])["tower_a"], small(context, candidate), atol=1e-5)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from pydantic import ConfigDict
 
+from service.features import MultiValuedField
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from service.features import FeatureEncoder
 
+MISSING_ID = 0
+UNKNOWN_ID = 1
 MULTI_VALUED_PAD_ID = 2
 
 
@@ -75,8 +79,6 @@ def field_slots(
         encoder: The prepared data's encoder.
         dim: d_f by name, or a function of name and number of rows.
     """
-    from service.features import MultiValuedField  # noqa: PLC0415
-
     slots = []
     for side in ("context", "candidate"):
         for piece in encoder.columns(side):
