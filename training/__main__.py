@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, text_table, told
+from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, show, text_table, told
 from training.progress import console_progress
 
 HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
-screen = Console(highlight=False)
 
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -74,8 +72,8 @@ def prepare(
             progress=progress,
         )
     rows = [[split, f"{count:,}", f"{data.info.base_rate[split]:.4f}"] for split, count in data.info.rows.items()]
-    screen.print(text_table("Prepared data", ["split", "rows", "base rate"], rows))
-    screen.print(f"prepared {to} ({len(data.encoder.fields)} fields)", markup=False)
+    show(text_table("Prepared data", ["split", "rows", "base rate"], rows))
+    show(f"prepared {to} ({len(data.encoder.fields)} fields)")
 
 
 @app.command()
@@ -105,9 +103,7 @@ def train(
             command = shlex.join(["python", "-m", "training", *again, "--resume"])
             complain(f"stopped; what was trained so far is in {partial_path(to)}\ncontinue with: {command}")
         raise typer.Exit(INTERRUPTED) from None
-    for table in metrics_tables(open_run(to, verify=False).metrics):
-        screen.print(table)
-    screen.print(f"trained {to} (its page: {to / 'report.html'})", markup=False)
+    show(*metrics_tables(open_run(to, verify=False).metrics), f"trained {to} (its page: {to / 'report.html'})")
 
 
 @app.command()
@@ -128,7 +124,7 @@ def evaluate(
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return
-    screen.print(models_table(f"{split.value.capitalize()}: {found['rows']:,} rows", found["models"]))
+    show(models_table(f"{split.value.capitalize()}: {found['rows']:,} rows", found["models"]))
 
 
 @app.command()
@@ -148,8 +144,7 @@ def analyze(
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         return
-    for table in analysis_tables(found):
-        screen.print(table)
+    show(*analysis_tables(found))
 
 
 def complain(message: str) -> None:

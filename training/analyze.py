@@ -107,13 +107,20 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
             p_text(row["p_value"]),
             row["dimension"] or "–",
             row["fate"],
-            row["reason"] or (f"{row['beyond_millibits']:.2f} mbit beyond {row['beyond']}" if row["beyond"] else ""),
         ]
         for row in found["fields"]
     ]
-    heads = ["field", "side", "ids", "information, mbit", "noise's, mbit", "p-value", "dim", "fate", "why"]
-    title = f"Information about the label ({found['rows']:,} rows, base rate {found['base_rate']:.4f})"
-    tables = [text_table(title, heads, fields, left=(0, 1, 7, 8))]
+    # Short headings, and reasons apart: the whole is to be read in 80 columns.
+    heads = ["field", "side", "ids", "mbit", "noise", "p-value", "dim", "fate"]
+    title = f"Information about the label ({found['rows']:,} rows, base rate {found['base_rate']:.4f}; in millibits)"
+    tables = [text_table(title, heads, fields, left=(0, 7))]
+    reasons = [
+        [row["name"], row["reason"] or f"{row['beyond_millibits']:.2f} mbit beyond {row['beyond']}"]
+        for row in found["fields"]
+        if row["reason"] or row["beyond"]
+    ]
+    if reasons:
+        tables.append(text_table("Why", ["field", "reason"], reasons, left=(0, 1)))
     if found["groups"]:
         groups = [
             [row["kept"], ", ".join(f"{name} ({share:.1%})" for name, share in row["copies"])]
@@ -132,13 +139,13 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
         for row in found["pairs"]
     ]
     if pairs:
-        heads = ["pair", "the better alone, mbit", "gain together, mbit", "p-value"]
-        tables.append(text_table("Pairs that matter only together", heads, pairs))
+        heads = ["pair", "better alone", "gain", "p-value"]
+        tables.append(text_table("Pairs that matter only together (mbit)", heads, pairs))
     redundant = [
         [f"{row['first']} × {row['second']}", f"{row['of_smaller_entropy']:.3f}", f"{row['of_larger_entropy']:.3f}"]
         for row in found["redundant"]
     ]
     if redundant:
-        heads = ["pair", "of the smaller entropy", "of the larger entropy"]
-        tables.append(text_table("What kept fields share", heads, redundant))
+        heads = ["pair", "of smaller", "of larger"]
+        tables.append(text_table("What kept fields share (of the smaller and the larger entropy)", heads, redundant))
     return tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from training.phases import Progress as PhaseProgress
 
 
+PIPE_WIDTH = 160
+"""Columns where there is no terminal to ask."""
+
+
 def is_told_in_full(error: BaseException) -> bool:
     """Whether an error's message is the whole story, so that no traceback is due.
 
@@ -37,6 +42,14 @@ def told(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return "\n".join(f"{error.title}: {line}" for line in misfits(error))
     return str(error)
+
+
+def show(*what: Table | str) -> None:
+    """Print tables and lines of text on standard output: in a pipe or a file, wide enough for every table."""
+    free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    screen = Console(highlight=False, width=PIPE_WIDTH if free else None)
+    for item in what:
+        screen.print(item, markup=False)
 
 
 class PhaseBars:
@@ -95,7 +108,10 @@ def text_table(
         collapse_padding=True,
     )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index in left else "right", overflow="fold")
+        # Numbers and words of headings stay whole; in a narrow terminal, text is what goes on in the next line.
+        word = max(map(len, column.split()), default=1)
+        text = index in left
+        table.add_column(column, justify="left" if text else "right", overflow="fold", no_wrap=not text, min_width=word)
     for row in rows:
         # Text objects, not markup: a field may be called [bold].
         table.add_row(*(Text(str(cell)) for cell in row))
