@@ -127,7 +127,11 @@ def information_about_label(table: LabelTable) -> float:
 
 
 def conditional_information(total: ArrayLike, positive: ArrayLike) -> float:
-    """Plug-in I(X; Y | Z) of rows and positives (values of Z, values of X)."""
+    """Plug-in I(X; Y | Z) of rows and positives (values of Z, values of X).
+
+    By the chain rule the smaller of I(B; Y | A) and I(A; Y | B) is I(A, B; Y) - max(I(A; Y), I(B; Y)): what the pair
+    says beyond its better half.
+    """
     n, k = np.asarray(total), np.asarray(positive)
     rows, positives = n.sum(1), k.sum(1)
     parts = [
@@ -135,15 +139,6 @@ def conditional_information(total: ArrayLike, positive: ArrayLike) -> float:
         for z in np.flatnonzero((positives > 0) & (positives < rows))
     ]
     return max(0.0, sum(parts) / float(n.sum()))
-
-
-def interaction_information(total: ArrayLike, positive: ArrayLike) -> float:
-    """Plug-in I(A, B; Y) - max(I(A; Y), I(B; Y)) of rows and positives (values of A, values of B).
-
-    By the chain rule the smaller of I(B; Y | A) and I(A; Y | B): what the pair says beyond its better half.
-    """
-    n, k = np.asarray(total), np.asarray(positive)
-    return min(conditional_information(n, k), conditional_information(n.T, k.T))
 
 
 def permutation_null(total: NDArray[np.integer], positives: int) -> Moments:
