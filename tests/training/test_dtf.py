@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, Arrays, clicks, scramble, some_ids
+from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, Arrays, scramble, some_ids
 
 from training.alignment import build_fusion_form, match_units
-from training.checkpoint import CheckpointStore
 from training.dtf import (
     DtfConfig,
     FusionLearner,
@@ -22,18 +21,14 @@ from training.dtf import (
     with_unknown,
 )
 from training.gates import FieldGates
-from training.metrics import auc
+from training.learner import Batch
 from training.models.base import with_dims
 from training.models.reaction import Tower, TowerPair
 from training.optim import AdamSettings
-from training.phases import Batch, NonFiniteLossError, Phase, PhaseSettings, Rows
-from training.schedule import DtfResult, Schedule, count_ids, extended_pair, without_closed
+from training.schedule import count_ids, extended_pair, without_closed
 from training.tables import TableBank
-from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from training.models.reaction import FusionForm
 
 WIDTHS = (8, 6)
@@ -284,146 +279,3 @@ def test_a_grown_vocabulary_starts_new_rows_from_the_out_of_vocabulary_row() -> 
 
 
 # The phases on data whose label is a parity of two fields.
-
-
-class Recorder:
-    """Keeps what the progress was told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, int, int, str]] = []
-
-    def __call__(self, phase: str, done: int, total: int, note: str) -> None:
-        self.told.append((phase, done, total, note))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DtfResult, Recorder, Path, TowerPair]:
-    """A whole schedule on 3,000 rows."""
-    torch.set_num_threads(1)
-    where, told = tmp_path_factory.mktemp("phases"), Recorder()
-    schedule = Schedule(
-        SLOTS,
-        clicks(3000),
-        clicks(800, seed=50),
-        dtf=DtfConfig(widths=(16, 8)),
-        config=TrainConfig(batch_size=128, epochs=12, table_l2=10.0, rate=3e-3, device="cpu"),
-        seed=1,
-        store=CheckpointStore(where, "toy", resume=False),
-        progress=told,
-    )
-    with torch.random.fork_rng():
-        result = schedule.run()
-    return result, told, where, result.pair
-
-
-def test_every_phase_runs_in_order_and_reports_its_end(trained: tuple[DtfResult, Recorder, Path, TowerPair]) -> None:
-    result, told, where, _ = trained
-    phases = list(dict.fromkeys(record["phase"] for record in result.history))
-    assert phases == ["tower_a", "tower_b", "mutual", "fusion"]
-    for phase in phases:
-        last = [t for t in told.told if t[0] == phase][-1]
-        assert last[1] == last[2]
-        assert "AUC" in last[3]
-    assert sorted(path.stem for path in where.glob("*")) == ["fusion", "mutual", "tower_a", "tower_b"]
-
-
-def test_towers_of_different_seeds_differ_and_both_find_the_parity(
-    trained: tuple[DtfResult, Recorder, Path, TowerPair],
-) -> None:
-    result, _, _, pair = trained
-    held = clicks(2000, seed=99)
-    context, candidate = torch.from_numpy(held.context_ids), torch.from_numpy(held.candidate_ids)
-    with torch.no_grad():
-        a, b = pair.both(context, candidate)
-        fused = result.form(context, candidate)
-    assert not torch.allclose(a, b, atol=1e-2)
-    truth = 2.0 * ((held.context_ids[:, 0] + held.candidate_ids[:, 3]) % 2) + 0.8 * (
-        held.candidate_ids[:, :3] == 4
-    ).any(1)
-    best = auc(held.label, truth)
-    for logits in (a, b, 0.5 * (a + b), fused):
-        assert auc(held.label, logits.numpy()) > best - 0.02
-
-
-def test_no_phase_ends_worse_than_it_began(trained: tuple[DtfResult, Recorder, Path, TowerPair]) -> None:
-    result, *_ = trained
-    for phase, name in (("mutual", "pair"), ("fusion", "fused")):
-        losses = [r[f"{name}.log_loss"] for r in result.history if r["phase"] == phase]
-        assert min(losses) <= losses[0]
-
-
-def phase_of(arrays: Arrays, **changes: object) -> Phase:
-    torch.manual_seed(0)
-    tower = Tower(SLOTS, WIDTHS)
-    settings = {
-        "name": "tower_a",
-        "seed": 3,
-        "batch_size": 64,
-        "epochs": 3,
-        "evaluations": 2,
-        "patience": 3,
-        "rate": 1e-3,
-        "table_rate": 1e-2,
-        "monitor": "log_loss",
-        "dense": AdamSettings(),
-    }
-    learner = TowerLearner("tower_a", tower, bank_of(tower))
-    return Phase(learner, Rows(arrays, CPU), Rows(clicks(300, 7), CPU), PhaseSettings(**{**settings, **changes}))
-
-
-def quiet(*_: object) -> None:
-    """Tell nobody."""
-
-
-def test_a_phase_stops_after_its_patience_and_keeps_its_best_averaged_weights() -> None:
-    # Labels that follow from nothing: validation can only get worse once noise is learnt.
-    arrays = clicks(600)
-    noise = Arrays(arrays.context_ids, arrays.candidate_ids, np.random.default_rng(1).permutation(arrays.label))
-    phase = phase_of(noise, epochs=60, patience=4, rate=1e-2)
-    with torch.random.fork_rng():
-        history = phase.run(quiet, quiet)
-    losses = [record["tower_a.log_loss"] for record in history]
-    best = int(np.argmin(losses))
-    assert len(losses) == best + 1 + 4
-    with torch.no_grad():
-        valid = clicks(300, 7)
-        tower = phase.learner.module
-        logits = tower(torch.from_numpy(valid.context_ids), torch.from_numpy(valid.candidate_ids))
-    again = cross_entropy(logits, torch.from_numpy(valid.label).float(), None)
-    assert float(again) == pytest.approx(losses[best], abs=1e-5)
-
-
-def test_every_epoch_reads_every_row_once_in_an_order_of_its_own() -> None:
-    phase = phase_of(clicks(130))
-    orders = []
-    for _ in range(2):
-        rows = []
-        for _ in range(phase.steps_an_epoch):
-            rows.append(phase._index())
-            phase.position.step += 1
-        orders.append(np.concatenate(rows))
-        assert sorted(orders[-1]) == list(range(130))
-    assert orders[0].tolist() != orders[1].tolist()
-
-
-def test_a_remainder_of_one_row_is_spread_over_the_batches() -> None:
-    phase = phase_of(clicks(129))
-    assert phase.steps_an_epoch == 3
-    assert len(phase._index()) == 43
-
-
-def test_a_loss_that_is_not_finite_names_phase_and_step() -> None:
-    phase = phase_of(clicks(200))
-    phase.learner.module.body.output.bias.data.fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match=r"'tower_a', step 1 \(epoch 1\): expected a finite loss, got nan"):
-        phase._step()
-
-
-@pytest.mark.parametrize("monitor", ["log_loss", "auc"])
-def test_what_is_monitored_decides_what_is_best(monitor: str) -> None:
-    phase = phase_of(clicks(800), monitor=monitor, epochs=4)
-    with torch.random.fork_rng():
-        history = phase.run(quiet, quiet)
-    scores = [record[f"tower_a.{monitor}"] for record in history]
-    best = max(scores) if monitor == "auc" else min(scores)
-    assert history[[r["step"] for r in history].index(phase.position.best_step)][f"tower_a.{monitor}"] == best
