@@ -9,10 +9,14 @@ import numpy as np
 import torch
 
 from training.models.base import FieldSlot
+from training.optim import AdamSettings
+from training.tables import TableBank
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from training.models.reaction import FusionForm, Tower
 
 SLOTS = (
     FieldSlot("user", "context", 0, 1, rows=11, dim=3),
@@ -70,3 +74,13 @@ def scramble(module: torch.nn.Module, seed: int = 0) -> None:
     for slot, table in zip(module.slots, module.tables, strict=True):
         if slot.pad_id is not None:
             table.data[slot.pad_id] = 0.0
+
+
+def bank_of(module: Tower | FusionForm, constants: AdamSettings | None = None) -> TableBank:
+    return TableBank(
+        module.slots,
+        list(module.tables),
+        constants or AdamSettings(),
+        context_columns=CONTEXT_COLUMNS,
+        total_columns=CONTEXT_COLUMNS + CANDIDATE_COLUMNS,
+    )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
-from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, Arrays, scramble, some_ids
+from model_toys import CONTEXT_COLUMNS, SLOTS, Arrays, bank_of, scramble, some_ids
 
 from training.alignment import build_fusion_form, match_units
 from training.dtf import (
@@ -24,25 +22,10 @@ from training.gates import FieldGates
 from training.learner import Batch
 from training.models.base import with_dims
 from training.models.reaction import Tower, TowerPair
-from training.optim import AdamSettings
 from training.schedule import count_ids, extended_pair, without_closed
-from training.tables import TableBank
-
-if TYPE_CHECKING:
-    from training.models.reaction import FusionForm
 
 WIDTHS = (8, 6)
 CPU = torch.device("cpu")
-
-
-def bank_of(module: Tower | FusionForm, constants: AdamSettings | None = None) -> TableBank:
-    return TableBank(
-        module.slots,
-        list(module.tables),
-        constants or AdamSettings(),
-        context_columns=CONTEXT_COLUMNS,
-        total_columns=CONTEXT_COLUMNS + CANDIDATE_COLUMNS,
-    )
 
 
 def a_pair(seed: int = 0, *, cross: bool = True) -> TowerPair:

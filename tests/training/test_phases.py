@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, Arrays, clicks
+from model_toys import SLOTS, Arrays, bank_of, clicks
 
 from training.checkpoint import CheckpointStore
 from training.dtf import (
@@ -21,27 +21,14 @@ from training.models.reaction import Tower, TowerPair
 from training.optim import AdamSettings
 from training.phases import NonFiniteLossError, Phase, PhaseSettings
 from training.schedule import DtfResult, Schedule
-from training.tables import TableBank
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from training.models.reaction import FusionForm
-
 
 WIDTHS = (8, 6)
 CPU = torch.device("cpu")
-
-
-def bank_of(module: Tower | FusionForm, constants: AdamSettings | None = None) -> TableBank:
-    return TableBank(
-        module.slots,
-        list(module.tables),
-        constants or AdamSettings(),
-        context_columns=CONTEXT_COLUMNS,
-        total_columns=CONTEXT_COLUMNS + CANDIDATE_COLUMNS,
-    )
 
 
 class Recorder:
