@@ -198,7 +198,11 @@ def test_the_pair_learner_fits_labels_and_the_joint_prediction_with_its_gradient
         return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
 
     expected = sum(entropy(z, label) + 0.7 * entropy(z, joint) for z in (a, b))
-    assert torch.allclose(learner.loss(embedded, batch), expected, atol=1e-5)
+    found = learner.loss(embedded, batch)
+    assert torch.allclose(found, expected, atol=1e-5)
+    weight = pair.a.body.output.weight
+    ours, theirs = (torch.autograd.grad(z, weight, retain_graph=True)[0] for z in (found, expected))
+    assert torch.allclose(ours, theirs, atol=1e-6)
 
 
 def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:

@@ -188,6 +188,21 @@ def test_cross_links_carry_nothing_until_they_are_trained() -> None:
     assert not torch.allclose(b, d)
 
 
+def test_a_cross_link_reads_the_other_towers_layer_before() -> None:
+    pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS)).eval()
+    scramble(pair.a, 1)
+    scramble(pair.b, 2)
+    context, candidate = some_ids(15)
+    x, y = (embed(SLOTS, list(tower.tables), context, candidate) for tower in (pair.a, pair.b))
+    hidden = pair.hidden(x, y)
+    for layer in range(len(WIDTHS) - 1):
+        h, g = hidden[layer]
+        for tower, own, other, found in zip((pair.a, pair.b), (h, g), (g, h), hidden[layer + 1], strict=True):
+            body = tower.body
+            pre = body.norm_layers[layer + 1](body.linear_layers[layer](own)) + body.cross_layers[layer](other)
+            assert torch.allclose(found, torch.relu(pre), atol=1e-6)
+
+
 def test_towers_of_different_shape_are_no_pair() -> None:
     with pytest.raises(ValueError, match="same slots and widths"):
         TowerPair(Tower(SLOTS, (4,)), Tower(SLOTS, (5,)))

@@ -82,6 +82,8 @@ def test_towers_of_different_seeds_differ_and_both_find_the_parity(
         a, b = pair.both(context, candidate)
         fused = result.form(context, candidate)
     assert not torch.allclose(a, b, atol=1e-2)
+    first = {r["phase"]: list(r.values())[-1] for r in reversed(result.history)}
+    assert first["tower_a"] != first["tower_b"]
     truth = 2.0 * ((held.context_ids[:, 0] + held.candidate_ids[:, 3]) % 2) + 0.8 * (
         held.candidate_ids[:, :3] == 4
     ).any(1)
@@ -136,6 +138,17 @@ def test_a_phase_stops_after_its_patience_and_keeps_its_best_averaged_weights() 
         logits = tower(torch.from_numpy(valid.context_ids), torch.from_numpy(valid.candidate_ids))
     again = cross_entropy(logits, torch.from_numpy(valid.label).float(), None)
     assert float(again) == pytest.approx(losses[best], abs=1e-5)
+
+
+def test_weights_count_relative_to_each_other_only() -> None:
+    arrays = clicks(50, weight=True)
+    assert arrays.weight is not None
+    heavy = Arrays(arrays.context_ids, arrays.candidate_ids, arrays.label, 10.0 * arrays.weight)
+    light, same = (Rows(a, CPU).batch(slice(0, 50)).weight for a in (arrays, heavy))
+    assert light is not None
+    assert same is not None
+    assert float(light.mean()) == pytest.approx(1.0)
+    assert torch.allclose(light, same)
 
 
 def test_every_epoch_reads_every_row_once_in_an_order_of_its_own() -> None:
