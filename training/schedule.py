@@ -93,6 +93,8 @@ class Schedule:
             closed = tuple(slot.name for slot in self.slots if slot not in a.slots)
             self.slots = a.slots
             pair = TowerPair(a, self.tower("tower_b", 1))
+        for tower in (pair.a, pair.b):
+            tower.dropout = self.config.dropout  # no part of a saved pair, which a retraining starts from
         self.mutual(pair.to(self.device))
         form = self.fusion(pair)
         return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed)

@@ -61,6 +61,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DtfResult, Record
     return result, told, where, result.pair
 
 
+def test_a_pair_that_was_saved_goes_on_under_the_configured_dropout(tmp_path: Path) -> None:
+    pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))  # as a run's file gives it: without dropout
+    schedule = Schedule(
+        SLOTS,
+        clicks(300),
+        clicks(100, seed=50),
+        dtf=DtfConfig(widths=WIDTHS),
+        config=TrainConfig(batch_size=64, epochs=1, dropout=0.25, device="cpu"),
+        seed=1,
+        store=CheckpointStore(tmp_path, "toy", resume=False),
+        progress=Recorder(),
+    )
+    with torch.random.fork_rng():
+        result = schedule.run(pair)
+    assert [tower.dropout for tower in (result.pair.a, result.pair.b)] == [0.25, 0.25]
+
+
 def test_every_phase_runs_in_order_and_reports_its_end(trained: tuple[DtfResult, Recorder, Path, TowerPair]) -> None:
     result, told, where, _ = trained
     phases = list(dict.fromkeys(record["phase"] for record in result.history))
