@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from training.datasets.config import StrictModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -23,6 +26,25 @@ class NegativeOptions(StrictModel):
 
     negatives: Annotated[int, Field(ge=1, le=100)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+def with_negatives(positives: pl.DataFrame, owner: Sequence[str], item: str, options: NegativeOptions) -> pl.DataFrame:
+    """The rows with label 1, each followed by its sampled negatives: label 0, another item, all else the same.
+
+    Args:
+        positives: rows that differ in owner and item.
+        owner: the columns that say who had the item.
+        item: the column of the item.
+        options: how many a positive, and the seed.
+    """
+    items = positives.get_column(item).unique().sort()
+    owners = positives.select(pl.struct(owner).rank("dense")).to_series().to_numpy().astype(np.int64)
+    codes = positives.get_column(item).rank("dense").to_numpy().astype(np.int64) - 1
+    place, drawn = sample_negatives(owners, codes, items.len(), options)
+    negatives = positives[place].with_columns(items.gather(drawn).alias(item), pl.lit("0").alias("label"))
+    order = pl.Series("order", np.concatenate([np.arange(positives.height), place]))
+    both = pl.concat([positives.with_columns(pl.lit("1").alias("label")), negatives]).with_columns(order)
+    return both.sort("order", maintain_order=True).drop("order")
 
 
 def sample_negatives(

@@ -16,8 +16,8 @@ import pytest
 
 from training.datasets.config import DataConfig
 from training.datasets.criteo import COLUMNS, COUNTS
-from training.datasets.movielens_1m import read_pairs, with_negatives
-from training.negatives import NegativeOptions
+from training.datasets.movielens_1m import read_pairs
+from training.negatives import NegativeOptions, with_negatives
 from training.prepare import prepare
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_movielens_1m_negatives_are_movies_the_user_never_saw(data_dir: Path) ->
     pairs = read_pairs(data_dir / "movielens_1m" / "interactions_user_item.parquet")
     assert pairs.height == 1_000_209
     some = pairs.filter(pl.col("user_id").str.len_chars() <= 2)
-    rows = with_negatives(some, NegativeOptions())
+    rows = with_negatives(some, ["user_id"], "item_id", NegativeOptions())
     assert rows.height == 3 * some.height
     assert rows.n_unique() == rows.height
     seen = set(some.rows())

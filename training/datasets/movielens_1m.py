@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from training.datasets._movielens import directory, field, read_separated, year_of
 from training.datasets.base import BuildContext, FrameSource, Table, TableSpec, override_fields
-from training.negatives import NegativeOptions, sample_negatives
+from training.negatives import NegativeOptions, with_negatives
 from training.readers import find
 
 if TYPE_CHECKING:
@@ -47,18 +46,6 @@ def read_pairs(path: Path) -> pl.DataFrame:
     return pairs.unique(["user_id", "item_id"], keep="first", maintain_order=True)
 
 
-def with_negatives(pairs: pl.DataFrame, options: NegativeOptions) -> pl.DataFrame:
-    """The pairs with label 1, each followed by its sampled negatives with label 0 (and its timestamp)."""
-    items = pairs.get_column("item_id").unique().sort()
-    users = pairs.get_column("user_id").rank("dense").to_numpy().astype(np.int64)
-    codes = pairs.get_column("item_id").rank("dense").to_numpy().astype(np.int64) - 1
-    place, item = sample_negatives(users, codes, items.len(), options)
-    negatives = pairs[place].with_columns(items.gather(item).alias("item_id"), pl.lit("0").alias("label"))
-    order = pl.Series("order", np.concatenate([np.arange(pairs.height), place]))
-    both = pl.concat([pairs.with_columns(pl.lit("1").alias("label")), negatives]).with_columns(order)
-    return both.sort("order", maintain_order=True).drop("order")
-
-
 def build(config: DataConfig, context: BuildContext) -> Table:
     """The table.
 
@@ -72,7 +59,7 @@ def build(config: DataConfig, context: BuildContext) -> Table:
         find(root, ("users.dat",)),
         find(root, ("movies.dat",)),
     )
-    rows = with_negatives(read_pairs(files[0]), options)
+    rows = with_negatives(read_pairs(files[0]), ["user_id"], "item_id", options)
     users = read_separated(files[1], "::", USER)
     movies = read_separated(files[2], "::", ("item_id", "title", "genres")).with_columns(year_of("title")).drop("title")
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from training.datasets._movielens import directory, field
 from training.datasets.base import BuildContext, FrameSource, Table, TableSpec, override_fields
 from training.datasets.movielens_latest import open_table
-from training.negatives import NegativeOptions, sample_negatives
+from training.negatives import NegativeOptions, with_negatives
 
 if TYPE_CHECKING:
     from training.datasets.config import DataConfig, FieldConfig
@@ -27,19 +26,6 @@ KEYS = ("user_id", "item_id", "tag")
 def fields() -> tuple[FieldConfig, ...]:
     """The published fields."""
     return (field("user_id", "context"), field("item_id", "candidate"), field("tag", "candidate"))
-
-
-def with_negatives(given: pl.DataFrame, options: NegativeOptions) -> pl.DataFrame:
-    """The given tags with label 1, each followed by its sampled negatives with label 0."""
-    given = given.unique(list(KEYS), keep="first", maintain_order=True)
-    tags = given.get_column("tag").unique().sort()
-    owners = given.select(pl.struct("user_id", "item_id").rank("dense")).to_series().to_numpy().astype(np.int64)
-    codes = given.get_column("tag").rank("dense").to_numpy().astype(np.int64) - 1
-    place, tag = sample_negatives(owners, codes, tags.len(), options)
-    negatives = given[place].with_columns(tags.gather(tag).alias("tag"), pl.lit("0").alias("label"))
-    order = pl.Series("order", np.concatenate([np.arange(given.height), place]))
-    both = pl.concat([given.with_columns(pl.lit("1").alias("label")), negatives]).with_columns(order)
-    return both.sort("order", maintain_order=True).drop("order")
 
 
 def build(config: DataConfig, context: BuildContext) -> Table:
@@ -56,7 +42,8 @@ def build(config: DataConfig, context: BuildContext) -> Table:
         "tag",
         "timestamp",
     )
-    rows = with_negatives(given.filter(pl.col("tag").is_not_null() & (pl.col("tag") != "")), options)
+    tagged = given.filter(pl.col("tag").is_not_null() & (pl.col("tag") != ""))
+    rows = with_negatives(tagged.unique(list(KEYS), keep="first", maintain_order=True), KEYS[:2], "tag", options)
     spec = TableSpec(
         "movielens_latest_tags",
         override_fields(fields(), config.fields),
