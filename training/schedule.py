@@ -126,14 +126,14 @@ class Schedule:
         learner = TowerLearner(
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
-        self._phase(name, number, learner.module, learner, self.train)
+        self._phase(name, number, learner.module, learner)
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
     def mutual(self, pair: TowerPair) -> None:
         """Phase 2: train both towers with and from each other."""
         banks = (self._bank(pair.a, self.dtf.mutual_l2), self._bank(pair.b, self.dtf.mutual_l2))
         learner = PairLearner(pair, banks, self.dtf, unknown=self.config.unknown)
-        self._phase("mutual", 2, pair, learner, self.train, rate_factor=self.dtf.mutual_rate)
+        self._phase("mutual", 2, pair, learner, rate_factor=self.dtf.mutual_rate)
 
     def fusion(self, pair: TowerPair) -> FusionForm:
         """Phase 3: train the fusion form of the frozen pair under it."""
@@ -149,7 +149,7 @@ class Schedule:
         teacher = Teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
-        return self._phase("fusion", 3, form, learner, self.train, rate_factor=self.dtf.fusion_rate)
+        return self._phase("fusion", 3, form, learner, rate_factor=self.dtf.fusion_rate)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
         settings = self.config.table_settings(len(self.train), l2_factor)
@@ -158,9 +158,7 @@ class Schedule:
     def _seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])
 
-    def _phase(
-        self, name: str, number: int, module: M, learner: Learner, train: Rows, *, rate_factor: float = 1.0
-    ) -> M:
+    def _phase(self, name: str, number: int, module: M, learner: Learner, *, rate_factor: float = 1.0) -> M:
         """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
         done = self.store.finished(name)
         if done is not None:
@@ -171,7 +169,7 @@ class Schedule:
         settings = PhaseSettings(
             name=name,
             seed=self._seed(number),
-            batch_size=config.batch_rows(len(train)),
+            batch_size=config.batch_rows(len(self.train)),
             epochs=config.epochs,
             evaluations=config.evaluations,
             patience=config.patience,
@@ -181,7 +179,7 @@ class Schedule:
             dense=config.dense_settings(),
             precision=config.resolved_precision(self.device),
         )
-        phase = Phase(learner, train, self.valid, settings)
+        phase = Phase(learner, self.train, self.valid, settings)
         under_way = self.store.current(name)
         if under_way is not None:
             phase.load(*under_way)
@@ -206,10 +204,7 @@ def without_closed(tower: Tower, gates: FieldGates) -> Tower:
     small = Tower([tower.slots[i] for i in kept], tower.widths, dropout=tower.dropout)
     state = tower.state_dict()
     for key, target in small.state_dict().items():
-        parts = key.split(".")
-        if "tables" in parts or "projections" in parts:
-            parts[-1] = str(kept[int(parts[-1])])
-        target.copy_(fixed[kept] if parts[-1] == "gates" else state[".".join(parts)])
+        target.copy_(fixed[kept] if key.endswith(".gates") else state[_renumbered(key, kept)])
     return small
 
 
@@ -236,17 +231,19 @@ def extended_pair(pair: TowerPair, slots: Sequence[FieldSlot]) -> TowerPair:
     fresh = [replace(slot, dim=old[slot.name][1].dim) for slot in slots]
     grown = TowerPair(Tower(fresh, pair.widths), Tower(fresh, pair.widths))
     state = pair.state_dict()
-    for key in grown.state_dict():
-        parts = key.split(".")
-        if "tables" in parts or "projections" in parts:
-            parts[-1] = str(order[int(parts[-1])])
-        value = state[".".join(parts)]
-        if parts[-1] == "gates":
+    for key, target in grown.state_dict().items():
+        value = state[_renumbered(key, order)]
+        if key.endswith(".gates"):
             value = value[torch.tensor(order)]
-        target = grown.state_dict()[key]
-        if "tables" in parts:
+        if ".tables." in key:
             target[: len(value)] = value
             target[len(value) :] = value[UNKNOWN_ID]
         else:
             target.copy_(value)
     return grown
+
+
+def _renumbered(key: str, numbers: Sequence[int]) -> str:
+    """Return the state's key of slot numbers[i] for a key of slot i's table or projection, other keys as they are."""
+    head, _, last = key.rpartition(".")
+    return f"{head}.{numbers[int(last)]}" if head.endswith(("tables", "projections")) else key
