@@ -2,7 +2,7 @@
 
 Shapes: R rows of a stack, d columns, n ids of a batch, U distinct rows among them.
 
-Semantics of the tables' optimiser, row by row, at step t = 1, 2, ... (the *dense form*; `dense_step` is it, literally):
+Semantics of the tables' optimiser, row by row, at step t = 1, 2, ... (the *dense form*, to which a test holds it):
 
     g_t    = gradient of row r + l2 * k_t * w_{t-1}   if a batch reads r at step t, else 0
     m_t    = beta1 m_{t-1} + (1 - beta1) g_t
@@ -228,29 +228,6 @@ class FlatAdam:
             if name != "step":
                 value.copy_(state[name])
         self.step_number = int(state["step"])
-
-
-def dense_step(
-    state: dict[str, Tensor], gradient: Tensor, read: Tensor, *, rate: float, step: int, settings: AdamSettings
-) -> None:
-    """Take a step of the dense form in place: the reference that `LazyAdam` equals.
-
-    Args:
-        state: "w", "m", "v", "mean", each (R, d), and "last" (R, 1), the step that read a row last (0: none did).
-        gradient: (R, d) of the loss.
-        read: (R,) bool, the rows that the batch read.
-        rate: Learning rate.
-        step: t, from 1.
-        settings: The constants.
-    """
-    s, w = settings, state["w"]
-    g = torch.where(read[:, None], gradient + s.l2 * (step - state["last"]) * w, 0.0)
-    state["last"] = torch.where(read[:, None], step, state["last"])
-    state["m"] = s.beta1 * state["m"] + (1.0 - s.beta1) * g
-    state["v"] = s.beta2 * state["v"] + (1.0 - s.beta2) * g * g
-    move = torch.where(read[:, None], rate * _direction(state["m"], state["v"], step, s), 0.0)
-    state["w"] = (1.0 - s.decay) * w - move
-    state["mean"] = s.averaging * state["mean"] + (1.0 - s.averaging) * state["w"]
 
 
 def _direction(m: Tensor, v: Tensor, step: int, s: AdamSettings) -> Tensor:

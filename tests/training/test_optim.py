@@ -12,10 +12,40 @@ from hypothesis import strategies as st
 from model_toys import CANDIDATE_COLUMNS, CONTEXT_COLUMNS, SLOTS, some_ids
 
 from training.models.base import embed
-from training.optim import AdamSettings, FlatAdam, LazyAdam, dense_step
+from training.optim import AdamSettings, FlatAdam, LazyAdam
 from training.tables import TableBank
 
 R, D = 23, 3
+
+
+def dense_step(
+    state: dict[str, torch.Tensor],
+    gradient: torch.Tensor,
+    read: torch.Tensor,
+    *,
+    rate: float,
+    step: int,
+    constants: AdamSettings,
+) -> None:
+    """Take a step of the dense form that the module's docstring sets out, in place.
+
+    Args:
+        state: "w", "m", "v", "mean", each (R, d), and "last" (R, 1), the step that read a row last (0: none did).
+        gradient: (R, d) of the loss.
+        read: (R,) bool, the rows that the batch read.
+        rate: Learning rate.
+        step: t, from 1.
+        constants: The constants.
+    """
+    s, w = constants, state["w"]
+    g = torch.where(read[:, None], gradient + s.l2 * (step - state["last"]) * w, 0.0)
+    state["last"] = torch.where(read[:, None], step, state["last"])
+    state["m"] = s.beta1 * state["m"] + (1.0 - s.beta1) * g
+    state["v"] = s.beta2 * state["v"] + (1.0 - s.beta2) * g * g
+    direction = (state["m"] / (1.0 - s.beta1**step)) / ((state["v"] / (1.0 - s.beta2**step)).sqrt() + s.epsilon)
+    move = torch.where(read[:, None], rate * direction, 0.0)
+    state["w"] = (1.0 - s.decay) * w - move
+    state["mean"] = s.averaging * state["mean"] + (1.0 - s.averaging) * state["w"]
 
 
 def draw_batch(generator: torch.Generator, step: int) -> torch.Tensor:
@@ -50,7 +80,7 @@ def test_lazy_rows_equal_the_dense_form_at_every_step(constants: AdamSettings) -
         read = torch.zeros(R, dtype=torch.bool)
         read[rows] = True
         whole = torch.zeros_like(start).index_add_(0, rows, gradient)
-        dense_step(dense, whole, read, rate=rate, step=step, settings=constants)
+        dense_step(dense, whole, read, rate=rate, step=step, constants=constants)
         assert torch.allclose(lazy.weights(), dense["w"], atol=1e-12)
         assert torch.allclose(lazy.averages(), dense["mean"], atol=1e-12)
 
@@ -195,7 +225,7 @@ def test_a_bank_reads_what_the_tables_hold_and_gets_their_gradient() -> None:
             columns = (context if slot.side == "context" else candidate)[:, slot.first : slot.first + slot.width]
             read = torch.zeros(slot.rows, dtype=torch.bool)
             read[columns.long().reshape(-1)] = True
-            dense_step(state, gradient, read, rate=0.05, step=step, settings=constants)
+            dense_step(state, gradient, read, rate=0.05, step=step, constants=constants)
         dense = [state["w"].clone().requires_grad_() for state in states]
     for table, state in zip(bank.tables(bank.averages()), states, strict=True):
         assert torch.allclose(table, state["mean"], atol=1e-12)
