@@ -44,6 +44,7 @@ class Work:
         request_id: The client's id, or one made for it.
         started, decoded, encoded, inferred: When each stage began or ended, in seconds of `perf_counter`; 0.0 if never.
         context_ids: int32 (1 or N, Cc); candidate_ids: int32 (N, Ci); scores: float32 (N,).
+        top_k: How many places of the ranking the client wants; 0 for none.
         answer: Bytes of the answer.
     """
 
@@ -60,6 +61,7 @@ class Work:
         "request_id",
         "scores",
         "started",
+        "top_k",
     )
 
     context_ids: NDArray[np.int32]
@@ -72,6 +74,7 @@ class Work:
         self.answer_packed = answer_packed
         self.request_id = request_id
         self.started = self.decoded = self.encoded = self.inferred = 0.0
+        self.top_k = 0
         self.answer = b""
 
 
@@ -90,17 +93,30 @@ class Pipeline:
         self._max_candidates = max_candidates
 
     def run(self, work: Work) -> None:
-        """Fill in the answer of a request.
+        """Fill in the answer of a request: `read`, `infer`, `write`.
 
         Raises:
             MalformedBodyError: The body is no document.
             RequestError: The document cannot be scored.
             ModelOutputError: A score is not finite.
         """
+        self.read(work)
+        work.scores = self._infer(work.context_ids, work.candidate_ids)
+        work.inferred = perf_counter()
+        self.write(work)
+
+    def read(self, work: Work) -> None:
+        """Decode and encode: fill in everything up to the ids.
+
+        Raises:
+            MalformedBodyError: The body is no document.
+            RequestError: The document cannot be scored.
+        """
         work.started = perf_counter()
         request = decode(work.body, packed=work.packed)
         if request.request_id:
             work.request_id = request.request_id
+        work.top_k = request.top_k or 0
         candidates = request.candidates
         rows = len(next(iter(candidates.values()), ())) if isinstance(candidates, dict) else len(candidates)
         if rows > self._max_candidates:
@@ -108,8 +124,17 @@ class Pipeline:
         work.decoded = perf_counter()
         work.context_ids, work.candidate_ids = self._encode(request.context or None, candidates)
         work.encoded = perf_counter()
-        work.scores = scores = self._infer(work.context_ids, work.candidate_ids)
-        work.inferred = perf_counter()
-        ranking = rank(scores, request.top_k) if request.top_k else None
+
+    def infer(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores (N,) of ids (1 or N, Cc) and (N, Ci); the requests they came from may be several."""
+        return self._infer(context_ids, candidate_ids)
+
+    def write(self, work: Work) -> None:
+        """Write the answer from the scores.
+
+        Raises:
+            ModelOutputError: A score is not finite.
+        """
+        ranking = rank(work.scores, work.top_k) if work.top_k else None
         write = self._writer.msgpack if work.answer_packed else self._writer.json
-        work.answer = write(work.request_id, scores, ranking)
+        work.answer = write(work.request_id, work.scores, ranking)
