@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from service.features.codecs import Codec
     from service.features.schema import Use
     from service.features.vocabulary import AnyVocabulary
 
@@ -210,6 +211,17 @@ class FeatureEncoder:
 
         columns = self._structure.transposed(side, rows, place, shared=shared)
         return self._columns_matrix(side, columns, len(rows), lambda name, index: f"{place(index)}.{name}")
+
+    def codec(self, name: str) -> Codec:
+        """What turns raw values of an encoded field into ids, for doors that have columns of their own kind.
+
+        Raises:
+            UnknownFieldError: No such field, or one without columns.
+        """
+        try:
+            return self._codecs[name]
+        except KeyError:
+            raise UnknownFieldError("field", "the name of an encoded field", describe(name)) from None
 
     def truncated(self, name: str, values: Sequence[object]) -> NDArray[np.bool_]:
         """Which values of a field lose elements to its `max_values`, shape (n,).

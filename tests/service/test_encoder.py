@@ -289,3 +289,12 @@ class TestServing:
         again = serving.for_serving({"ad"})
         assert [field.name for field in again.ignored] == ["hour", "price", "ad"]
         assert [field.name for field in again.refused] == ["position", "genres"]
+
+
+@pytest.mark.parametrize("name", ["user", "tags", "hour", "price"])
+def test_the_codec_of_a_field_gives_the_ids_that_the_encoder_gives(name: str) -> None:
+    encoder, values = FeatureEncoder(FIELDS, VOCABULARIES), ["7", None, "", "3"]
+    ids = np.frombuffer(encoder.codec(name).column(values), np.int32).reshape(-1, len(values)).T
+    assert np.array_equal(ids, encoder.encode_values(name, values))
+    with pytest.raises(UnknownFieldError, match="nothing"):
+        encoder.codec("nothing")
