@@ -50,6 +50,10 @@ class Graph:
         """Return the graph with another model around the same tables."""
         return replace(self, model=model)
 
+    def with_tables(self) -> ModelProto:
+        """Return the model with its tables inside (2 GB at most)."""
+        return _with_tables(self, _inline(self.tables))
+
     @property
     def table_bytes(self) -> int:
         """Bytes of all tables."""
@@ -86,7 +90,7 @@ def save(graph: Graph, path: Path, external_above: int = EXTERNAL_ABOVE_BYTES) -
 
 def serialise(graph: Graph) -> bytes:
     """Return the model with its tables inside (2 GB at most), for runs that need no file."""
-    content: bytes = _with_tables(graph, _inline(graph.tables)).SerializeToString(deterministic=True)
+    content: bytes = graph.with_tables().SerializeToString(deterministic=True)
     return content
 
 
