@@ -7,7 +7,7 @@ tables are graph inputs while passes run; `save` turns them into initialisers, i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import onnx
@@ -31,7 +31,8 @@ EXTERNAL_ABOVE_BYTES: Final = 64 << 20
 # Each table starts on a page of its own, as mapping needs; 64 KiB also satisfies Windows.
 ALIGNMENT: Final = 1 << 16
 
-Array = NDArray[np.float32]
+Array: TypeAlias = NDArray[Any]
+"""A table: float32 as built, or what a pass stores instead."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Graph:
 
     Attributes:
         model: Every table is declared as a graph input under its name.
-        tables: Name to (rows, columns).
+        tables: Name to (rows, columns), or to (rows,) of scales.
     """
 
     model: ModelProto

@@ -3,6 +3,7 @@
 ::
 
     bundles/<id>/ manifest.json features.json vocabularies/ model.onnx[.data] golden.jsonl reference.json
+                  model.float16.onnx[.data] model.int8.onnx[.data]    where export found them worth keeping
 
 A bundle is read only as a whole: every file its manifest names is there and unchanged, and no other file is. It
 appears whole or not at all. The tree of errors is drawn in `service.manifest`.
@@ -16,22 +17,27 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from service.features import FeatureEncoder, SchemaError
 from service.features.files import FileDigest, PathError, confined, digest_file, new_directory, write_file
+from service.golden import GoldenRow, decode_golden, encode_golden, refuse_constant
 from service.manifest import (
     BundleCorruptError,
     BundleError,
     BundleExistsError,
     BundleFormatError,
     BundleMissingError,
+    BundlePrecisionError,
     FileEntry,
     Inputs,
     Manifest,
     ModelFacts,
+    Precision,
+    ReducedPrecision,
+    VariantFacts,
     decode_manifest,
     encode_manifest,
 )
@@ -47,12 +53,17 @@ __all__ = [
     "BundleExistsError",
     "BundleFormatError",
     "BundleMissingError",
+    "BundlePrecisionError",
     "FileEntry",
     "GoldenRow",
     "Inputs",
     "Manifest",
     "ModelFacts",
+    "Precision",
+    "ReducedPrecision",
     "StagedBundle",
+    "Variant",
+    "VariantFacts",
     "read_bundle",
     "write_bundle",
 ]
@@ -67,22 +78,19 @@ REFERENCE_FORMAT: Final = "reaction-reference"
 REFERENCE_VERSION: Final = 1
 
 
-class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A raw row and what it must become, one line of `golden.jsonl`.
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One graph of a bundle.
 
     Attributes:
-        context: Raw values of the context side by field name.
-        candidate: Raw values of the candidate side.
-        context_ids: Their ids in the layout of the bundle's encoder.
-        candidate_ids: The same for the candidate side.
-        pctr: Score of the unfused model, with all corrections that the graph's bias holds.
+        path: The graph.
+        tolerance: Largest difference of a score from its golden score.
+        facts: What export measured of it; None for float32, which the others are compared with.
     """
 
-    context: dict[str, Any]
-    candidate: dict[str, Any]
-    context_ids: list[int]
-    candidate_ids: list[int]
-    pctr: float
+    path: Path
+    tolerance: float
+    facts: VariantFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Bundle:
         encoder: Raw values to ids.
         golden: Rows with known ids and scores.
         reference: Statistics of the training data, for feature health.
-        model_path: The graph.
+        model_path: The graph with float32 tables.
     """
 
     path: Path
@@ -104,6 +112,27 @@ class Bundle:
     golden: tuple[GoldenRow, ...]
     reference: dict[str, Any]
     model_path: Path
+
+    @property
+    def variants(self) -> dict[Precision, Variant]:
+        """Every precision there is, float32 first."""
+        found: dict[Precision, Variant] = {"float32": Variant(self.model_path, self.manifest.facts.tolerance)}
+        for precision, facts in self.manifest.variants.items():
+            found[precision] = Variant(self.path / facts.file, facts.tolerance, facts)
+        return found
+
+    def variant(self, precision: Precision) -> Variant:
+        """The graph of a precision.
+
+        Raises:
+            BundlePrecisionError: The bundle does not hold it.
+        """
+        variants = self.variants
+        if precision not in variants:
+            raise BundlePrecisionError(
+                f"{self.path}: expected a precision of this bundle ({', '.join(variants)}), got {precision}"
+            )
+        return variants[precision]
 
 
 class StagedBundle:
@@ -126,12 +155,7 @@ class StagedBundle:
         Raises:
             BundleFormatError: A value that JSON cannot hold, such as NaN.
         """
-        # The standard library's json, for integers of any size; ASCII, so that no reader splits at U+2028.
-        try:
-            lines = [json.dumps(msgspec.structs.asdict(row), allow_nan=False, separators=(",", ":")) for row in rows]
-        except (TypeError, ValueError) as error:
-            raise BundleFormatError(f"{GOLDEN_FILE}: expected values that JSON can hold, got {error}") from error
-        write_file(self.path / GOLDEN_FILE, "".join(f"{line}\n" for line in lines).encode("ascii"))
+        write_file(self.path / GOLDEN_FILE, encode_golden(rows, GOLDEN_FILE))
 
     def write_reference(self, reference: Mapping[str, Any]) -> None:
         """Write `reference.json`."""
@@ -144,6 +168,8 @@ class StagedBundle:
         training: Mapping[str, Any],
         model: Mapping[str, Any],
         created: datetime | None = None,
+        *,
+        variants: Mapping[ReducedPrecision, VariantFacts] | None = None,
     ) -> None:
         """State what the manifest says beside the digests; `created` is now unless given.
 
@@ -157,6 +183,7 @@ class StagedBundle:
             inputs=inputs,
             training=dict(training),
             model=dict(model),
+            variants=dict(variants or {}),
         )
 
     def finish(self) -> None:
@@ -231,7 +258,7 @@ def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
         path=root,
         manifest=manifest,
         encoder=encoder,
-        golden=_decode_golden(_read(root, GOLDEN_FILE), str(root / GOLDEN_FILE), widths),
+        golden=decode_golden(_read(root, GOLDEN_FILE), str(root / GOLDEN_FILE), widths),
         reference=_decode_reference(_read(root, REFERENCE_FILE), str(root / REFERENCE_FILE)),
         model_path=root / MODEL_FILE,
     )
@@ -286,32 +313,9 @@ def _encode_json(document: Mapping[str, Any], name: str) -> bytes:
         raise BundleFormatError(f"{name}: expected values that JSON can hold, got {error}") from error
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _decode_golden(content: bytes, name: str, widths: Inputs) -> tuple[GoldenRow, ...]:
-    rows: list[GoldenRow] = []
-    for number, line in enumerate(content.splitlines(), 1):
-        where = f"{name}, line {number}"
-        try:
-            row = msgspec.convert(json.loads(line, parse_constant=_refuse_constant), GoldenRow)
-        except (ValueError, RecursionError) as error:  # msgspec's, json's and UTF-8's errors are all of this type
-            raise BundleFormatError(f"{where}: {error}") from error
-        got = Inputs(context_ids=len(row.context_ids), candidate_ids=len(row.candidate_ids))
-        if got != widths:
-            raise BundleFormatError(f"{where}: expected as many ids as {widths}, got {got}")
-        if not 0.0 <= row.pctr <= 1.0:
-            raise BundleFormatError(f"{where}, pctr: expected a probability, got {row.pctr!r}")
-        rows.append(row)
-    if not rows:
-        raise BundleFormatError(f"{name}: expected one row or more, got none")
-    return tuple(rows)
-
-
 def _decode_reference(content: bytes, name: str) -> dict[str, Any]:
     try:
-        document = json.loads(content, parse_constant=_refuse_constant)
+        document = json.loads(content, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"{name}: {error}") from error
     if not isinstance(document, dict):

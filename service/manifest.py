@@ -6,6 +6,7 @@ Errors::
     ├── BundleMissingError     no bundle, or a file that the manifest names is absent
     ├── BundleCorruptError     a file differs from its digest, or the manifest does not name it
     ├── BundleFormatError      a file that is not in the format, or in another version of it
+    ├── BundlePrecisionError   asked for tables in a precision that the bundle does not hold
     └── BundleExistsError      the destination of a write is taken
 """
 
@@ -13,20 +14,25 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 __all__ = [
+    "PRECISIONS",
     "BundleCorruptError",
     "BundleError",
     "BundleExistsError",
     "BundleFormatError",
     "BundleMissingError",
+    "BundlePrecisionError",
     "FileEntry",
     "Inputs",
     "Manifest",
     "ModelFacts",
+    "Precision",
+    "ReducedPrecision",
+    "VariantFacts",
     "decode_manifest",
     "encode_manifest",
 ]
@@ -34,6 +40,12 @@ __all__ = [
 FORMAT: Final = "reaction-bundle"
 VERSION: Final = 1
 OUTPUT: Final = "pctr"
+
+ReducedPrecision: TypeAlias = Literal["float16", "int8"]
+"""What the tables of a variant hold; `model.onnx` itself holds float32, which every bundle has."""
+
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 # It stands in URLs, metric labels and directory names.
 _is_model_id = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
@@ -54,6 +66,10 @@ class BundleCorruptError(BundleError):
 
 class BundleFormatError(BundleError):
     """A file breaks its format."""
+
+
+class BundlePrecisionError(BundleError):
+    """The bundle holds no graph of the precision asked for."""
 
 
 class BundleExistsError(BundleError):
@@ -98,6 +114,32 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float = 1e-6
 
 
+class VariantFacts(_Strict, frozen=True, kw_only=True):
+    """A graph beside `model.onnx` that computes the same from smaller tables, and what export measured of it.
+
+    Attributes:
+        file: The graph; its tables may lie in the same name with `.data` added.
+        tolerance: Largest difference of a score from its golden score.
+        parity: Largest difference of a probability from the fusion form's that export saw.
+        rows: Rows that it was compared on.
+        auc_change: AUC on the run's validation sample, less that of `model.onnx`.
+        log_loss_change: The same for log loss, in nats.
+        bytes: Of the graph and its tables.
+        bytes_ratio: Those, over those of `model.onnx`.
+        time_ratio: Candidates of a call to the time it takes, over that of `model.onnx`.
+    """
+
+    file: str
+    tolerance: float
+    parity: float
+    rows: int
+    auc_change: float
+    log_loss_change: float
+    bytes: int
+    bytes_ratio: float
+    time_ratio: dict[str, float]
+
+
 class Manifest(_Strict, frozen=True, kw_only=True):
     """A bundle's manifest.
 
@@ -108,6 +150,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
         inputs: Columns of the graph's inputs.
         training: Metrics, data set, run id, git revision, library versions; free JSON.
         model: See `ModelFacts`, and free JSON beside it.
+        variants: Graphs with tables of less precision.
     """
 
     format: Literal["reaction-bundle"] = "reaction-bundle"
@@ -119,6 +162,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     output: Literal["pctr"] = "pctr"
     training: dict[str, Any] = {}
     model: dict[str, Any] = {}
+    variants: dict[ReducedPrecision, VariantFacts] = {}
 
     @property
     def facts(self) -> ModelFacts:
@@ -166,6 +210,7 @@ def decode_manifest(content: bytes, name: str) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleFormatError(f"{name}: {error}") from error
     _check(manifest, facts, name)
+    _check_variants(manifest, name)
     return manifest
 
 
@@ -191,3 +236,12 @@ def _check(manifest: Manifest, facts: ModelFacts, name: str) -> None:
         )
     if not 0 < facts.tolerance < 1:
         raise BundleFormatError(f"{name}, model.tolerance: expected above 0 and below 1, got {facts.tolerance}")
+
+
+def _check_variants(manifest: Manifest, name: str) -> None:
+    for precision, variant in manifest.variants.items():
+        where = f"{name}, variants.{precision}"
+        if variant.file not in manifest.files:
+            raise BundleFormatError(f"{where}.file: expected a file of the manifest, got {variant.file!a}")
+        if not 0 < variant.tolerance < 1:
+            raise BundleFormatError(f"{where}.tolerance: expected above 0 and below 1, got {variant.tolerance}")

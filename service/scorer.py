@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from service.bundle import Bundle
     from service.features import Side
+    from service.manifest import Precision
 
 __all__ = ["Candidates", "Scorer", "ScorerError", "SelfTestError", "SelfTestReport"]
 
@@ -81,22 +82,26 @@ class Scorer:
     Args:
         bundle: What to score with.
         threads: Threads of one call within ONNX Runtime, at least 1. (Its own default, 0, takes all cores of the host.)
+        precision: What the tables hold; only that graph is loaded.
 
     Raises:
+        BundlePrecisionError: The bundle holds no such graph.
         BundleFormatError: The graph does not load, or its inputs and output are not the manifest's.
         ValueError: `threads` is below 1.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, precision: Precision = "float32") -> None:
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
         self.bundle = bundle
         self.encoder = bundle.encoder
-        self._session = _session(str(bundle.model_path), threads)
+        self.precision = precision
+        self._variant = bundle.variant(precision)
+        self._session = _session(str(self._variant.path), threads)
         self._check_graph()
 
     def _check_graph(self) -> None:
-        name = self.bundle.model_path
+        name = self._variant.path
         inputs = {node.name: node for node in self._session.get_inputs()}
         if set(inputs) != set(_INPUTS.values()):
             raise BundleFormatError(f"{name}: expected inputs {sorted(_INPUTS.values())}, got {sorted(inputs)}")
@@ -182,7 +187,7 @@ class Scorer:
             SelfTestError: Ids or a score differ.
         """
         golden = self.bundle.golden
-        tolerance = self.bundle.manifest.facts.tolerance
+        tolerance = self._variant.tolerance
         wanted_context = np.array([row.context_ids for row in golden], dtype=np.int32)
         wanted_candidate = np.array([row.candidate_ids for row in golden], dtype=np.int32)
         wanted = np.array([row.pctr for row in golden], dtype=np.float64)

@@ -1,4 +1,7 @@
-"""Graph passes: graph in, new graph out. `PASSES` run in order; a pass is one file and one line here."""
+"""Graph passes: graph in, new graph out. A pass is one file and one line here.
+
+`PASSES` run in order on every graph and give the one with float32 tables; `TABLE_PASSES` make the other precisions of it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,27 @@ from typing import TYPE_CHECKING, Final
 
 from model_export.passes.check import check
 from model_export.passes.clean import clean
+from model_export.passes.float16 import float16
+from model_export.passes.int8 import int8
 from model_export.passes.optimise import optimise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model_export.graph import Graph
+    from service.bundle import ReducedPrecision
 
-__all__ = ["PASSES", "apply_passes"]
+__all__ = ["PASSES", "TABLE_PASSES", "apply_passes", "apply_table_pass"]
 
 PASSES: Final[dict[str, Callable[[Graph], Graph]]] = {
     "optimise": optimise,
     "clean": clean,
     "check": check,
+}
+
+TABLE_PASSES: Final[dict[ReducedPrecision, Callable[[Graph], Graph]]] = {
+    "float16": float16,
+    "int8": int8,
 }
 
 
@@ -27,3 +38,8 @@ def apply_passes(graph: Graph) -> Graph:
     for transform in PASSES.values():
         graph = transform(graph)
     return graph
+
+
+def apply_table_pass(graph: Graph, precision: ReducedPrecision) -> Graph:
+    """Return a graph that went through every pass with its tables in another precision, canonical and checked."""
+    return check(clean(TABLE_PASSES[precision](graph)))

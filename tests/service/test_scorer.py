@@ -49,7 +49,7 @@ candidates = st.fixed_dictionaries({}, optional={"ad": words, "price": floats, "
 
 
 class TestForms:
-    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(context=contexts, rows=st.lists(candidates, min_size=1, max_size=6))
     def test_rows_columns_and_pointwise_give_the_scores_worked_out_by_hand(
         self, scorer: Scorer, hand_model: HandModel, context: dict[str, Any], rows: list[dict[str, Any]]
