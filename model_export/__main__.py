@@ -19,22 +19,29 @@ Seconds = Annotated[float, typer.Option(min=0.0, help="how long to time the mode
 Cost = Annotated[
     Path | None, typer.Option("--cost", metavar="FILE", help="prices that model_export.measure wrote on such a machine")
 ]
+Precisions = Annotated[
+    str, typer.Option(metavar="LIST", help="tables to try, of float32,float16,int8; float32 is always written")
+]
 
 USER_ERROR = 2
 
 
-def main(run: Run, to: Out, seconds: Seconds = 3.0, cost: Cost = None) -> None:
+def main(
+    run: Run, to: Out, seconds: Seconds = 3.0, cost: Cost = None, precisions: Precisions = "float32,float16,int8"
+) -> None:
     """Merge a run's towers into one, check that it computes the same, and write a bundle that the service reads."""
     from model_export.errors import ExportError  # noqa: PLC0415 - torch takes seconds, --help need not wait for it
     from model_export.export import ExportOptions, export_run  # noqa: PLC0415
     from model_export.fusion.cost import CostModel, CostModelError, read_cost_model  # noqa: PLC0415
     from model_export.report import measure_stages, render  # noqa: PLC0415
+    from model_export.variants import parse_precisions  # noqa: PLC0415
 
     console = Console(highlight=False)
     try:
         with Console(stderr=True).status("exporting"):
             prices = CostModel() if cost is None else read_cost_model(cost)
-            exported = export_run(run, to, ExportOptions(cost=prices))
+            options = ExportOptions(cost=prices, precisions=parse_precisions(precisions), seconds=seconds)
+            exported = export_run(run, to, options)
         with Console(stderr=True).status("timing the model before and after merging"):
             stages = measure_stages(exported, seconds=seconds)
     except (ExportError, CostModelError) as error:

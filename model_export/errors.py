@@ -2,6 +2,7 @@
 
 ExportError
 ├── OutputExistsError      the bundle's path is taken
+├── PrecisionListError     a precision of tables that there is not
 ├── RunRefusedError        the run cannot be opened
 │   ├── RunNotFinishedError  its training has not ended
 │   ├── RunChangedError      a file differs from its digest, or the files do not belong together
@@ -22,6 +23,10 @@ class ExportError(Exception):
 
 class OutputExistsError(ExportError):
     """The output path is taken; a bundle is never overwritten."""
+
+
+class PrecisionListError(ExportError):
+    """A precision of tables that there is not."""
 
 
 class RunRefusedError(ExportError):

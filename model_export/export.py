@@ -16,12 +16,15 @@ from model_export.parity import ParityReport, Reference, Rows, Tolerance, check_
 from model_export.passes import apply_passes
 from model_export.serving import serving_encoder, serving_ids
 from model_export.to_onnx import to_onnx
+from model_export.variants import Attempt, Judge, VariantGates, variant_facts, write_variants
 from service.bundle import MODEL_FILE, BundleError, Inputs, StagedBundle, read_bundle
 from service.features.files import new_directory
 from service.scorer import Scorer, ScorerError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from service.bundle import Precision
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,17 @@ class ExportOptions:
         cost: Prices by which folding is chosen.
         tolerance: What the parity gate lets pass.
         external_above: Bytes of tables beyond which they are written beside the graph.
+        precisions: What tables to try beside float32, which every bundle has.
+        gates: What those must pass.
+        seconds: How long to time them beside float32.
     """
 
     cost: CostModel = field(default_factory=CostModel)
     tolerance: Tolerance = field(default_factory=Tolerance)
     external_above: int = EXTERNAL_ABOVE_BYTES
+    precisions: tuple[Precision, ...] = ("float32",)
+    gates: VariantGates = field(default_factory=VariantGates)
+    seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Exported:
         tower: The merged model.
         graph: The graph that was written.
         parity: Largest differences that the gate saw.
+        variants: Every precision that was tried, float32 first; none where only that was asked for.
     """
 
     path: Path
@@ -56,6 +66,7 @@ class Exported:
     tower: FusedTower
     graph: Graph
     parity: ParityReport
+    variants: tuple[Attempt, ...] = ()
 
 
 def export_run(run: Path, out: Path, options: ExportOptions | None = None) -> Exported:
@@ -92,6 +103,15 @@ def export_run(run: Path, out: Path, options: ExportOptions | None = None) -> Ex
             save(graph, directory / MODEL_FILE, options.external_above)
             runner = session(str(directory / MODEL_FILE))
             parity = check_parity(reference, tower, runner, samples, options.tolerance)
+            judge = Judge(reference, samples, validation, rate, options.gates, options.tolerance.pctr)
+            variants = write_variants(
+                directory,
+                graph,
+                options.precisions,
+                judge,
+                external_above=options.external_above,
+                seconds=options.seconds,
+            )
             staged.write_encoder(encoder)
             staged.write_golden(golden)
             staged.write_reference(loaded.run.reference)
@@ -102,12 +122,13 @@ def export_run(run: Path, out: Path, options: ExportOptions | None = None) -> Ex
                 model=model_facts(
                     loaded, tower=tower, graph=graph, encoder=encoder, parity=parity, tolerance=options.tolerance
                 ),
+                variants=variant_facts(variants, judge),
             )
             staged.finish()
             _self_test(directory)
     except FileExistsError as error:
         raise OutputExistsError(str(error)) from error
-    return Exported(out, loaded, tower, graph, parity)
+    return Exported(out, loaded, tower, graph, parity, variants)
 
 
 def _self_test(directory: Path) -> None:
@@ -117,6 +138,8 @@ def _self_test(directory: Path) -> None:
         ParityError: The service would not serve it.
     """
     try:
-        Scorer(read_bundle(directory)).self_test()
+        bundle = read_bundle(directory)
+        for precision in bundle.variants:
+            Scorer(bundle, precision=precision).self_test()
     except (BundleError, ScorerError) as error:
         raise ParityError(f"the written bundle does not pass the service's self-test: {error}") from error

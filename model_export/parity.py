@@ -179,6 +179,16 @@ def check_parity(
     return ParityReport(rows, **worst)
 
 
+def exact_scores(reference: Reference, sample: Rows) -> Float:
+    """Probabilities of a sample by the fusion form in float64: (N,)."""
+    return np.concatenate([np.empty(0), *(sigmoid(reference.logits(*ids)) for _, ids, _ in _chunks(sample))])
+
+
+def graph_scores(runner: ort.InferenceSession, sample: Rows) -> Float:
+    """Probabilities of a sample by a written graph: (N,)."""
+    return np.concatenate([np.empty(0), *(_run(runner, ids) for _, _, ids in _chunks(sample))])
+
+
 _WHAT: Final = {
     "algebra": "logit of the merged tower against the fusion form",
     "logit": "logit in float32 against float64",

@@ -14,6 +14,7 @@ from rich.table import Table
 from model_export.facts import dense_parameters, embedding_parameters
 from model_export.graph import dense_flops, save
 from model_export.latency import interleaved_medians, session
+from model_export.report_variants import variants_table
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
 from training.models.files import load_pair
@@ -117,7 +118,10 @@ def _stage(graph: Graph, file_bytes: int, latency_us: dict[int, float]) -> Stage
 
 def render(exported: Exported, stages: Mapping[str, Stage]) -> RenderableType:
     """Return the tables of an export, for `rich` to print."""
-    return Group(_sizes(stages), _metrics(exported.loaded.run.metrics), _folding(exported), _parity(exported))
+    parts = [_sizes(stages), _metrics(exported.loaded.run.metrics), _folding(exported)]
+    if exported.variants:
+        parts.append(variants_table(exported.variants))
+    return Group(*parts, _parity(exported))
 
 
 def _sizes(stages: Mapping[str, Stage]) -> Table:

@@ -25,6 +25,7 @@ from service.features import FeatureEncoder, SchemaError
 from service.features.files import FileDigest, PathError, confined, digest_file, new_directory, write_file
 from service.golden import GoldenRow, decode_golden, encode_golden, refuse_constant
 from service.manifest import (
+    PRECISIONS,
     BundleCorruptError,
     BundleError,
     BundleExistsError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODEL_FILE",
+    "PRECISIONS",
     "Bundle",
     "BundleCorruptError",
     "BundleError",

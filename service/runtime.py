@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from service.bundle import Manifest
+    from service.bundle import Manifest, Precision
     from service.metrics import ModelMetrics
     from service.scorer import SelfTestReport
     from service.settings import Settings
@@ -72,19 +72,20 @@ class Model:
         return self.scorer.bundle.manifest
 
 
-def load_model(path: Path, *, threads: int) -> LoadedModel:
+def load_model(path: Path, *, threads: int, precision: Precision = "float32") -> LoadedModel:
     """Read a bundle and check it: digests, formats, graph, golden rows.
 
     Args:
         path: Directory of the bundle.
         threads: Threads of one ONNX Runtime call.
+        precision: What the model's tables hold.
 
     Raises:
         BundleError: No bundle, or not the one that was written.
         ScorerError: The golden rows do not get their ids or scores.
     """
     began = perf_counter()
-    scorer = Scorer(read_bundle(path), threads=threads)
+    scorer = Scorer(read_bundle(path), threads=threads, precision=precision)
     report = scorer.self_test()
     return LoadedModel(scorer, report, perf_counter() - began)
 
@@ -143,7 +144,8 @@ class Runtime:
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            loaded = load_model(self.settings.bundle, threads=self.settings.model_threads)
+            settings = self.settings
+            loaded = load_model(settings.bundle, threads=settings.model_threads, precision=settings.precision)
         except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
             expected = isinstance(error, (BundleError, ScorerError, OSError))
             self._call(loop, self._fail, f"{type(error).__name__}: {error}", None if expected else error)
@@ -187,6 +189,7 @@ class Runtime:
             "ready",
             model=manifest.model_id,
             bundle=str(bundle.path),
+            precision=loaded.scorer.precision,
             load_seconds=round(loaded.seconds, 4),
             golden_rows=loaded.report.rows,
             largest_difference=loaded.report.largest_difference,

@@ -67,6 +67,8 @@ class ModelDescription(BaseModel):
 
     id: str
     created: str = Field(description="When the bundle was written, ISO 8601.")
+    precision: str = Field(description="What the served tables hold: float32, float16 or int8.")
+    precisions: list[str] = Field(description="What this bundle could serve.")
     features_digest: str = Field(description="SHA-256 of the feature schema with its vocabularies.")
     files: dict[str, FileDescription]
     fields: list[FieldDescription]

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.manifest import Precision
+
 __all__ = ["Settings", "SettingsError", "load_settings", "settings_markdown", "settings_table", "unknown_variables"]
 
 PREFIX: Final = "REACTION_"
@@ -51,6 +53,9 @@ class Settings(BaseSettings):
     )
     work_threads: int = Field(1, ge=1, le=256, description="Worker threads for long bodies.")
     model_threads: int = Field(1, ge=1, le=256, description="Threads ONNX Runtime uses inside one call.")
+    precision: Precision = Field(
+        "float32", description="What the model's tables hold: float32, or float16 or int8 where the bundle has them."
+    )
     keep_alive_seconds: int = Field(
         75, ge=1, description="How long an idle connection stays open; longer than the balancer in front keeps it."
     )

@@ -25,9 +25,9 @@ from model_export.demo.outcome import (
 from model_export.demo.requests import ask
 from model_export.demo.workplace import DemoError
 from model_export.errors import ExportError
-from model_export.export import export_run
+from model_export.export import ExportOptions, export_run
 from model_export.report import measure_stages
-from service.bundle import read_bundle
+from service.bundle import PRECISIONS, read_bundle
 from training.config import load_config
 from training.console import is_told_in_full, phase_progress
 from training.datasets.synthetic import SyntheticOptions, generate
@@ -97,7 +97,7 @@ def _make(workplace: Workplace, console: Console, config: ExperimentConfig, path
         train_run(config, workplace.data, workplace.run, progress=report)
     _announce(console, "python -m model_export", workplace.run, "--out", workplace.bundle)
     with console.status("exporting"):
-        exported = export_run(workplace.run, workplace.bundle)
+        exported = export_run(workplace.run, workplace.bundle, ExportOptions(precisions=PRECISIONS))
     return open_run(workplace.run, verify=False), exported
 
 

@@ -1,6 +1,6 @@
 """Graph passes: graph in, new graph out. A pass is one file and one line here.
 
-`PASSES` run in order on every graph and give the one with float32 tables; `TABLE_PASSES` make the other precisions of it.
+`PASSES` run in order on every graph and give the one with float32 tables; `TABLE_PASSES` make others of it.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ def router(runtime: Runtime) -> APIRouter:
         return ModelDescription(
             id=manifest.model_id,
             created=manifest.created,
+            precision=served.scorer.precision,
+            precisions=list(served.scorer.bundle.variants),
             features_digest=encoder.digest,
             files={
                 name: FileDescription(sha256=file.sha256, bytes=file.bytes) for name, file in manifest.files.items()

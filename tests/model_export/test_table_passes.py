@@ -1,4 +1,4 @@
-"""Tables in float16 and int8 compute what the merged tower computes with each value rounded, and nothing else changes."""
+"""Tables in float16 and int8 give the scores of the merged tower with rounded rows, and nothing else changes."""
 
 from __future__ import annotations
 
