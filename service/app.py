@@ -16,7 +16,8 @@ from service.errors import PROBLEM_MEDIA_TYPE, Problem, ServiceError, problem_by
 from service.features.errors import RequestError
 from service.logging import configure_logging, get_logger
 from service.openapi import add_scoring
-from service.routes import HOT_ROUTES, ROUTERS, score
+from service.openinference.errors import OPEN_INFERENCE_PATHS, error_bytes, message_bytes, status_of
+from service.routes import HOT_PATTERNS, HOT_ROUTES, ROUTERS, score
 from service.runtime import Runtime
 from service.settings import SettingsError, load_settings, unknown_variables
 
@@ -56,6 +57,7 @@ class ServiceApp(FastAPI):
         for make in ROUTERS.values():
             self.include_router(make(runtime))
         self._hot: dict[str, ASGIApp] = {path: make(runtime) for path, make in HOT_ROUTES.items()}
+        self._hot_patterns = [(*ends, make(runtime)) for ends, make in HOT_PATTERNS.items()]
         self._known = {*super().openapi()["paths"], "/docs", "/openapi.json"}
         for error in (ServiceError, RequestError, Exception):
             self.add_exception_handler(error, _answer_error)
@@ -70,7 +72,7 @@ class ServiceApp(FastAPI):
         path = scope["path"]
         if scope.get("root_path"):  # behind a proxy that keeps its prefix
             path = path.removeprefix(scope["root_path"])
-        hot = self._hot.get(path)
+        hot = self._hot.get(path) or self._hot_by_pattern(path)
         if hot is not None:
             await hot(scope, receive, send)
             return
@@ -85,7 +87,15 @@ class ServiceApp(FastAPI):
         try:
             await super().__call__(scope, receive, send_noting_status)
         finally:
-            self.runtime.metrics.count_request(path if path in self._known else "other", status)
+            # A path with a name in it is counted as its template: whoever asks makes up no labels.
+            route = str(getattr(scope.get("route"), "path", path))
+            self.runtime.metrics.count_request(route if route in self._known else "other", status)
+
+    def _hot_by_pattern(self, path: str) -> ASGIApp | None:
+        for start, end, endpoint in self._hot_patterns:
+            if path.startswith(start) and path.endswith(end):
+                return endpoint
+        return None
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document for the model that is served now."""
@@ -135,11 +145,19 @@ def _end_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _answer_error(_request: Request, error: Exception) -> Response:
+def _speaks_open_inference(request: Request) -> bool:
+    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return path == OPEN_INFERENCE_PATHS or path.startswith(f"{OPEN_INFERENCE_PATHS}/")
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    headers = dict(getattr(error, "headers", ()))
+    if _speaks_open_inference(request):
+        return Response(error_bytes(error), status_of(error), headers=headers, media_type="application/json")
     return Response(
         problem_bytes(error),
         problem_of(error).status,
-        headers=dict(getattr(error, "headers", ())),
+        headers=headers,
         media_type=PROBLEM_MEDIA_TYPE,
     )
 
@@ -147,6 +165,10 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """The framework's own refusals: no such path (404), wrong method (405)."""
     status = HTTPStatus(getattr(error, "status_code", 500))
+    headers = getattr(error, "headers", None)
+    detail = f"{request.method} {request.url.path}: {status.phrase}."
+    if _speaks_open_inference(request):
+        return Response(message_bytes(detail), status, headers=headers, media_type="application/json")
     problem = Problem(status, status.phrase.lower().replace(" ", "-"), status.phrase)
-    body = msgspec.json.encode(problem_document(problem, f"{request.method} {request.url.path}: {status.phrase}."))
-    return Response(body, status, headers=getattr(error, "headers", None), media_type=PROBLEM_MEDIA_TYPE)
+    body = msgspec.json.encode(problem_document(problem, detail))
+    return Response(body, status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)

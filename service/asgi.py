@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Send
 
-__all__ = ["RequestHead", "read_body", "send_answer", "send_problem"]
+__all__ = ["RequestHead", "read_body", "send_answer", "send_problem", "send_refusal", "too_large"]
 
 _JSON_TYPES: Final = (b"application/json",)
 _MSGPACK_TYPES: Final = (b"application/msgpack", b"application/vnd.msgpack", b"application/x-msgpack")
 _MEDIA_TYPES: Final = {**dict.fromkeys(_JSON_TYPES, False), **dict.fromkeys(_MSGPACK_TYPES, True)}
 _READABLE: Final = "application/json or application/msgpack"
+_PROBLEM: Final = PROBLEM_MEDIA_TYPE.encode()
 # A refused body is still taken in for a while, so that its sender gets to read why.
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 64 * 1024 * 1024
@@ -135,16 +136,32 @@ async def send_answer(
 async def send_problem(receive: Receive, send: Send, error: BaseException, request_id: str | None = None) -> int:
     """Send the problem document of an error.
 
-    A body that was refused unread is taken in for a moment after the answer and thrown away: closing at once would
-    reset the connection, and the client might lose the answer with it.
-
     Returns:
         The status sent.
     """
     status = problem_of(error).status
     body = problem_bytes(error, request_id)
+    await send_refusal(receive, send, error, status, body, media_type=_PROBLEM, request_id=request_id)
+    return status
+
+
+async def send_refusal(
+    receive: Receive,
+    send: Send,
+    error: BaseException,
+    status: int,
+    body: bytes,
+    *,
+    media_type: bytes,
+    request_id: str | None = None,
+) -> None:
+    """Send the answer to an error, in whatever form.
+
+    A body that was refused unread is taken in for a moment after the answer and thrown away: closing at once would
+    reset the connection, and the client might lose the answer with it.
+    """
     headers = [
-        (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
+        (b"content-type", media_type),
         (b"content-length", b"%d" % len(body)),
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in getattr(error, "headers", ())),
     ]
@@ -158,7 +175,6 @@ async def send_problem(receive: Receive, send: Send, error: BaseException, reque
     if linger:
         await _throw_away(receive)
         await send({"type": "http.response.body", "body": b""})
-    return status
 
 
 async def _throw_away(receive: Receive) -> None:

@@ -16,7 +16,13 @@ from service.features.errors import describe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["explain_malformed", "explain_misshapen", "refuse_repeated_members"]
+__all__ = [
+    "explain_malformed",
+    "explain_misshapen",
+    "numbers_out_of_range",
+    "read_text_numbers",
+    "refuse_repeated_members",
+]
 
 MEMBERS: Final = ("candidates", "context", "request_id", "routing_key", "top_k")
 
@@ -149,8 +155,8 @@ def explain_misshapen(body: bytes, error: Exception, *, packed: bool) -> MemberE
     """
     fallback = _first_fault(str(error))
     try:
-        document = msgspec.msgpack.decode(body) if packed else _read_text_numbers(body)
-        return next(chain(_numbers_out_of_range(document, ""), _shape_faults(document)), fallback)
+        document = msgspec.msgpack.decode(body) if packed else read_text_numbers(body)
+        return next(chain(numbers_out_of_range(document, ""), _shape_faults(document)), fallback)
     except (ValueError, RecursionError):
         return fallback
 
@@ -163,7 +169,7 @@ def _first_fault(reason: str) -> MemberError:
     return MemberError("body", "a scoring request", f"one with a fault ({reason})")
 
 
-def _read_text_numbers(body: bytes) -> Any:
+def read_text_numbers(body: bytes) -> Any:
     """Read JSON; numbers that do not fit stay text of their own type."""
 
     def integer(text: str) -> Any:
@@ -175,16 +181,17 @@ def _read_text_numbers(body: bytes) -> Any:
     return json.loads(body, parse_int=integer, parse_float=real)
 
 
-def _numbers_out_of_range(value: Any, where: str) -> Iterator[MemberError]:
+def numbers_out_of_range(value: Any, where: str) -> Iterator[MemberError]:
+    """Every number of a document from `read_text_numbers` that no float64 or integer token can hold."""
     if isinstance(value, _OutOfRangeNumber):
         shown = value if len(value) <= _LONGEST_QUOTE else f"{value[:_LONGEST_QUOTE]}... ({len(value)} characters)"
         yield MemberError(where, "a number in the float64 range", shown)
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield from _numbers_out_of_range(member, f"{where}.{name}" if where else str(name))
+            yield from numbers_out_of_range(member, f"{where}.{name}" if where else str(name))
     elif isinstance(value, list):
         for index, element in enumerate(value):
-            yield from _numbers_out_of_range(element, f"{where}[{index}]")
+            yield from numbers_out_of_range(element, f"{where}[{index}]")
 
 
 def _shape_faults(document: Any) -> Iterator[MemberError]:

@@ -18,6 +18,7 @@ from service.bundle import BundleError, read_bundle
 from service.errors import NotReadyError
 from service.logging import get_logger
 from service.metrics import ServiceMetrics
+from service.openinference.pipeline import InferPipeline
 from service.pipeline import Pipeline, RequestIds
 from service.scorer import Scorer, ScorerError
 
@@ -59,11 +60,13 @@ class Model:
     Attributes:
         scorer: Raw values to scores.
         pipeline: Bytes to bytes.
+        inference: The same in the Open Inference Protocol.
         metrics: Its counts.
     """
 
     scorer: Scorer
     pipeline: Pipeline
+    inference: InferPipeline
     metrics: ModelMetrics
 
     @property
@@ -182,7 +185,8 @@ class Runtime:
             load_seconds=loaded.seconds,
         )
         pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
-        self.model = Model(loaded.scorer, pipeline, metrics)
+        inference = InferPipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
+        self.model = Model(loaded.scorer, pipeline, inference, metrics)
         self.stage = "ready"
         self.metrics.ready = True
         _log.info(

@@ -192,7 +192,7 @@ def test_every_data_set_and_experiment_is_in_the_table_of_the_readme() -> None:
 
 def test_every_route_is_in_the_table_of_the_readme() -> None:
     rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
-    documented = {path for row in rows for path in re.findall(r"`(?:GET |POST )?(/\w+)`", row)}
+    documented = {path for row in rows for path in re.findall(r"`(?:GET |POST )?(/[\w/{}]+)`", row)}
     app = create_app(Settings(bundle=Path("none")))
     assert documented == {*app.openapi()["paths"], "/docs"}
 

@@ -6,18 +6,24 @@ from typing import Final
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
-from service.routes import documentation, health, metrics, model, score
+from service.routes import documentation, health, metrics, model, openinference, score
 from service.runtime import Runtime
 
-__all__ = ["HOT_ROUTES", "ROUTERS"]
+__all__ = ["HOT_PATTERNS", "HOT_ROUTES", "ROUTERS"]
 
 ROUTERS: Final[dict[str, Callable[[Runtime], APIRouter]]] = {
     "score": score.router,
     "health": health.router,
     "model": model.router,
     "metrics": metrics.router,
+    "openinference": openinference.router,
     "documentation": documentation.router,
 }
 
 # Answered before the framework's middleware and routing; each has a documented route above that does the same.
 HOT_ROUTES: Final[dict[str, Callable[[Runtime], ASGIApp]]] = {score.PATH: score.ScoreEndpoint}
+
+# The same for paths that hold a name: what they begin and end with.
+HOT_PATTERNS: Final[dict[tuple[str, str], Callable[[Runtime], ASGIApp]]] = {
+    openinference.INFER: openinference.InferEndpoint
+}

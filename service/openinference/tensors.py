@@ -1,0 +1,247 @@
+"""One input tensor's data: the protocol's datatypes, and how their elements become text or numbers.
+
+A missing value is an empty text, a NaN, or null in JSON. Real numbers are taken in the precision they are declared in:
+an FP32 holds float32(0.1) = 0.100000001490116..., in JSON as in binary, and that number is what a bucket's edges see.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+
+import numpy as np
+
+from service.features.errors import FieldValueError, StructureError, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+__all__ = ["DATATYPES", "Datatype", "Tensor", "flat_data"]
+
+_LENGTH_BYTES: Final = 4
+_length_at: Final = struct.Struct("<I").unpack_from
+
+
+@dataclass(frozen=True, slots=True)
+class Datatype:
+    """A datatype of the protocol that a field can take.
+
+    Attributes:
+        name: The protocol's name.
+        family: What its elements are.
+        code: Of its little-endian elements, for `struct` and for numpy; empty for text.
+        bits: Width of an integer, else 0.
+        signed: Whether an integer may be negative.
+    """
+
+    name: str
+    family: Literal["text", "integer", "real"]
+    code: str = ""
+    bits: int = 0
+    signed: bool = True
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest integer."""
+        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+
+
+# BOOL, FP16 and BF16 are missing: no field has values of a type whose text or precision depends on who wrote it.
+DATATYPES: Final[dict[str, Datatype]] = {
+    "BYTES": Datatype("BYTES", "text"),
+    "FP32": Datatype("FP32", "real", "<f"),
+    "FP64": Datatype("FP64", "real", "<d"),
+    "INT8": Datatype("INT8", "integer", "<b", 8),
+    "INT16": Datatype("INT16", "integer", "<h", 16),
+    "INT32": Datatype("INT32", "integer", "<i", 32),
+    "INT64": Datatype("INT64", "integer", "<q", 64),
+    "UINT8": Datatype("UINT8", "integer", "<B", 8, signed=False),
+    "UINT16": Datatype("UINT16", "integer", "<H", 16, signed=False),
+    "UINT32": Datatype("UINT32", "integer", "<I", 32, signed=False),
+    "UINT64": Datatype("UINT64", "integer", "<Q", 64, signed=False),
+}
+_FORMATS: Final = {name: struct.Struct(kind.code) for name, kind in DATATYPES.items() if kind.code}
+_DTYPES: Final = {name: np.dtype(kind.code) for name, kind in DATATYPES.items() if kind.code}
+_BOUNDS: Final = {name: kind.bounds for name, kind in DATATYPES.items() if kind.bits}
+# Types that elements may have in JSON, and how they are called.
+_JSON_TYPES: Final = {
+    "text": (frozenset({str, type(None)}), "text or null"),
+    "integer": (frozenset({int, type(None)}), "an integer or null"),
+    "real": (frozenset({int, float, type(None)}), "a number or null"),
+}
+
+
+class Tensor:
+    """An input tensor whose name, datatype and shape have been checked.
+
+    Attributes:
+        name: Its field.
+        datatype: Of its elements.
+        rows: Rows, and width: elements of each.
+        listed: A row is a list of values, be it of one; else it is one value.
+        data: Elements in row-major order; None where they are binary.
+        body: The request's body.
+        offset: Where in it the binary data begins, and size: how many bytes it has.
+    """
+
+    __slots__ = ("body", "data", "datatype", "listed", "name", "offset", "rows", "size", "width")
+
+    def __init__(
+        self,
+        name: str,
+        datatype: Datatype,
+        shape: tuple[int, int, bool],
+        data: list[Any] | None,
+        binary: tuple[bytes, int, int],
+    ) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.rows, self.width, self.listed = shape
+        self.data = data
+        self.body, self.offset, self.size = binary
+
+    def texts(self) -> list[str | None]:
+        """Elements as text, integers as their decimal text; None or "" where a value is missing.
+
+        Raises:
+            RequestError: An element of another type, or binary data of another form.
+        """
+        if self.datatype.family == "text":
+            return self._checked_data() if self.data is not None else self._binary_texts()
+        if self.data is not None:
+            return [None if value is None else str(value) for value in self._checked_data()]
+        return list(map(str, self._binary_numbers().tolist()))
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Elements as float64, NaN where a value is missing.
+
+        Raises:
+            RequestError: An element of another type or beyond its range, or binary data of another size.
+        """
+        if self.data is None:
+            # A binary FP64 is taken as it is, where it lies.
+            return self._binary_numbers().astype(np.float64, copy=False)
+        values = self._checked_data()
+        try:
+            numbers = np.array(values, dtype=np.float64)
+        except OverflowError:
+            self._refuse(_too_large, values, "a finite number in the float64 range")
+        return numbers.astype(np.float32).astype(np.float64) if self.datatype.name == "FP32" else numbers
+
+    def number(self) -> float | None:
+        """The only element of a tensor of one, None where it is missing. It need not be finite.
+
+        Raises:
+            RequestError: See `numbers`.
+        """
+        number: float | None
+        if self.data is None:
+            form = _FORMATS[self.datatype.name]
+            self._check_size(form.size)
+            (number,) = form.unpack_from(self.body, self.offset)
+        else:
+            (number,) = self._checked_data()
+            if number is None or self.datatype.name == "FP32":
+                number = float(self.numbers()[0])
+        return None if number != number else number  # noqa: PLR0124 - NaN is what differs from itself
+
+    def _checked_data(self) -> list[Any]:
+        """The elements of the JSON form, once their types and ranges are those of the datatype."""
+        data, datatype = self.data, self.datatype
+        assert data is not None  # noqa: S101 - the callers have looked
+        allowed, expected = _JSON_TYPES[datatype.family]
+        if not allowed.issuperset(map(type, data)):
+            self._refuse(lambda value: type(value) not in allowed, data, f"{expected}, as {datatype.name} has")
+        if datatype.family == "integer":
+            low, high = _BOUNDS[datatype.name]
+
+            def outside(value: Any) -> bool:
+                return value is not None and not low <= value <= high
+
+            if any(map(outside, data)):
+                self._refuse(outside, data, f"an integer from {low} to {high}, as {datatype.name} has")
+        return data
+
+    def _refuse(self, wrong: Callable[[Any], bool], data: list[Any], expected: str) -> NoReturn:
+        index = next(index for index, value in enumerate(data) if wrong(value))
+        raise FieldValueError(f"inputs.{self.name}.data[{index}]", expected, describe(data[index]))
+
+    def _check_size(self, itemsize: int) -> None:
+        wanted = self.rows * self.width * itemsize
+        if self.size != wanted:
+            raise StructureError(
+                f"inputs.{self.name}.parameters.binary_data_size",
+                f"{wanted}, for {self.rows * self.width} elements of {self.datatype.name}",
+                f"{self.size}",
+            )
+
+    def _binary_numbers(self) -> NDArray[Any]:
+        dtype = _DTYPES[self.datatype.name]
+        self._check_size(dtype.itemsize)
+        return np.frombuffer(self.body, dtype, self.rows * self.width, self.offset)
+
+    def _binary_texts(self) -> list[str | None]:
+        """Texts that each follow their length in four bytes."""
+        region = self.body[self.offset : self.offset + self.size]
+        plain = region.decode("ascii") if region.isascii() else None  # then a part of it needs no decoding of its own
+        found: list[str | None] = []
+        add = found.append
+        at = 0
+        try:
+            for _ in range(self.rows * self.width):
+                (length,) = _length_at(region, at)
+                at += _LENGTH_BYTES
+                end = at + length
+                add(plain[at:end] if plain is not None else region[at:end].decode("utf-8"))
+                at = end
+        except struct.error:
+            at = self.size + 1
+        except UnicodeDecodeError:
+            where = f"inputs.{self.name}.data[{len(found)}]"
+            raise FieldValueError(where, "UTF-8 text", "bytes that are not UTF-8") from None
+        if at != self.size:
+            raise StructureError(
+                f"inputs.{self.name}.parameters.binary_data_size",
+                f"the bytes of {self.rows * self.width} elements, each after its length",
+                f"{self.size}, which hold {'fewer' if at > self.size else 'more'}",
+            )
+        return found
+
+
+def _too_large(value: Any) -> bool:
+    try:
+        float(value or 0)
+    except OverflowError:
+        return True
+    return False
+
+
+def flat_data(name: str, data: list[Any], rows: int, width: int) -> list[Any]:
+    """Elements of the JSON form in row-major order, whether they came flat or nested.
+
+    Args:
+        name: Of the tensor.
+        data: The elements.
+        rows: How many there are.
+        width: Elements of each.
+
+    Raises:
+        StructureError: Not as many elements as the shape says, or rows of another length.
+    """
+    count = rows * width
+    if len(data) == count and type(data[0]) is not list:
+        return data
+    if len(data) == rows and all(type(row) is list and len(row) == width for row in data):
+        return list(chain.from_iterable(data))
+    raise StructureError(f"inputs.{name}.data", f"{count} elements, as its shape says", _extent(data))
+
+
+def _extent(data: list[Any]) -> str:
+    if data and all(type(row) is list for row in data):
+        lengths = sorted({len(row) for row in data})
+        return f"{len(data)} arrays of {' to '.join(map(str, {lengths[0], lengths[-1]}))}"
+    return f"{len(data)}"

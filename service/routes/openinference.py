@@ -1,0 +1,236 @@
+"""`/v2`: the Open Inference Protocol. Metadata and health by the framework; inference is raw ASGI, as `/score` is."""
+
+import asyncio
+import re
+from time import perf_counter
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from service.asgi import read_body, send_answer, send_refusal, too_large
+from service.errors import ClientGoneError, MalformedBodyError, MediaTypeError, MethodNotAllowedError, problem_of
+from service.features.errors import describe
+from service.logging import get_logger
+from service.openinference import metadata
+from service.openinference.answer import VERSION
+from service.openinference.errors import UnknownModelError, error_bytes, status_of
+from service.openinference.pipeline import InferWork
+from service.runtime import Model, Runtime
+
+__all__ = ["INFER", "InferEndpoint", "router"]
+
+# Where inference paths begin and end; the model's name is between, and maybe a version.
+INFER: Final = ("/v2/models/", "/infer")
+
+_PATH: Final = "/v2/models/{name}/infer"
+_VERSION_PATH: Final = "/v2/models/{name}/versions/{version}/infer"
+_named: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer").fullmatch
+_OK: Final = 200
+_GONE: Final = problem_of(ClientGoneError("")).status
+_SERVER_FAULT: Final = 500
+_JSON: Final = b"application/json"
+_BINARY: Final = b"application/octet-stream"
+_HEADER_LENGTH: Final = b"inference-header-content-length"
+_LONGEST_LENGTH: Final = 18
+_log: Final = get_logger("service.openinference")
+
+
+class InferEndpoint:
+    """Answers inference requests; an ASGI application of its own.
+
+    Args:
+        runtime: The process's state.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._max_body_bytes = runtime.settings.max_body_bytes
+        self._inline_body_bytes = runtime.settings.inline_body_bytes
+        self._log_ratio = runtime.settings.request_log_ratio
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        runtime = self._runtime
+        request_id = runtime.new_request_id()
+        model: Model | None = None
+        work: InferWork | None = None
+        received = 0.0
+        status = _GONE  # until an answer is on its way
+        try:
+            if scope["method"] != "POST":
+                raise _wrong_method(scope["method"])  # noqa: TRY301
+            model = _addressed(runtime, scope)
+            header_length = _header_length(scope["headers"], self._max_body_bytes)
+            body = await read_body(receive, self._max_body_bytes)
+            received = perf_counter()
+            work = InferWork(body, request_id=request_id, header_length=header_length)
+            if len(body) <= self._inline_body_bytes:
+                model.inference.run(work)
+            else:
+                await asyncio.get_running_loop().run_in_executor(runtime.workers, model.inference.run, work)
+            status = _OK
+            await _send_scores(send, work)
+        except ClientGoneError:
+            pass
+        except Exception as error:  # the last resort: logged, answered, not passed on
+            if status == _OK:
+                raise  # the answer is on its way; only the server can end the connection now
+            status = status_of(error)
+            request_id = work.request_id if work is not None else request_id
+            if status >= _SERVER_FAULT and model is not None:
+                _log.error("request_failed", request_id=request_id, exc_info=error)
+            body = error_bytes(error)
+            await send_refusal(receive, send, error, status, body, media_type=_JSON, request_id=request_id)
+        finally:
+            ended = perf_counter()
+            runtime.metrics.count_request(_PATH, status)
+            if model is not None:
+                model.metrics.record(_outcome(status), work, received, ended)
+
+
+async def _send_scores(send: Send, work: InferWork) -> None:
+    headers = [(b"x-request-id", work.request_id.encode())]
+    if work.answer_header_length is None:
+        await send_answer(send, _OK, work.answer, _JSON, headers)
+    else:
+        headers.append((_HEADER_LENGTH, b"%d" % work.answer_header_length))
+        await send_answer(send, _OK, work.answer, _BINARY, headers)
+
+
+def _addressed(runtime: Runtime, scope: Scope) -> Model:
+    """The model that a path names.
+
+    Raises:
+        NotReadyError: No model is served.
+        UnknownModelError: Another one is.
+    """
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    found = _named(path)
+    name, version = found.groups() if found else (path.removeprefix(INFER[0]).removesuffix(INFER[1]), None)
+    return _served(runtime, name, version)
+
+
+def _served(runtime: Runtime, name: str, version: str | None) -> Model:
+    model = runtime.ready_model()
+    if name != model.manifest.model_id:
+        raise UnknownModelError("model", f"the served model {model.manifest.model_id!r}", describe(name))
+    if version is not None and version != VERSION:
+        raise UnknownModelError("version", f"the served version {VERSION!r}", describe(version))
+    return model
+
+
+def _header_length(headers: Any, max_body_bytes: int) -> int | None:
+    """What the headers say of the length of the body's JSON part; None where that is the whole body.
+
+    The media type is not looked at: clients of the protocol send none, or any.
+
+    Raises:
+        MediaTypeError: The body is compressed.
+        BodyTooLargeError: The declared length is over the limit.
+        MalformedBodyError: A length that is no number.
+    """
+    length: int | None = None
+    for name, value in headers:
+        if name == _HEADER_LENGTH:
+            if not value.isdigit() or len(value) > _LONGEST_LENGTH:
+                got = describe(value.decode("latin-1"))
+                raise MalformedBodyError(
+                    f"Inference-Header-Content-Length: expected a number of bytes, got {got}.",
+                    where="Inference-Header-Content-Length",
+                    expected="a number of bytes",
+                    got=got,
+                )
+            length = int(value)
+        elif name == b"content-length":
+            if int(value) > max_body_bytes:
+                raise too_large(max_body_bytes, int(value))
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            got = repr(value.decode("latin-1"))
+            raise MediaTypeError(
+                f"Content-Encoding: expected identity, got {got}.", headers=(("accept-encoding", "identity"),)
+            )
+    return length
+
+
+def _wrong_method(method: str) -> MethodNotAllowedError:
+    return MethodNotAllowedError(f"{_PATH}: expected POST, got {method}.", headers=(("allow", "POST"),))
+
+
+def _outcome(status: int) -> str:
+    if status == _OK:
+        return "ok"
+    if status == _GONE:
+        return "gone"
+    return "refused" if status < _SERVER_FAULT else "failed"
+
+
+class _HandOver(Response):
+    """A response that lets an ASGI application answer."""
+
+    def __init__(self, endpoint: InferEndpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoint(scope, receive, send)
+
+
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": metadata.ErrorAnswer, "description": "No such model or version."},
+    503: {"model": metadata.ErrorAnswer, "description": "No model is served yet, or no more."},
+}
+
+
+def router(runtime: Runtime) -> APIRouter:
+    """Server and model metadata, health, and the documented routes of inference."""
+    routes = APIRouter(tags=["open inference protocol"])
+    _add_server_routes(routes, runtime)
+    _add_model_routes(routes, runtime)
+    endpoint = InferEndpoint(runtime)
+
+    @routes.post(_PATH, summary="Infer", operation_id="infer")
+    @routes.post(_VERSION_PATH, summary="Infer with a version", operation_id="infer_version")
+    async def infer(_request: Request) -> Response:
+        return _HandOver(endpoint)
+
+    return routes
+
+
+def _add_server_routes(routes: APIRouter, runtime: Runtime) -> None:
+    @routes.get("/v2", summary="Server metadata")
+    async def server_metadata(request: Request) -> metadata.ServerMetadata:
+        return metadata.ServerMetadata(
+            name="reaction", version=request.app.version, extensions=list(metadata.EXTENSIONS)
+        )
+
+    @routes.get("/v2/health/live", summary="Is the server alive")
+    async def live() -> metadata.Live:
+        return metadata.Live(live=True)
+
+    @routes.get("/v2/health/ready", summary="Are requests scored", responses={503: _ERRORS[503]})
+    async def ready() -> metadata.Ready:
+        if runtime.stage != "ready":
+            raise runtime.not_ready()
+        return metadata.Ready(ready=True)
+
+
+def _add_model_routes(routes: APIRouter, runtime: Runtime) -> None:
+    async def model_metadata(name: str, version: str | None = None) -> metadata.ModelMetadata:
+        served = _served(runtime, name, version)
+        return metadata.model_metadata(served.manifest.model_id, served.scorer.encoder)
+
+    async def model_ready(name: str, version: str | None = None) -> metadata.ModelReady:
+        served = _served(runtime, name, version)
+        if runtime.stage != "ready":
+            raise runtime.not_ready()
+        return metadata.ModelReady(name=served.manifest.model_id, ready=True)
+
+    for path, answer, summary in (
+        ("", model_metadata, "Model metadata"),
+        ("/ready", model_ready, "Is the model ready"),
+    ):
+        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            routes.add_api_route(
+                model + path, answer, summary=summary, responses=_ERRORS, response_model_exclude_none=True
+            )
