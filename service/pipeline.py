@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from service.errors import MemberError
+from service.typed import TypedReader
 from service.wire import AnswerWriter, decode, rank
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.scorer import Scorer
+    from service.wire import Members
 
 __all__ = ["Pipeline", "RequestIds", "Work"]
 
@@ -87,6 +89,7 @@ class Pipeline:
     """
 
     def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
+        self._typed = TypedReader(scorer.encoder)
         self._encode = scorer.encode
         self._infer = scorer.run
         self._writer = AnswerWriter(scorer.bundle.manifest.model_id)
@@ -113,17 +116,35 @@ class Pipeline:
             RequestError: The document cannot be scored.
         """
         work.started = perf_counter()
+        decoded = self._typed.decode(work.body, packed=work.packed)
+        if decoded is None:
+            self._read_generally(work)
+            return
+        self._note_members(work, decoded.request, decoded.rows)
+        work.decoded = perf_counter()
+        ids = self._typed.encode(decoded)
+        if ids is None:
+            self._read_generally(work)
+            return
+        work.context_ids, work.candidate_ids = ids
+        work.encoded = perf_counter()
+
+    def _read_generally(self, work: Work) -> None:
+        """Decode and encode whatever came, by name; says what is wrong with it, and where."""
         request = decode(work.body, packed=work.packed)
-        if request.request_id:
-            work.request_id = request.request_id
-        work.top_k = request.top_k or 0
         candidates = request.candidates
         rows = len(next(iter(candidates.values()), ())) if isinstance(candidates, dict) else len(candidates)
-        if rows > self._max_candidates:
-            raise MemberError("candidates", f"at most {self._max_candidates}", f"{rows}")
+        self._note_members(work, request, rows)
         work.decoded = perf_counter()
         work.context_ids, work.candidate_ids = self._encode(request.context or None, candidates)
         work.encoded = perf_counter()
+
+    def _note_members(self, work: Work, request: Members, rows: int) -> None:
+        if request.request_id:
+            work.request_id = request.request_id
+        work.top_k = request.top_k or 0
+        if rows > self._max_candidates:
+            raise MemberError("candidates", f"at most {self._max_candidates}", f"{rows}")
 
     def infer(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Scores (N,) of ids (1 or N, Cc) and (N, Ci); the requests they came from may be several."""

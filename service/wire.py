@@ -19,7 +19,17 @@ from service.errors import MalformedBodyError, ModelOutputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["JSON", "MSGPACK", "REQUEST_ID_PATTERN", "ROUTING_KEY_LENGTH", "AnswerWriter", "ScoreBody", "decode", "rank"]
+__all__ = [
+    "JSON",
+    "MSGPACK",
+    "REQUEST_ID_PATTERN",
+    "ROUTING_KEY_LENGTH",
+    "AnswerWriter",
+    "Members",
+    "ScoreBody",
+    "decode",
+    "rank",
+]
 
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
@@ -29,23 +39,31 @@ REQUEST_ID_PATTERN: Final = r"^[!-~]{1,128}$"
 ROUTING_KEY_LENGTH: Final = 256
 
 
-class ScoreBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One ranking decision, as it came in. An absent member is UNSET; null stands for the same.
+class Members(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Members of a request beside the values themselves. An absent one is UNSET; null stands for the same.
 
     Attributes:
-        candidates: One object a candidate, or one object of equally long arrays.
-        context: Fields that all candidates share; absent or empty in the pointwise form.
         top_k: How many places of the ranking to answer.
         request_id: The client's id of the request.
         routing_key: What a sticky split between versions hashes.
     """
 
-    candidates: list[dict[str, Any]] | dict[str, list[Any]]
-    context: dict[str, Any] | UnsetType | None = UNSET
     top_k: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
     # In Python's dialect "$" also matches before a final newline.
     request_id: Annotated[str, Meta(pattern=REQUEST_ID_PATTERN[:-1] + r"\Z")] | UnsetType | None = UNSET
     routing_key: Annotated[str, Meta(min_length=1, max_length=ROUTING_KEY_LENGTH)] | UnsetType | None = UNSET
+
+
+class ScoreBody(Members, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """One ranking decision, as it came in.
+
+    Attributes:
+        candidates: One object a candidate, or one object of equally long arrays.
+        context: Fields that all candidates share; absent or empty in the pointwise form.
+    """
+
+    candidates: list[dict[str, Any]] | dict[str, list[Any]]
+    context: dict[str, Any] | UnsetType | None = UNSET
 
     def names(self) -> int:
         """Names in the objects of the document: the body's own members, the context's and the candidates'."""

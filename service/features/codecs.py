@@ -2,6 +2,9 @@
 
 Each is equal, value by value, to `vocabulary.id(field.token(raw))`; what differs is the work a value costs. Ids
 travel as bytes of native int32: a column of a field is `width` runs of n ids, one after the other.
+
+`one` and `column` take anything. `table` and `plain_column` are for values out of which a typed decoder has kept
+booleans (see `memo`); what they raise may be any of `REFUSALS`, and then `column` says where the fault is.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import numpy as np
 
 from service.features.errors import FieldValueError
 from service.features.fields import LARGEST_INT, CategoricalField, Field, MultiValuedField, NumericField
-from service.features.lookup import MISSING, PAD, TokenTable, table_lookup, to_id_bytes
+from service.features.lookup import MISSING, PAD, TableOfIds, TokenTable, join_all, table_lookup, to_id_bytes
+from service.features.memo import Memo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,10 +27,24 @@ if TYPE_CHECKING:
 
     from service.features.vocabulary import AnyVocabulary
 
-__all__ = ["CategoricalCodec", "Codec", "LocatedError", "MultiValuedCodec", "NumericCodec", "codec", "numeric_block"]
+__all__ = [
+    "REFUSALS",
+    "CategoricalCodec",
+    "Codec",
+    "LocatedError",
+    "MultiValuedCodec",
+    "NumericCodec",
+    "codec",
+    "numeric_block",
+]
+
+REFUSALS: Final = (KeyError, TypeError, FieldValueError)
 
 _MISSING: Final = to_id_bytes(MISSING)
 _PAD: Final = to_id_bytes(PAD)
+# A column is worth bisecting as a whole from about this many values on, and how often before memory is tried again.
+_FEW: Final = 16
+_COLUMNS_BISECTED: Final = 63
 
 
 class LocatedError(Exception):
@@ -60,6 +78,7 @@ class CategoricalCodec:
         self._field = field
         self._lookup = vocabulary.lookup
         self.missing = _MISSING
+        self.table: TableOfIds = Memo(self.one) if self._lookup.table is None else self._lookup.table
 
     def one(self, raw: object) -> bytes:
         """Ids of one raw value."""
@@ -68,21 +87,26 @@ class CategoricalCodec:
         except (KeyError, TypeError):
             return self._lookup.one(self._field.token(raw))
 
+    def plain_column(self, raws: Sequence[object]) -> bytes:
+        """Ids of a column without booleans."""
+        if type(raws[0]) is int:
+            return self.column(raws)
+        return join_all(self.table, raws)
+
     def column(self, raws: Sequence[object]) -> bytes:
         """Ids of a column.
 
         Raises:
             LocatedError: The field refuses a value.
         """
-        try:
-            return self._lookup.many(raws)
-        except (KeyError, TypeError):
-            pass
-        if set(map(type, raws)) == {int}:
+        if raws and type(raws[0]) is int and set(map(type, raws)) == {int}:
             numbers: Sequence[int] = raws  # type: ignore[assignment]  # what has just been shown
             if min(numbers) > -LARGEST_INT and max(numbers) < LARGEST_INT:
                 return self._lookup.many(list(map(str, numbers)))
-        return b"".join(_each(self.one, raws))
+        try:
+            return self._lookup.many(raws)
+        except (KeyError, TypeError):
+            return b"".join(_each(self.one, raws))
 
 
 class _NumericTexts(TokenTable):
@@ -115,10 +139,26 @@ class NumericCodec:
         self._of_bucket = [vocabulary.lookup.one(token) for token in tokens]
         self._texts = table_lookup(_NumericTexts(self._of_one))
         self.missing = _MISSING
+        self.table = Memo(self._of_one)
+        self._bisections = 0
 
     def one(self, raw: object) -> bytes:
         """Ids of one raw value."""
         return self._texts.one(raw) if type(raw) is str else self._of_one(raw)
+
+    def plain_column(self, raws: Sequence[object]) -> bytes:
+        """Ids of a column without booleans.
+
+        Numbers that repeat are remembered; where most do not, columns are bisected as a whole for a while.
+        """
+        if self._bisections:
+            self._bisections -= 1
+            return self.column(raws)
+        missed = self.table.missed
+        found = join_all(self.table, raws)
+        if self.table.missed - missed > max(_FEW, len(raws) // 2):
+            self._bisections = _COLUMNS_BISECTED
+        return found
 
     def _of_one(self, raw: object) -> bytes:
         number = self._field.number(raw)
@@ -176,6 +216,16 @@ def _plain_numbers(raws: list[object]) -> NDArray[np.float64] | None:
     return numbers if refused == 0 or refused == raws.count(None) else None
 
 
+class _Calling:
+    """A function in the form of a table: arrays cannot be keys."""
+
+    def __init__(self, one: Callable[[object], bytes]) -> None:
+        self._one = one
+
+    def __getitem__(self, raw: object) -> bytes:
+        return self._one(raw)
+
+
 class MultiValuedCodec:
     """Several values: first as many ids as fit, then the pad."""
 
@@ -184,9 +234,18 @@ class MultiValuedCodec:
         self._lookup = vocabulary.lookup
         self._padding = [_PAD * spare for spare in range(field.max_values + 1)]
         self.missing = _MISSING + _PAD * (field.max_values - 1)
+        self._texts = Memo(self._found)
+        self.table: TableOfIds = _Calling(self.one)
 
     def one(self, raw: object) -> bytes:
         """Ids of one raw value, `max_values` of them."""
+        return self._texts[raw] if type(raw) is str else self._found(raw)
+
+    def plain_column(self, raws: Sequence[object]) -> bytes:
+        """Ids of a column without booleans."""
+        return self.column(raws)
+
+    def _found(self, raw: object) -> bytes:
         width = self._field.max_values
         tokens = self._field.tokens(raw)[:width]
         if not tokens:

@@ -20,6 +20,7 @@ from service.features.codecs import LocatedError, NumericCodec, codec, numeric_b
 from service.features.errors import FieldValueError, SchemaError, UnknownFieldError, describe
 from service.features.fields import SIDES, Field, MultiValuedField, Side
 from service.features.lookup import ID_BYTES
+from service.features.plain import PlainEncoder
 from service.features.store import Part, open_fields, save_fields, write_fields
 from service.features.structure import RequestStructure
 
@@ -329,6 +330,12 @@ class FeatureEncoder:
         )
         encoder.__dict__["digest"] = opened.digest
         return encoder
+
+    @cached_property
+    def plain(self) -> PlainEncoder:
+        """The short way, for values in column order that a typed decoder has let through."""
+        codecs = {side: {name: self._codecs[name] for name in self._names[side]} for side in SIDES}
+        return PlainEncoder(codecs, self._widths)
 
     @cached_property
     def digest(self) -> str:

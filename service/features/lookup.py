@@ -3,9 +3,9 @@
 A look-up gives the id of raw text as the four bytes of a native int32, so that a column of ids is one
 `b"".join(...)`: half the time of collecting integers and converting them. None and `""` are both "missing".
 
-Keys are text (and None) alone: `1 == 1.0 == True` as dictionary keys, so a number must never meet one. Whatever is
-neither encodable text nor None raises `KeyError` (or `TypeError`, if it cannot be a key), and the caller asks the
-field.
+Keys are text (and None) alone: `1 == 1.0 == True` as dictionary keys, so a number must never meet one. An integer is
+looked up as its decimal text. Whatever else is neither encodable text nor None raises `KeyError` (or `TypeError`, if it
+cannot be a key), and the caller asks the field.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from xxhash import xxh64_intdigest
+
+from service.features.fields import LARGEST_INT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,9 +30,11 @@ __all__ = [
     "OUT_OF_VOCABULARY",
     "PAD",
     "Lookup",
+    "TableOfIds",
     "TokenTable",
     "from_id_bytes",
     "hashed_lookup",
+    "join_all",
     "packed_lookup",
     "table_lookup",
     "to_id_bytes",
@@ -57,12 +61,26 @@ _MISSING: Final = to_id_bytes(MISSING)
 _OUT_OF_VOCABULARY: Final = to_id_bytes(OUT_OF_VOCABULARY)
 
 
+class TableOfIds(Protocol):
+    """Ids of a raw value, as bytes of int32."""
+
+    def __getitem__(self, raw: object, /) -> bytes:
+        """Ids of one raw value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Id of one raw value, and ids of many, one after the other; see the module for what is raised."""
+    """Id of one raw value, and ids of many, one after the other; see the module for what is raised.
+
+    Attributes:
+        one: Id of one raw value.
+        many: Ids of several.
+        table: The dictionary behind them, if it is one.
+    """
 
     one: Callable[[object], bytes]
     many: Callable[[Sequence[object]], bytes]
+    table: TokenTable | None = None
 
 
 class TokenTable(dict[object, bytes]):
@@ -72,21 +90,23 @@ class TokenTable(dict[object, bytes]):
         super().__init__({None: _MISSING, "": _MISSING})
 
     def __missing__(self, raw: object) -> bytes:
-        if not isinstance(raw, str):
-            raise KeyError(raw)
-        _encoded(raw)
-        return _OUT_OF_VOCABULARY
+        if isinstance(raw, str):
+            _encoded(raw)
+            return _OUT_OF_VOCABULARY
+        if type(raw) is int and -LARGEST_INT < raw < LARGEST_INT:
+            return self[str(raw)]
+        raise KeyError(raw)
+
+
+def join_all(table: TableOfIds, raws: Sequence[object]) -> bytes:
+    """Ids of several values in one table, one after the other."""
+    # itemgetter asks for all of them in one call; of a single key it would give no tuple
+    return b"".join(itemgetter(*raws)(table)) if len(raws) > 1 else b"".join([table[raw] for raw in raws])
 
 
 def table_lookup(table: TokenTable) -> Lookup:
     """Look-up in a dictionary."""
-    one = table.__getitem__
-
-    def many(raws: Sequence[object]) -> bytes:
-        # itemgetter asks for all of them in one call; of a single key it would give no tuple
-        return b"".join(itemgetter(*raws)(table)) if len(raws) > 1 else b"".join(map(one, raws))
-
-    return Lookup(one, many)
+    return Lookup(table.__getitem__, lambda raws: join_all(table, raws), table)
 
 
 def packed_lookup(tokens: PackedTokens, reserved: int) -> Lookup:
