@@ -12,14 +12,17 @@ import msgspec
 from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
 
+from service.announce import announce
 from service.errors import PROBLEM_MEDIA_TYPE, Problem, ServiceError, problem_bytes, problem_document, problem_of
 from service.features.errors import RequestError
 from service.logging import configure_logging, get_logger
+from service.machine import Machine
 from service.openapi import add_scoring
 from service.openinference.errors import OPEN_INFERENCE_PATHS, error_bytes, message_bytes, status_of
+from service.plan import make_plan
 from service.routes import HOT_PATTERNS, HOT_ROUTES, ROUTERS, score
 from service.runtime import Runtime
-from service.settings import SettingsError, load_settings, unknown_variables
+from service.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from fastapi import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from service.cells import Cells
+    from service.plan import Plan
     from service.settings import Settings
 
 __all__ = ["VERSION", "ServiceApp", "create_app"]
@@ -107,17 +112,28 @@ class ServiceApp(FastAPI):
         return self._documented[1]
 
 
-def create_app(settings: Settings | None = None, *, on_failure: Callable[[], None] | None = None) -> ServiceApp:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    plan: Plan | None = None,
+    cells: Cells | None = None,
+    late: bool = False,
+    on_failure: Callable[[], None] | None = None,
+) -> ServiceApp:
     """Make the application. Its lifespan loads the bundle.
 
     Args:
         settings: Settings; read from the environment if None, and then logging is set up and a bundle that cannot be
             loaded ends the process: this is how a server's factory option calls it.
+        plan: Threads to use; made for this process alone if None.
+        cells: Counts shared with other workers; None where this process serves alone.
+        late: Start to listen only once the model is ready.
         on_failure: Called when no model could be loaded.
 
     Raises:
         SystemExit: Settings from the environment are wrong; a server would print a traceback of anything else.
     """
+    factory = settings is None
     if settings is None:
         try:
             settings = load_settings()
@@ -125,16 +141,19 @@ def create_app(settings: Settings | None = None, *, on_failure: Callable[[], Non
             raise SystemExit(f"error: {error}") from None
         configure_logging(settings.log_level)
         on_failure = on_failure or _end_process
-    return ServiceApp(Runtime(settings, on_failure=on_failure))
+    if plan is None:
+        plan = make_plan(settings.model_copy(update={"workers": 1}), Machine.read())
+    if factory:
+        announce(plan)
+    return ServiceApp(Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure))
 
 
 @asynccontextmanager
 async def _lifespan(app: ServiceApp) -> AsyncIterator[None]:
     settings = app.runtime.settings
     _log.info("starting", process=os.getpid(), version=VERSION, settings=settings.model_dump(mode="json"))
-    for variable, meant in unknown_variables().items():
-        _log.warning("unknown_variable", variable=variable, meant=meant)
     app.runtime.start()
+    await app.runtime.may_listen()
     yield
     app.runtime.stop()
     _log.info("stopped", process=os.getpid())

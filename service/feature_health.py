@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,8 +15,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from service.cells import Histogram
+    from service.cells import Cells
     from service.features.encoder import FeatureEncoder
+    from service.histogram import Histogram
 
 __all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "score_bounds"]
 
@@ -30,40 +30,60 @@ _ROWS_QUEUED: Final = 4096
 SCORE_BOUNDS: Final = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-16, 1))
 
 
-@dataclass
 class FieldCounts:
     """Live counts of one field, and its ratios in training.
 
-    Attributes:
-        values: Values read, missing ones included: one a request for a context field, one a candidate otherwise.
-        missing: Of these, the missing ones.
-        out_of_vocabulary: Of these, the ones that held at least one token without an id of its own.
+    Args:
+        cells: Where the numbers live.
+        name: What workers share them under.
         reference: Ratios in training by name (`missing`, `out_of_vocabulary`).
     """
 
-    values: int = 0
-    missing: int = 0
-    out_of_vocabulary: int = 0
-    reference: Mapping[str, float] = field(default_factory=dict)
+    __slots__ = ("_cells", "first", "reference")
+
+    def __init__(self, cells: Cells, name: str, reference: Mapping[str, float]) -> None:
+        self._cells = cells
+        self.first = cells.take(name, 3)
+        self.reference = reference
+
+    @property
+    def values(self) -> float:
+        """Values read, missing ones included: one a request for a context field, one a candidate otherwise."""
+        return self._cells.totals(self.first)[0]
+
+    @property
+    def missing(self) -> float:
+        """Of these, the missing ones."""
+        return self._cells.totals(self.first + 1)[0]
+
+    @property
+    def out_of_vocabulary(self) -> float:
+        """Of these, the ones that held at least one token without an id of its own."""
+        return self._cells.totals(self.first + 2)[0]
 
 
 class FeatureHealth:
     """Counts per field and the score histogram, in batches.
 
     Args:
+        cells: Where the numbers live.
+        name: What workers share them under.
         encoder: The serving encoder; its columns are those of the id matrices.
         reference: The bundle's `reference.json`.
         scores: Where scores are counted.
     """
 
-    def __init__(self, encoder: FeatureEncoder, reference: Mapping[str, Any], scores: Histogram) -> None:
+    def __init__(
+        self, cells: Cells, name: str, encoder: FeatureEncoder, reference: Mapping[str, Any], scores: Histogram
+    ) -> None:
         known = reference.get("fields", {})
         self._columns = {side: encoder.columns(side) for side in ("context", "candidate")}
         self.fields = {
-            column.name: FieldCounts(reference=_ratios(known.get(column.name)))
+            column.name: FieldCounts(cells, f"{name}/{column.name}", _ratios(known.get(column.name)))
             for columns in self._columns.values()
             for column in columns
         }
+        self._values = cells.values
         self._scores = scores
         self._queue: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
         self._rows = 0
@@ -94,16 +114,17 @@ class FeatureHealth:
         unknown_mask = ids == OUT_OF_VOCABULARY_ID
         missing = _down_the_columns(ids == MISSING_ID)
         unknown = _down_the_columns(unknown_mask)
+        values = self._values
         for column in columns:
-            counts = self.fields[column.name]
+            cell = self.fields[column.name].first
             first, width = column.first, column.width
-            counts.values += rows
+            values[cell] += rows
             # A missing multi-value is the missing id once, in its first column, and padding after it.
-            counts.missing += missing[first]
+            values[cell + 1] += missing[first]
             if width == 1:
-                counts.out_of_vocabulary += unknown[first]
+                values[cell + 2] += unknown[first]
             else:
-                counts.out_of_vocabulary += int(np.count_nonzero(unknown_mask[:, first : first + width].any(axis=1)))
+                values[cell + 2] += int(np.count_nonzero(unknown_mask[:, first : first + width].any(axis=1)))
 
 
 def _down_the_columns(mask: NDArray[np.bool_]) -> list[int]:

@@ -25,14 +25,22 @@ __all__ = ["configure_logging", "get_logger"]
 _SERVER_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, worker: int | None = None) -> None:
     """Send every log line through one JSON writer.
 
     Args:
         level: Least severe event written: debug, info, warning or error.
+        worker: Named in every line, where several workers write.
     """
+
+    def name_worker(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if worker is not None:
+            event["worker"] = worker
+        return event
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_worker,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.bundle import Manifest, Precision
+    from service.cells import Cells
     from service.metrics import ModelMetrics
+    from service.plan import Plan
     from service.scorer import SelfTestReport
     from service.settings import Settings
 
 __all__ = ["Model", "Runtime", "Stage", "load_model"]
 
 Stage = Literal["starting", "ready", "failed", "stopping"]
+
+_FLUSH_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.01
 
 _log: Final = get_logger("service")
 
@@ -98,17 +103,34 @@ class Runtime:
 
     Args:
         settings: The process's settings.
+        plan: Threads to use.
+        cells: Counts shared with other workers; None where this process serves alone.
+        late: It replaces another worker, so it takes connections only once it is ready.
         on_failure: Called on the event loop when no model could be loaded: the process is of no use then.
+
+    Attributes:
+        leaving: The process was told to end, perhaps before it listens.
     """
 
-    def __init__(self, settings: Settings, *, on_failure: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        *,
+        cells: Cells | None = None,
+        late: bool = False,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
         self.settings = settings
-        self.metrics = ServiceMetrics()
+        self.plan = plan
+        self.metrics = ServiceMetrics(cells)
+        self.leaving = False
+        self._late = late
         self.new_request_id = RequestIds()
         self.stage: Stage = "starting"
         self.failure: str | None = None
         self.model: Model | None = None
-        self.workers = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="score")
+        self.workers = ThreadPoolExecutor(plan.work_threads, thread_name_prefix="score")
         self._on_failure = on_failure
 
     def start(self) -> None:
@@ -116,11 +138,25 @@ class Runtime:
         loop = asyncio.get_running_loop()
         # A daemon, so that a stop during a long load need not wait for its end.
         threading.Thread(target=self._load, args=(loop,), name="load", daemon=True).start()
+        if self.metrics.cells.workers > 1:
+            self._flush(loop)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count what is queued every second: another worker may be asked for the counts of this one."""
+        self.metrics.flush()
+        loop.call_later(_FLUSH_SECONDS, self._flush, loop)
+
+    async def may_listen(self) -> None:
+        """Return when connections may be taken: at once, except by a late worker."""
+        # Polled, as a signal handler may end the wait.
+        while self._late and self.stage == "starting" and not self.leaving:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """Score nothing more."""
         self.stage = "stopping"
         self.metrics.ready = False
+        self.metrics.flush()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def ready_model(self) -> Model:
@@ -133,12 +169,24 @@ class Runtime:
             raise self.not_ready()
         return self.model
 
+    def check_ready(self) -> Model:
+        """The model, once all workers have one: whichever of them a client meets next must be able to score.
+
+        Raises:
+            NotReadyError: This worker, or at its start another one, does not score.
+        """
+        model = self.ready_model()
+        if self.stage != "ready" or not self.metrics.all_started():
+            raise self.not_ready()
+        return model
+
     def not_ready(self) -> NotReadyError:
         """Why requests are not scored."""
         reasons = {
             "starting": "the bundle is being read and checked",
             "failed": "the bundle was refused; the log says why",
             "stopping": "the service is stopping",
+            "ready": "another worker is reading the bundle",
         }
         reason = reasons.get(self.stage, self.stage)
         return NotReadyError(
@@ -147,8 +195,8 @@ class Runtime:
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            settings = self.settings
-            loaded = load_model(settings.bundle, threads=settings.model_threads, precision=settings.precision)
+            settings, threads = self.settings, self.plan.model_threads
+            loaded = load_model(settings.bundle, threads=threads, precision=settings.precision)
         except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
             expected = isinstance(error, (BundleError, ScorerError, OSError))
             self._call(loop, self._fail, f"{type(error).__name__}: {error}", None if expected else error)

@@ -51,8 +51,15 @@ class Settings(BaseSettings):
         ge=0,
         description="Bodies up to this length are scored on the event loop, longer ones in a worker thread.",
     )
-    work_threads: int = Field(1, ge=1, le=256, description="Worker threads for long bodies.")
-    model_threads: int = Field(1, ge=1, le=256, description="Threads ONNX Runtime uses inside one call.")
+    workers: int | None = Field(
+        None, ge=1, le=256, description="Processes that serve; unset, one for each whole CPU that memory allows."
+    )
+    work_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads of a worker for long bodies; unset, by the CPUs a worker has."
+    )
+    model_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads ONNX Runtime uses inside one call; unset, one."
+    )
     precision: Precision = Field(
         "float32", description="What the model's tables hold: float32, or float16 or int8 where the bundle has them."
     )
@@ -129,7 +136,7 @@ def settings_table() -> list[SettingRow]:
     """Every setting with its variable, default and description, in the order of the class."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "(required)" if field.is_required() else str(field.default)
+        default = "(required)" if field.is_required() else "(planned)" if field.default is None else str(field.default)
         rows.append(SettingRow(f"{PREFIX}{name.upper()}", default, field.description or ""))
     return rows
 

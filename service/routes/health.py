@@ -26,14 +26,15 @@ def router(runtime: Runtime) -> APIRouter:
 
     @routes.get("/readyz", summary="Are requests scored", responses=_NOT_READY)
     async def readyz() -> Health:
-        """200 while requests are scored, else 503 with the reason."""
-        if runtime.stage != "ready":
-            raise runtime.not_ready()
-        return Health(status="ready", model=runtime.ready_model().manifest.model_id)
+        """200 while requests are scored by this worker, and all have started; else 503 with the reason."""
+        return Health(status="ready", model=runtime.check_ready().manifest.model_id)
 
     @routes.get("/startupz", summary="Has the start ended", responses=_NOT_READY)
     async def startupz() -> Health:
-        """503 until the bundle is loaded and its golden rows are scored, then 200 for good."""
-        return Health(status="started", model=runtime.ready_model().manifest.model_id)
+        """503 until every worker has loaded the bundle and scored its golden rows, then 200 for good."""
+        model = runtime.ready_model()
+        if not runtime.metrics.all_started():
+            raise runtime.not_ready()
+        return Health(status="started", model=model.manifest.model_id)
 
     return routes

@@ -210,8 +210,7 @@ def _add_server_routes(routes: APIRouter, runtime: Runtime) -> None:
 
     @routes.get("/v2/health/ready", summary="Are requests scored", responses={503: _ERRORS[503]})
     async def ready() -> metadata.Ready:
-        if runtime.stage != "ready":
-            raise runtime.not_ready()
+        runtime.check_ready()
         return metadata.Ready(ready=True)
 
 
@@ -222,8 +221,7 @@ def _add_model_routes(routes: APIRouter, runtime: Runtime) -> None:
 
     async def model_ready(name: str, version: str | None = None) -> metadata.ModelReady:
         served = _served(runtime, name, version)
-        if runtime.stage != "ready":
-            raise runtime.not_ready()
+        runtime.check_ready()
         return metadata.ModelReady(name=served.manifest.model_id, ready=True)
 
     for path, answer, summary in (

@@ -197,7 +197,8 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 def start(bundle: Path, *, wait: bool = True, **settings: object) -> Server:
-    """Start a server on a free port; by default wait until it is ready."""
+    """Start a server on a free port, one worker unless told otherwise; by default wait until it is ready."""
+    settings.setdefault("workers", 1)
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"],
         cwd=ROOT,

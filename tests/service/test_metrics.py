@@ -32,8 +32,9 @@ from serving import (
     talk,
 )
 
-from service.cells import Cells, Histogram
+from service.cells import Cells
 from service.feature_health import SCORE_BOUNDS, FeatureHealth, score_bounds
+from service.histogram import Histogram
 from service.metrics import CATALOGUE, OUTCOMES, SECONDS_BOUNDS, STAGES, ServiceMetrics, metrics_markdown
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def test_latency_buckets_begin_at_ten_microseconds_and_grow_geometrically() -> N
     st.lists(st.floats(0, 20, width=32), min_size=1, max_size=6, unique=True).map(sorted),
 )
 def test_a_histogram_counts_one_by_one_and_in_arrays_alike(values: list[float], bounds: list[float]) -> None:
-    single, batched = Histogram(Cells(1), bounds), Histogram(Cells(1), bounds)
+    single, batched = Histogram(Cells(), "a", bounds), Histogram(Cells(), "b", bounds)
     for value in values:
         single.observe(value)
     batched.observe_array(np.array(values, np.float32))
@@ -221,22 +222,12 @@ def test_a_histogram_counts_one_by_one_and_in_arrays_alike(values: list[float], 
     assert batched.sum == pytest.approx(sum(values))
 
 
-def test_cells_keep_their_numbers_when_they_grow() -> None:
-    cells = Cells(4)
-    first = Histogram(cells, (1.0,))
-    first.observe(0.5)
-    second = Histogram(cells, tuple(map(float, range(100))))
-    second.observe(3)
-    first.observe(2)
-    assert (first.cumulative(), first.sum) == ([1.0, 2.0], 2.5)
-    assert second.cumulative()[-1] == 1.0
-
-
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 60), min_size=1, max_size=300))
 def test_batched_field_counts_equal_counting_value_by_value(seed: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
     encoder = build_encoder()
-    health = FeatureHealth(encoder, {}, Histogram(Cells(), SCORE_BOUNDS))
+    cells = Cells()
+    health = FeatureHealth(cells, "m", encoder, {}, Histogram(cells, "s", SCORE_BOUNDS))
     brute = {name: [0, 0, 0] for name in health.fields}
     for size in sizes:
         matrices = {

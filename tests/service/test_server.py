@@ -102,7 +102,7 @@ def test_a_bundle_that_is_not_what_was_exported_ends_the_start_with_one_clear_me
     shutil.copytree(bundle, broken)
     message = break_it(broken)
     began = time.monotonic()
-    outcome = run("--bundle", str(broken), "--port", "0")
+    outcome = run("--bundle", str(broken), "--port", "0", workers=1)
     assert time.monotonic() - began < 20
     assert outcome.returncode == 1
     assert "Traceback" not in outcome.stderr
@@ -161,7 +161,7 @@ def test_a_taken_port_ends_the_start_with_one_line(bundle: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         outcome = run("--bundle", str(bundle), "--port", str(taken.getsockname()[1]))
     assert outcome.returncode == 1
-    assert [json.loads(line)["event"] for line in outcome.stderr.splitlines()] == ["start_failed"]
+    assert [json.loads(line)["event"] for line in outcome.stderr.splitlines()] == ["plan", "start_failed"]
     assert "Address already in use" in outcome.stderr
 
 
@@ -179,10 +179,10 @@ def test_the_log_is_one_json_object_a_line_and_tells_what_is_served(bundle: Path
         httpx.post(f"{running.url}/score", content=BODY, headers={"content-type": "application/json"})
         httpx.post(f"{running.url}/score", content=b"{", headers={"content-type": "application/json"})
     events = [line["event"] for line in running.log]
-    assert events == ["listening", "starting", "ready", "request", "request", "stopped"]
-    assert running.log[1]["settings"]["request_log_ratio"] == 1.0
-    assert running.log[2]["model"] == "tiny-1"
-    assert [(line["status"], line["candidates"]) for line in running.log[3:5]] == [(200, 3), (400, None)]
+    assert events == ["plan", "listening", "starting", "ready", "request", "request", "stopped"]
+    assert running.log[2]["settings"]["request_log_ratio"] == 1.0
+    assert running.log[3]["model"] == "tiny-1"
+    assert [(line["status"], line["candidates"]) for line in running.log[4:6]] == [(200, 3), (400, None)]
     assert all(line["timestamp"].endswith("Z") and line["logger"].startswith("service") for line in running.log)
 
 

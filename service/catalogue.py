@@ -1,0 +1,62 @@
+"""Every metric the service shows, as documented in the README."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["CATALOGUE", "MetricRow", "metrics_markdown"]
+
+
+class MetricRow(NamedTuple):
+    """One documented metric."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    help: str
+
+
+# What a scrape holds beside the client's own process_*; a test compares the two.
+CATALOGUE: Final[dict[str, MetricRow]] = {
+    name: MetricRow(name, kind, tuple(labels.split()), text)
+    for name, kind, labels, text in (
+        ("reaction_ready", "gauge", "", "1 when a worker scores requests, else 0."),
+        ("reaction_workers", "gauge", "state", "Processes that serve: planned, and of these ready to score."),
+        ("reaction_worker_restarts_total", "counter", "", "Workers that ended unasked and were replaced."),
+        ("reaction_requests_total", "counter", "route status", "Requests answered; 499 hung up before their answer."),
+        (
+            "reaction_stage_seconds",
+            "histogram",
+            "model stage outcome",
+            "Time scoring requests spend in each stage; total counts from the last byte of the body.",
+        ),
+        ("reaction_candidates_total", "counter", "model", "Candidates scored."),
+        ("reaction_request_candidates", "histogram", "model", "Candidates a scored request."),
+        ("reaction_score", "histogram", "model", "Scores given: predicted click probabilities."),
+        ("reaction_field_values_total", "counter", "model field", "Values read by a field, missing ones included."),
+        ("reaction_field_missing_total", "counter", "model field", "Values that were missing."),
+        (
+            "reaction_field_out_of_vocabulary_total",
+            "counter",
+            "model field",
+            "Values that held something training had not seen often enough.",
+        ),
+        ("reaction_field_reference_missing_ratio", "gauge", "model field", "Share of missing values in training."),
+        (
+            "reaction_field_reference_out_of_vocabulary_ratio",
+            "gauge",
+            "model field",
+            "Share of out-of-vocabulary values in training.",
+        ),
+        ("reaction_reference_base_rate", "gauge", "model", "Share of clicks in training."),
+        ("reaction_model_info", "gauge", "model created features", "1 for the model that is served."),
+        ("reaction_model_load_seconds", "gauge", "model", "Time to read, verify and self-test the bundle."),
+    )
+}
+
+
+def metrics_markdown() -> str:
+    """The catalogue as Markdown."""
+    lines = ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{r.name}` | {r.type} | {', '.join(r.labels)} | {r.help} |" for r in CATALOGUE.values()]
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""One serving process: the application under its web server, until a signal ends it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from service.app import ServiceApp, create_app
+from service.sockets import BACKLOG
+
+if TYPE_CHECKING:
+    import socket
+    from types import FrameType
+
+    from service.cells import Cells
+    from service.plan import Plan
+    from service.settings import Settings
+
+__all__ = ["START_ERROR", "serve", "server_config"]
+
+START_ERROR: Final = 1
+
+
+class _Server(uvicorn.Server):
+    """Lets the application know at once that it shall end; the web server tells it only when it listens."""
+
+    def __init__(self, config: uvicorn.Config, app: ServiceApp) -> None:
+        super().__init__(config)
+        self._runtime = app.runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._runtime.leaving = True
+        super().handle_exit(sig, frame)
+
+
+def serve(
+    settings: Settings, plan: Plan, listener: socket.socket, *, cells: Cells | None = None, late: bool = False
+) -> int:
+    """Serve until told to stop.
+
+    Args:
+        settings: The settings.
+        plan: Threads to use.
+        listener: Where clients connect; closed at the end.
+        cells: Counts shared with other workers; None where this process serves alone.
+        late: Take connections only once the model is ready: others serve meanwhile.
+
+    Returns:
+        The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
+    """
+    server: _Server | None = None
+
+    def leave(_number: int, _frame: Any) -> None:
+        # Also called by the server itself once it has stopped in good order: by then it changes nothing.
+        if server is None:
+            raise SystemExit(0)
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    app = create_app(settings, plan=plan, cells=cells, late=late, on_failure=lambda: leave(signal.SIGTERM, None))
+    server = _Server(server_config(app, settings), app)
+    with listener:
+        server.run(sockets=[listener])
+    return START_ERROR if app.runtime.failure is not None else 0
+
+
+def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
+    """The web server, with nothing on that a request would pay for and nobody reads."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        backlog=BACKLOG,
+    )
