@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import httpx
+
 CODES = {
     "FP32": "f",
     "FP64": "d",
@@ -53,3 +55,13 @@ def body(
     document = json.dumps({"inputs": inputs, **members}).encode()
     headers = {HEADER: str(len(document))} if named else {}
     return b"".join([document, *parts]), headers
+
+
+def refusal(answer: httpx.Response, status: int = 400) -> str:
+    """The message of an answer in the protocol's error form."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    document = answer.json()
+    assert document.keys() == {"error"}
+    message: str = document["error"]
+    return message
