@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
 from service.bundle import BundleError, read_bundle
+from service.coalesce import Coalescer
 from service.errors import NotReadyError
 from service.logging import get_logger
 from service.metrics import ServiceMetrics
@@ -67,12 +68,14 @@ class Model:
         pipeline: Bytes to bytes.
         inference: The same in the Open Inference Protocol.
         metrics: Its counts.
+        coalescer: Lets queued requests share calls of the model; None where they must not.
     """
 
     scorer: Scorer
     pipeline: Pipeline
     inference: InferPipeline
     metrics: ModelMetrics
+    coalescer: Coalescer | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -130,6 +133,8 @@ class Runtime:
         self.stage: Stage = "starting"
         self.failure: str | None = None
         self.model: Model | None = None
+        # The server's to set: how many requests it holds, those included that the application has not seen yet.
+        self.in_flight: Callable[[], int] | None = None
         self.workers = ThreadPoolExecutor(plan.work_threads, thread_name_prefix="score")
         self._on_failure = on_failure
 
@@ -206,6 +211,12 @@ class Runtime:
         gc.freeze()
         self._call(loop, self._serve, loaded)
 
+    def _coalescer(self, pipeline: Pipeline) -> Coalescer | None:
+        if not self.settings.coalesce:
+            return None
+        most = self.settings.coalesce_candidates
+        return Coalescer(pipeline, most_candidates=most, in_flight=self.in_flight, threads=self.workers)
+
     @staticmethod
     def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
         try:
@@ -234,7 +245,7 @@ class Runtime:
         )
         pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
         inference = InferPipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
-        self.model = Model(loaded.scorer, pipeline, inference, metrics)
+        self.model = Model(loaded.scorer, pipeline, inference, metrics, self._coalescer(pipeline))
         self.stage = "ready"
         self.metrics.ready = True
         _log.info(

@@ -25,11 +25,15 @@ START_ERROR: Final = 1
 
 
 class _Server(uvicorn.Server):
-    """Lets the application know at once that it shall end; the web server tells it only when it listens."""
+    """Lets the application know how many requests wait for it, and at once that it shall end.
+
+    The web server tells it that only when it listens.
+    """
 
     def __init__(self, config: uvicorn.Config, app: ServiceApp) -> None:
         super().__init__(config)
         self._runtime = app.runtime
+        app.runtime.in_flight = self.server_state.tasks.__len__
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._runtime.leaving = True

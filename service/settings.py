@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     precision: Precision = Field(
         "float32", description="What the model's tables hold: float32, or float16 or int8 where the bundle has them."
     )
+    coalesce: bool = Field(
+        default=False,
+        description="Requests that are queued already share one call of the model; `python -m service advise` measures "
+        "whether that helps.",
+    )
+    coalesce_candidates: int = Field(64, ge=2, description="Most candidates in one shared call.")
     keep_alive_seconds: int = Field(
         75, ge=1, description="How long an idle connection stays open; longer than the balancer in front keeps it."
     )

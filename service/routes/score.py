@@ -56,7 +56,10 @@ class ScoreEndpoint:
             body = await read_body(receive, self._max_body_bytes)
             received = perf_counter()
             work = Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
-            if len(body) <= self._inline_body_bytes:
+            if model.coalescer is not None:
+                coalesced = model.coalescer
+                await (coalesced.run if len(body) <= self._inline_body_bytes else coalesced.run_in_thread)(work)
+            elif len(body) <= self._inline_body_bytes:
                 model.pipeline.run(work)
             else:
                 await asyncio.get_running_loop().run_in_executor(runtime.workers, model.pipeline.run, work)
