@@ -3,65 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
-import msgspec
 import numpy as np
 import pytest
+from coalescing import CountingPipeline, by_hand, document
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from serving import MODEL_ID, ROW_CANDIDATES, HandModel, samples, serving
 
-from service.app import create_app
 from service.bundle import read_bundle
 from service.coalesce import Coalescer
 from service.errors import ServiceError
 from service.features.errors import RequestError
 from service.pipeline import Pipeline, Work
 from service.scorer import Scorer, ScorerError
-from service.server import _Server, server_config
-from service.settings import Settings
-from service.sockets import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-JSON = {"content-type": "application/json"}
-
-
-class CountingPipeline(Pipeline):
-    """The real pipeline, which notes the size of every call of the model and can be made to fail or to wait."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__(scorer, max_candidates=10_000)
-        self.calls: list[int] = []
-        self.plain = 0
-        self.poison: int | None = None
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def run(self, work: Work) -> None:
-        self.plain += 1
-        super().run(work)
-
-    def infer(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        assert len(context_ids) in (1, len(candidate_ids))
-        self.calls.append(len(candidate_ids))
-        assert self.gate.wait(10)
-        if self.poison is not None and (candidate_ids[:, 0] == self.poison).any():
-            raise ScorerError("poisoned")
-        return super().infer(context_ids, candidate_ids)
+    from serving import HandModel
 
 
 @pytest.fixture(scope="module")
@@ -72,24 +39,6 @@ def scorer(bundle: Path) -> Scorer:
 @pytest.fixture
 def pipeline(scorer: Scorer) -> CountingPipeline:
     return CountingPipeline(scorer)
-
-
-def document(candidates: int, form: str = "rows", start: int = 0) -> dict[str, Any]:
-    rows = [ROW_CANDIDATES[(start + place) % 3] for place in range(candidates)]
-    context = {"user": f"u{1 + start % 3}", "hour": start % 12}
-    if form == "pointwise":
-        return {"candidates": [{**context, **row} for row in rows]}
-    if form == "columns":
-        return {"context": context, "candidates": {name: [row.get(name) for row in rows] for name in ROW_CANDIDATES[0]}}
-    return {"context": context, "candidates": rows}
-
-
-def by_hand(model: HandModel, request: dict[str, Any]) -> list[float]:
-    candidates = request["candidates"]
-    if isinstance(candidates, dict):
-        length = len(next(iter(candidates.values())))
-        candidates = [{name: values[k] for name, values in candidates.items()} for k in range(length)]
-    return [model.score(request.get("context", {}), candidate) for candidate in candidates]
 
 
 @dataclass
@@ -245,123 +194,3 @@ def test_waiting_for_neighbours_is_counted_as_queueing_and_the_stages_add_up(pip
     # All were read one after the other between the start and the call, so nobody's reading holds another's.
     assert sum(reading) <= call[0] - began
     assert all(work.started > began for work in outcome.works)
-
-
-# ---- a real server
-
-
-@pytest.fixture
-def counted_server(bundle: Path, scorer: Scorer) -> Iterator[tuple[str, CountingPipeline, asyncio.AbstractEventLoop]]:
-    """The real web server on a thread of this process, with coalescing on and calls of the model counted."""
-    settings = Settings(bundle=bundle, port=0, coalesce=True)
-    app = create_app(settings)
-    server = _Server(server_config(app, settings), app)
-    counting = CountingPipeline(scorer)
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def main(listener: Any) -> None:
-        loops.append(asyncio.get_running_loop())
-        await server.serve(sockets=[listener])
-
-    with listen("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        config = server.config
-        thread = threading.Thread(
-            target=lambda: asyncio.Runner(loop_factory=config.get_loop_factory()).run(main(listener))
-        )
-        thread.start()
-        try:
-            while app.runtime.model is None:
-                time.sleep(0.01)
-            coalescer = app.runtime.model.coalescer
-            assert coalescer is not None
-            coalescer._pipeline = counting
-            yield f"127.0.0.1:{port}", counting, loops[0]
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-def test_connections_of_a_real_server_share_calls_and_a_single_one_never_does(
-    counted_server: tuple[str, CountingPipeline, asyncio.AbstractEventLoop], hand_model: HandModel
-) -> None:
-    address, counting, loop = counted_server
-    requests = [document(1 + k % 3, ("rows", "columns", "pointwise")[k % 3], k) for k in range(16)]
-    connections = [http.client.HTTPConnection(address, timeout=10) for _ in requests]
-    for connection in connections:
-        connection.connect()
-        connection.request("GET", "/livez")
-        assert connection.getresponse().read()
-    loop.call_soon_threadsafe(time.sleep, 0.3)  # whatever comes meanwhile is there when the loop looks again
-    for connection, request in zip(connections, requests, strict=True):
-        connection.request("POST", "/score", json.dumps(request), JSON)
-    for connection, request in zip(connections, requests, strict=True):
-        answer = json.loads(connection.getresponse().read())
-        assert answer["scores"] == pytest.approx(by_hand(hand_model, request), abs=1e-6)
-    assert sum(counting.calls) + counting.plain >= 16
-    assert max(counting.calls) > 3, counting.calls
-    counting.calls.clear()
-    counting.plain = 0
-    for request in requests:
-        connections[0].request("POST", "/score", json.dumps(request), JSON)
-        connections[0].getresponse().read()
-    assert (counting.plain, counting.calls) == (16, [])
-    for connection in connections:
-        connection.close()
-
-
-def load(url: str, bodies: Sequence[bytes], headers: dict[str, str], clients: int) -> list[bytes]:
-    """Send bodies over many connections at once; answers in the order of the bodies."""
-    answers: list[bytes] = [b""] * len(bodies)
-
-    def one(client: int) -> None:
-        with httpx.Client(base_url=url) as connection:
-            for place in range(client, len(bodies), clients):
-                answers[place] = connection.post("/score", content=bodies[place], headers=headers).content
-
-    with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(one, range(clients)))
-    return answers
-
-
-def test_answers_are_the_same_bytes_apart_from_the_last_digit_of_scores_and_metrics_count_the_same(
-    bundle: Path,
-) -> None:
-    forms = ("rows", "columns", "pointwise")
-    requests = [{**document(1 + k % 3, forms[k % 3], k), "request_id": f"r{k}", "top_k": 2} for k in range(60)]
-    requests += [{"candidates": [{"ad": 1.5}], "request_id": "bad"}] * 8
-    packed = {"content-type": "application/msgpack"}
-    answers: dict[bool, list[bytes]] = {}
-    counted: dict[bool, dict[str, float]] = {}
-    for coalesce in (False, True):
-        with serving(bundle, coalesce=coalesce, coalesce_candidates=16, inline_body_bytes=400) as running:
-            answers[coalesce] = load(running.url, [json.dumps(r).encode() for r in requests], JSON, 8)
-            answers[coalesce] += load(running.url, [msgspec.msgpack.encode(r) for r in requests], packed, 8)
-            counted[coalesce] = samples(httpx.get(f"{running.url}/metrics").text)
-    for pair in zip(answers[False], answers[True], strict=True):
-        if b'"status":422' in pair[0]:
-            assert pair[0] == pair[1]
-            continue
-        alone, shared = ((json.loads if body[:1] == b"{" else msgspec.msgpack.decode)(body) for body in pair)
-        # A vectorised sigmoid rounds a value by its place in the vector.
-        assert shared.pop("scores") == pytest.approx(alone.pop("scores"), abs=1e-6)
-        assert shared == alone
-    names = [
-        f'reaction_stage_seconds_count{{model="{MODEL_ID}",outcome="ok",stage="{stage}"}}'
-        for stage in ("queue", "decode", "encode", "infer", "respond", "total")
-    ]
-    for got in counted.values():
-        assert {got[name] for name in names} == {120.0}
-        sums = [got[name.replace("_count", "_sum")] for name in names]
-        assert sum(sums[:-1]) == pytest.approx(sums[-1], rel=1e-6)
-        assert min(sums) > 0
-    different = {
-        name
-        for name in counted[False]
-        if name.startswith("reaction_")
-        and "seconds" not in name
-        and "readyz" not in name
-        and counted[True][name] != pytest.approx(counted[False][name], rel=1e-6)
-    }
-    assert different == set()
