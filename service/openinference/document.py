@@ -6,6 +6,8 @@ protocol does not name are passed over, because clients send their own (KServe's
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Final
 
 import msgspec
@@ -76,17 +78,25 @@ def _names_of(parameters: Parameters) -> int:
 
 
 _decode: Final = msgspec.json.Decoder(InferRequest).decode
+_find_no_number: Final = re.compile(rb"NaN|Infinity").search
 
 
 def decode(document: bytes) -> InferRequest:
     """Read the JSON part of a request.
+
+    NaN and Infinity are no JSON, but NVIDIA's client writes them: they are read too, if slowly.
 
     Raises:
         MalformedBodyError: The bytes are no document, name a member twice, or nest too deeply.
         MemberError: The document has the wrong shape.
     """
     try:
-        request = _decode(document)
+        try:
+            request = _decode(document)
+        except msgspec.DecodeError:
+            if _find_no_number(document) is None:
+                raise
+            request = _decode_no_numbers(document)
         refuse_repeated_members(document, request.names())
     except msgspec.ValidationError as error:
         raise explain_document(document, error) from None
@@ -95,6 +105,19 @@ def decode(document: bytes) -> InferRequest:
     except RecursionError:
         raise MalformedBodyError("The body is nested too deeply.", where="body") from None
     return request
+
+
+def _decode_no_numbers(document: bytes) -> InferRequest:
+    """Read a document that may hold NaN and Infinity.
+
+    Raises:
+        msgspec.DecodeError: It is none even so, or none of a request: whatever the fast way says of it.
+    """
+    try:
+        content = json.loads(document)
+    except (ValueError, RecursionError):
+        return _decode(document)
+    return msgspec.convert(content, InferRequest)
 
 
 def split(body: bytes, header_length: int | None) -> bytes:

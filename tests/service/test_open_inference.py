@@ -80,6 +80,7 @@ def test_null_nan_and_empty_text_are_missing_like_an_absent_tensor(client: httpx
     rest = [*CONTEXT, CANDIDATES[0], CANDIDATES[2]]
     prices = [
         ask(client, [*rest, tensor("price", "FP64", [None] * 3)]),
+        ask(client, [*rest, tensor("price", "FP32", [float("nan")] * 3)]),  # no JSON, but clients send it
         ask(client, [*rest, tensor("price", "INT64", [None] * 3)]),
         ask(client, [*rest, tensor("price", "BYTES", [None, "", None])]),
         ask(client, [*rest, tensor("price", "BYTES", [""] * 3)], binary=["price"]),

@@ -57,7 +57,19 @@ OVER_THE_WIRE = settings(
             "inputs[0].data[0]: expected a number in the float64 range, got 1e999",
         ),
         (
-            '{"inputs":[{"name":"price","datatype":"FP64","shape":[1],"data":[NaN]}]}',
+            '{"inputs":[{"name":"price","datatype":"FP64","shape":[2],"data":[NaN,-Infinity]}]}',
+            "inputs.price.data[1]: expected a finite number in the range of FP64, got the float -inf",
+        ),
+        (
+            '{"inputs":[{"name":"ad","datatype":"BYTES","shape":[1],"data":[NaN]}]}',
+            "inputs.ad.data[0]: expected text or null, as BYTES has, got the float nan",
+        ),
+        (
+            '{"inputs":[{"name":"ad","datatype":"BYTES","shape":["NaN"],"data":[NaN]}]}',
+            "inputs[0].shape[0]: expected an integer, got the text 'NaN'",
+        ),
+        (
+            '{"inputs":[{"name":"price","datatype":"FP64","shape":[1],"data":[NaN}]}',
             "The body cannot be read: expected a number, got NaN at byte 65.",
         ),
         ('{"inputs":[],"id":7}', "id: expected text, got the integer 7"),
