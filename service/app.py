@@ -18,9 +18,10 @@ from service.features.errors import RequestError
 from service.logging import configure_logging, get_logger
 from service.machine import Machine
 from service.openapi import add_scoring
+from service.openinference.documentation import add_inference
 from service.openinference.errors import OPEN_INFERENCE_PATHS, error_bytes, message_bytes, status_of
 from service.plan import make_plan
-from service.routes import HOT_PATTERNS, HOT_ROUTES, ROUTERS, score
+from service.routes import HOT_PATTERNS, HOT_ROUTES, ROUTERS, openinference, score
 from service.runtime import Runtime
 from service.settings import SettingsError, load_settings
 
@@ -108,6 +109,7 @@ class ServiceApp(FastAPI):
         if self._documented is None or self._documented[0] is not model:
             self.openapi_schema = None
             document = add_scoring(super().openapi(), score.PATH, model, self.runtime.settings.max_candidates)
+            document = add_inference(document, openinference.PATHS, model)
             self._documented = (model, document)
         return self._documented[1]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.features import FeatureEncoder, Field
     from service.pipeline import Pipeline
 
-__all__ = ["Example", "answer_to", "examples", "generic_examples"]
+__all__ = ["Example", "answer_to", "example_rows", "examples", "generic_examples"]
 
 CANDIDATES: Final = 3
 
@@ -39,9 +39,14 @@ class Example(NamedTuple):
 
 def examples(encoder: FeatureEncoder) -> tuple[Example, ...]:
     """One example for each form of a request."""
+    return _forms(*example_rows(encoder))
+
+
+def example_rows(encoder: FeatureEncoder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Made-up values of a model's fields: of the context, and of each candidate."""
     context = {field.name: _value(field, 0) for field in encoder.fields if field.side == "context"}
     fields = [field for field in encoder.fields if field.side == "candidate"]
-    return _forms(context, [{field.name: _value(field, row) for field in fields} for row in range(CANDIDATES)])
+    return context, [{field.name: _value(field, row) for field in fields} for row in range(CANDIDATES)]
 
 
 def generic_examples() -> tuple[Example, ...]:

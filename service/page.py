@@ -10,6 +10,8 @@ import shlex
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from service.errors import PROBLEM_MEDIA_TYPE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,7 +57,7 @@ def render(document: dict[str, Any], base: str) -> str:
         )
         for name, example in content.get("examples", {}).items():
             parts.append(f"<h2>{escape(example['summary'])}</h2>")
-            parts.append(_curl(base + path, example["value"]))
+            parts.append(_curl(base + _filled_in(path, operation), example["value"]))
             if name in answered:
                 parts.append(f"<p>answers</p><pre><code>{escape(_json(answered[name]['value']))}</code></pre>")
     schemas = document.get("components", {}).get("schemas", {})
@@ -70,7 +72,7 @@ def render(document: dict[str, Any], base: str) -> str:
     parts.append("<h2>Errors</h2>")
     parts.append(
         "<p>All as <code>application/problem+json</code>, with <code>where</code>, <code>expected</code> and "
-        "<code>got</code> where they are known.</p>"
+        "<code>got</code> where they are known; under <code>/v2</code> in the Open Inference Protocol's own form.</p>"
     )
     parts.append(_table(("status", "problems"), _errors(document)))
     head = f'<meta charset="utf-8"><title>{escape(info["title"])}</title><style>{_STYLE}</style>'
@@ -93,9 +95,16 @@ def _errors(document: dict[str, Any]) -> list[tuple[str, str]]:
     found = {}
     for _, _, operation in _operations(document):
         for status, response in operation["responses"].items():
-            if status >= "400":
+            if status >= "400" and PROBLEM_MEDIA_TYPE in response.get("content", {}):
                 found[status] = response["description"]
     return [(f"<code>{escape(status)}</code>", escape(text)) for status, text in sorted(found.items())]
+
+
+def _filled_in(path: str, operation: dict[str, Any]) -> str:
+    """A path with the example values of its parameters."""
+    for parameter in operation.get("parameters", ()):
+        path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example", parameter["name"])))
+    return path
 
 
 def _curl(url: str, body: Any) -> str:

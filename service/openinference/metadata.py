@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from service.features import Field as RawField
 
 __all__ = [
+    "NATURAL",
     "ErrorAnswer",
     "Live",
     "ModelMetadata",
@@ -27,7 +28,7 @@ __all__ = [
 PLATFORM: Final = "reaction_onnx"
 EXTENSIONS: Final = ["binary_tensor_data"]
 # The datatype that loses nothing of what training read; `parameters` lists the others.
-_NATURAL: Final = {"categorical": "BYTES", "numeric": "FP64", "multi_valued": "BYTES"}
+NATURAL: Final = {"categorical": "BYTES", "numeric": "FP64", "multi_valued": "BYTES"}
 
 
 class ErrorAnswer(BaseModel):
@@ -106,7 +107,7 @@ def _input(field: RawField, use: str) -> TensorMetadata:
     shape = [-1, field.width] if field.kind == "multi_valued" else [-1]
     return TensorMetadata(
         name=field.name,
-        datatype=_NATURAL[field.kind],
+        datatype=NATURAL[field.kind],
         shape=shape,
         parameters={
             "side": field.side,

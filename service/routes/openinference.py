@@ -18,13 +18,14 @@ from service.openinference.errors import UnknownModelError, error_bytes, status_
 from service.openinference.pipeline import InferWork
 from service.runtime import Model, Runtime
 
-__all__ = ["INFER", "InferEndpoint", "router"]
+__all__ = ["INFER", "PATHS", "InferEndpoint", "router"]
 
 # Where inference paths begin and end; the model's name is between, and maybe a version.
 INFER: Final = ("/v2/models/", "/infer")
 
 _PATH: Final = "/v2/models/{name}/infer"
 _VERSION_PATH: Final = "/v2/models/{name}/versions/{version}/infer"
+PATHS: Final = (_PATH, _VERSION_PATH)
 _named: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer").fullmatch
 _OK: Final = 200
 _GONE: Final = problem_of(ClientGoneError("")).status

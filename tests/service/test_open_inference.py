@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -192,3 +193,16 @@ def test_requests_are_counted_under_one_label_and_in_every_stage(bundle: Path) -
 def test_a_long_body_is_scored_in_a_worker_thread_with_the_same_answer(bundle: Path, client: httpx.Client) -> None:
     with serving(bundle, inline_body_bytes=0) as server, httpx.Client(base_url=server.url) as other:
         assert ask(other, FORMS["one context"]).json() == ask(client, FORMS["one context"]).json()
+
+
+def test_the_documented_example_is_answered_as_documented(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    operation = paths["/v2/models/{name}/infer"]["post"]
+    (asked,) = operation["requestBody"]["content"]["application/json"]["examples"].values()
+    (answered,) = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
+    assert client.post(INFER, json=asked["value"]).json() == answered["value"]
+    assert f"{INFER} -H" in client.get("/docs").text
+    for path, methods in paths.items():
+        for operation in methods.values():
+            named = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path)), path
