@@ -17,7 +17,7 @@ import numpy as np
 
 from service.features.errors import FieldValueError
 from service.features.fields import LARGEST_INT, CategoricalField, Field, MultiValuedField, NumericField
-from service.features.lookup import MISSING, PAD, TableOfIds, TokenTable, join_all, table_lookup, to_id_bytes
+from service.features.lookup import MISSING, PAD, TableOfIds, TokenTable, join_all, shared_id_bytes, table_lookup
 from service.features.memo import Memo
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ __all__ = [
 
 REFUSALS: Final = (KeyError, TypeError, FieldValueError)
 
-_MISSING: Final = to_id_bytes(MISSING)
-_PAD: Final = to_id_bytes(PAD)
+_MISSING: Final = shared_id_bytes(MISSING)
+_PAD: Final = shared_id_bytes(PAD)
 # A column is worth bisecting as a whole from about this many values on, and how often before memory is tried again.
 _FEW: Final = 16
 _COLUMNS_BISECTED: Final = 63

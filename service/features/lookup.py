@@ -36,6 +36,7 @@ __all__ = [
     "hashed_lookup",
     "join_all",
     "packed_lookup",
+    "shared_id_bytes",
     "table_lookup",
     "to_id_bytes",
 ]
@@ -52,13 +53,25 @@ def to_id_bytes(number: int) -> bytes:
     return number.to_bytes(ID_BYTES, sys.byteorder)
 
 
+_shared: Final[dict[int, bytes]] = {}
+
+
+def shared_id_bytes(number: int) -> bytes:
+    """`to_id_bytes`, the same object for all who ask for the number.
+
+    Tables of many fields that share their ids keep the ids asked for most in a processor's nearest cache, and hold no
+    object an entry.
+    """
+    return _shared.setdefault(number, to_id_bytes(number))
+
+
 def from_id_bytes(content: bytes) -> int:
     """The id that `to_id_bytes` wrote."""
     return int.from_bytes(content, sys.byteorder)
 
 
-_MISSING: Final = to_id_bytes(MISSING)
-_OUT_OF_VOCABULARY: Final = to_id_bytes(OUT_OF_VOCABULARY)
+_MISSING: Final = shared_id_bytes(MISSING)
+_OUT_OF_VOCABULARY: Final = shared_id_bytes(OUT_OF_VOCABULARY)
 
 
 class TableOfIds(Protocol):

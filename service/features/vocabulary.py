@@ -40,8 +40,8 @@ from service.features.lookup import (
     from_id_bytes,
     hashed_lookup,
     packed_lookup,
+    shared_id_bytes,
     table_lookup,
-    to_id_bytes,
 )
 from service.features.packed import PackedTokens
 
@@ -102,7 +102,7 @@ class Vocabulary:
         for position, token in enumerate(tokens, self.reserved):
             if not isinstance(token, str) or not token or not is_utf8(token):
                 raise SchemaError(f"vocabulary: expected non-empty UTF-8 tokens, got {describe(token)}")
-            number = to_id_bytes(position)
+            number = shared_id_bytes(position)
             if self._table.setdefault(token, number) is not number:
                 raise SchemaError(f"vocabulary: expected distinct tokens, got {describe(token)} twice")
 
