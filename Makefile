@@ -11,11 +11,11 @@ BUNDLE ?= demo/bundle
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format compose pins clean
+.PHONY: help setup demo serve bench-serving test check format compose pins clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target what; do \
-	  printf '  make %-8s  %s\n' "$$target" "$$what"; done
+	  printf '  make %-13s  %s\n' "$$target" "$$what"; done
 
 setup: $(STAMP) ## create .venv and install the pinned dependencies (once; again after a change of pins)
 
@@ -34,6 +34,9 @@ demo: $(STAMP) ## the whole path in minutes: data, training, export, a served mo
 
 serve: $(STAMP) ## serve BUNDLE (demo/bundle) on PORT (8080) until Ctrl-C
 	$(BIN)/python -m service --bundle $(BUNDLE) --port $(PORT)
+
+bench-serving: $(STAMP) ## measure serving beside floors and other servers (QUICK=1; PEERS=DIR PEERS_VENVS=DIR)
+	$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick) $(if $(PEERS),--peers $(PEERS) --peers-venvs $(PEERS_VENVS))
 
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 	$(BIN)/python -m pytest

@@ -200,7 +200,7 @@ def test_every_route_is_in_the_table_of_the_readme() -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_and_make_targets_that_a_document_names_exist(name: str) -> None:
     text = DOCUMENTS[name]
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z]+)\b", re.sub(r"[^`]*?(`[^`]+`|$)", r"\1", text))) <= targets
-    for path in re.findall(r"`((?:service|training|model_export|docker|tests)/[\w./]*)`", text):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", re.sub(r"[^`]*?(`[^`]+`|$)", r"\1", text))) <= targets
+    for path in re.findall(r"`((?:service|training|model_export|docker|tests|benchmarks/serving)/[\w./]*)`", text):
         assert (ROOT / path).exists(), f"{name} names {path}"

@@ -1,0 +1,314 @@
+"""The measurement from first to last: build the model, run the blocks, gather the records."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.serving import contestants as who
+from benchmarks.serving.cells import run_pinned
+from benchmarks.serving.figures import Record, typical
+from benchmarks.serving.floor import STAGES
+from benchmarks.serving.job import CONTEXT, Job
+from benchmarks.serving.model import features, random_tower, write_plain_model, write_service_bundle
+from benchmarks.serving.payloads import JSON, http_post, to_json, write_requests
+from benchmarks.serving.processes import SERVER_CORE, TICK_SECONDS, core_ticks
+from benchmarks.serving.profile import Profile, profile
+from benchmarks.serving.race import Block, Bodies, Entry, Race, rotated
+from benchmarks.serving.ratios import COMMON_RATE, LOAD, LOAD_WORKLOAD, LOADS, OURS
+from benchmarks.serving.workloads import SLOPE, WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+MAIN: Final = "main"
+FEW_CONTEXT: Final = CONTEXT[-1:]
+"""Context fields of the second bundle, for the cost of the others."""
+_FEWEST_ARRIVALS: Final = 1000
+_PROFILED: Final = (("one_row", "rows"), ("rank100", "columns"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long everything takes.
+
+    Attributes:
+        rounds: Of the closed loop.
+        seconds: A cell of it.
+        floor_seconds: A case of the floor.
+        load_rounds: Rounds at each load of the service alone.
+        load_seconds: A cell of them.
+        open_rounds: Rounds at the common rate.
+        open_seconds: A cell of them at most; it ends sooner once there were a thousand arrivals.
+        retries: How often a noisy cell is measured again.
+        profile_seconds: A profile.
+        peers_at: Workloads at which other servers take part.
+    """
+
+    rounds: int
+    seconds: float
+    floor_seconds: float
+    load_rounds: int
+    load_seconds: float
+    open_rounds: int
+    open_seconds: float
+    retries: int
+    profile_seconds: int
+    peers_at: tuple[str, ...]
+
+
+QUICK: Final = Lengths(2, 1, 0.25, 1, 6, 1, 3, 0, 3, ("one_row", "rank100"))
+FULL: Final = Lengths(5, 2, 1, 3, 15, 2, 10, 2, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do.
+
+    Attributes:
+        lengths: How long.
+        peers: Folders of peer servers and of their environments.
+        only: Names of the servers that take part; None: all.
+        workloads: Names of the workloads; None: all.
+    """
+
+    lengths: Lengths
+    peers: tuple[Path, Path] | None = None
+    only: frozenset[str] | None = None
+    workloads: tuple[str, ...] | None = None
+
+
+@dataclass
+class Result:
+    """What came of it.
+
+    Attributes:
+        records: Every cell.
+        kinds: Server to its kind.
+        tutorial: The tutorial's entry.
+        listwise: The ranking tutorial's entry.
+        failed: Servers that could not take part, and why.
+        rates: Common rate of the open loop by workload, requests a second.
+        plain_form: Form of the model that other servers run.
+        answer_bytes: Bytes the no-ops answer, by workload.
+        profiles: Where the service's time goes.
+        seconds: How long it took.
+    """
+
+    records: list[Record]
+    kinds: dict[str, str]
+    tutorial: str
+    listwise: str
+    failed: dict[str, str] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    plain_form: str = ""
+    answer_bytes: dict[str, int] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def measure_all(plan: Plan, scratch: Path, say: Callable[[str], None]) -> Result:
+    """Measure everything.
+
+    Args:
+        plan: What.
+        scratch: An empty folder, or one of an earlier measurement of the same kind.
+        say: Shows progress.
+    """
+    began = time.monotonic()
+    say("building the model")
+    model, plain_form = _build(scratch)
+    others = who.tutorials(model) if plan.peers is None else who.peers(*plan.peers, model)
+    ours = [who.service(scratch / "bundle"), who.service(scratch / "bundle", who.LOG_OFF, request_log_ratio=0)]
+    everyone = [one for one in (*ours, *others) if plan.only is None or one.name in plan.only]
+    (scratch / "requests").mkdir(exist_ok=True)
+    race = Race(scratch, Bodies(scratch / "requests", Job(model)), plan.lengths.retries, say)
+    result = Result(race.records, {one.name: one.kind for one in everyone}, *_tutorials(plan), plain_form=plain_form)
+    alone = [one for one in everyone if one.isolated]
+    for contestant in alone:
+        with race.block(contestant.name, [ours[0], contestant]) as block:
+            _closed(block, plan, only_baseline=True)
+    with race.block(MAIN, [one for one in everyone if not one.isolated]) as block:
+        _start_noops(block, result)
+        _closed(block, plan)
+        result.rates = _common_rates(result)
+        _loads(block, plan)
+        _at_common_rate(block, plan, result.rates)
+        _profiles(block, plan, result)
+    for contestant in alone:
+        if contestant.name not in race.failed:
+            with race.block(contestant.name, [ours[0], contestant]) as block:
+                _at_common_rate(block, plan, result.rates)
+    result.failed = race.failed
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _tutorials(plan: Plan) -> tuple[str, str]:
+    if plan.peers is None:
+        return "tutorial.rows", "listwise.listwise"
+    return "naive_fastapi.rows", "listwise_fastapi.listwise"
+
+
+def _build(scratch: Path) -> tuple[Path, str]:
+    """Two bundles, `bundle` and `few` (of one context field), and the model for everyone else."""
+    model = scratch / "model.onnx"
+    encoder = features()
+    tower = random_tower(encoder)
+    if not (scratch / "bundle").exists():
+        write_service_bundle(scratch / "bundle", encoder, tower)
+    form = write_plain_model(model, tower)
+    if not (scratch / "few").exists():
+        few = features(FEW_CONTEXT)
+        write_service_bundle(scratch / "few", few, random_tower(few), "few")
+    return model, form
+
+
+def _start_noops(block: Block, result: Result) -> None:
+    for workload, form in _PROFILED:
+        size = block.answer_bytes(who.SERVICE, workload, form)
+        contestant = who.noop(workload, form, size)
+        result.answer_bytes[workload] = size
+        result.kinds[contestant.name] = contestant.kind
+        block.add(contestant)
+
+
+def _workloads(plan: Plan) -> list[str]:
+    return [name for name in WORKLOADS if plan.workloads is None or name in plan.workloads]
+
+
+def _takers(block: Block, plan: Plan, workload: str, *, only_baseline: bool) -> list[Entry]:
+    """Entries that take part: with `only_baseline`, of the service only the form that stands against peers."""
+    found = []
+    for entry in block.takers(workload):
+        is_ours = entry.contestant.kind == "service"
+        if is_ours and only_baseline and entry.label != OURS:
+            continue
+        if is_ours or workload in plan.lengths.peers_at or entry.contestant.name in _tutorial_names(plan):
+            found.append(entry)
+    return found
+
+
+def _tutorial_names(plan: Plan) -> set[str]:
+    return {entry.partition(".")[0] for entry in _tutorials(plan)}
+
+
+def _closed(block: Block, plan: Plan, *, only_baseline: bool = False) -> None:
+    lengths = plan.lengths
+    for turn in range(lengths.rounds):
+        block.race.say(f"{block.name}: round {turn + 1} of {lengths.rounds}")
+        for workload in _workloads(plan):
+            entries = _takers(block, plan, workload, only_baseline=only_baseline)
+            if only_baseline and workload not in lengths.peers_at:
+                continue
+            for entry in rotated(entries, turn):
+                block.visit(entry, turn, lengths.seconds)
+        if not only_baseline:
+            _floor(block.race, turn, plan)
+
+
+def _floor(race: Race, turn: int, plan: Plan) -> None:
+    """The same bodies in one process, without HTTP."""
+    contestant = who.service(race.scratch / "bundle")
+    cells = [("one_row", "rows"), ("rank100", "rows"), ("rank100", "msgpack"), *((name, "columns") for name in SLOPE)]
+    wanted = [cell for cell in cells if cell[0] in _workloads(plan)]
+    files = {
+        f"{workload} {form}": str(race.bodies.file(Entry(contestant, workload, form))) for workload, form in wanted
+    }
+    pairs = {
+        workload: [files[f"{workload} columns"], str(_few(race, workload))]
+        for workload in ("one_row", "rank1000")
+        if f"{workload} columns" in files
+    }
+    spec = race.scratch / "floor.json"
+    seconds = plan.lengths.floor_seconds
+    folders = {name: str(race.scratch / name) for name in ("bundle", "few")}
+    spec.write_text(json.dumps(folders | {"seconds": seconds, "cases": files, "context": pairs}), encoding="utf-8")
+    before, began = core_ticks(SERVER_CORE), time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.serving.floor", str(spec)]
+    found = run_pinned(command, SERVER_CORE, 120 + 10 * seconds * len(files), who.common_environment(race.scratch))
+    ticks, wall = core_ticks(SERVER_CORE) - before, (time.monotonic() - began) / TICK_SECONDS
+    noise = round(max(0.0, (ticks - found["cpu_s"] / TICK_SECONDS) / wall), 3)
+    where = {"block": MAIN, "round": turn, "mode": "closed", "noise": noise}
+    for name, case in found["cases"].items():
+        workload, _, form = name.partition(" ")
+        race.records.append(where | {"workload": workload, "entry": f"floor.{form}"} | case)
+        stages = "  ".join(f"{stage} {case['stages_us'][stage]:.1f}" for stage in STAGES)
+        race.say(f"  {workload:13} floor.{form:22} {case['cpu_us']:8.1f} us: {stages}  noise {noise:.2f}")
+    for workload, case in found["context"].items():
+        race.records.append(where | {"workload": workload, "entry": "floor.context", "mode": "context"} | case)
+        race.say(f"  {workload:13} context fields: {case['difference_us']:.1f} us of {case['many_us']:.1f} us")
+
+
+def _few(race: Race, workload: str) -> Path:
+    """The same requests with one context field."""
+    path = race.scratch / "requests" / f"few.{workload}"
+    if not path.exists():
+        requests = []
+        for rows in race.bodies.batches(workload):
+            kept = [{name: value for name, value in row.items() if name not in CONTEXT[:-1]} for row in rows]
+            own = [name for name in kept[0] if name not in FEW_CONTEXT]
+            document = {
+                "context": {name: kept[0][name] for name in FEW_CONTEXT},
+                "candidates": {name: [row[name] for row in kept] for name in own},
+            }
+            requests.append(http_post("/score", JSON, to_json(document)))
+        write_requests(path, requests)
+    return path
+
+
+def _common_rates(result: Result) -> dict[str, float]:
+    """Half of what the slowest server that scores takes, by workload."""
+    rates = {}
+    for workload in WORKLOADS:
+        labels = {one["entry"] for one in result.records if one["workload"] == workload and one["mode"] == "closed"}
+        servers = [label for label in labels if result.kinds.get(label.partition(".")[0], "floor") != "floor"]
+        found = [typical(result.records, (workload, label), "requests_per_second") for label in servers]
+        known = [rate for rate in found if rate]
+        if known and any(result.kinds[label.partition(".")[0]] != "service" for label in servers):
+            rates[workload] = round(min(known) / 2, 2)
+    return rates
+
+
+def _loads(block: Block, plan: Plan) -> None:
+    """The service alone, 1000 candidates, at shares of what the closed loop reached."""
+    if LOAD_WORKLOAD not in _workloads(plan):
+        return
+    entry = next((one for one in block.takers(LOAD_WORKLOAD) if one.label == OURS), None)
+    capacity = typical(block.race.records, (LOAD_WORKLOAD, OURS), "requests_per_second")
+    if entry is None or not capacity:
+        return
+    for turn in range(plan.lengths.load_rounds):
+        for load in LOADS:
+            block.visit(entry, turn, plan.lengths.load_seconds, round(load * capacity, 2), purpose=LOAD, load=load)
+
+
+def _at_common_rate(block: Block, plan: Plan, rates: Mapping[str, float]) -> None:
+    for turn in range(plan.lengths.open_rounds):
+        for workload, rate in rates.items():
+            if workload not in plan.lengths.peers_at:
+                continue
+            entries = [
+                entry
+                for entry in _takers(block, plan, workload, only_baseline=True)
+                if entry.contestant.kind != "floor"
+            ]
+            seconds = max(2.0, min(plan.lengths.open_seconds, _FEWEST_ARRIVALS / rate))
+            for entry in rotated(entries, turn):
+                block.visit(entry, turn, seconds, rate, purpose=COMMON_RATE)
+
+
+def _profiles(block: Block, plan: Plan, result: Result) -> None:
+    venvs = None if plan.peers is None else plan.peers[1]
+    for workload, form in _PROFILED:
+        if workload not in _workloads(plan):
+            continue
+        found = profile(
+            block, Entry(who.service(block.race.scratch), workload, form), plan.lengths.profile_seconds, venvs
+        )
+        if found:
+            result.profiles[f"{workload} {form}"] = found

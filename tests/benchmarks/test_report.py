@@ -1,0 +1,111 @@
+"""The page is a function of the stored document, and says what was and what was not reached."""
+
+import json
+
+from benchmarks.serving.ratios import TARGETS
+from benchmarks.serving.report import markdown, number
+from benchmarks.serving.run import Result
+from benchmarks.serving.summary import summarise
+from benchmarks.serving.workloads import SLOPE, WORKLOADS
+
+MACHINE = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "processor": "a processor",
+    "cores": 2,
+    "kernel": "6",
+    "python": "3.11",
+    "versions": {"uvicorn": "1"},
+}
+
+
+def cell(workload: str, entry: str, per_request_us: float, **facts: object) -> dict[str, object]:
+    rows = WORKLOADS[workload].rows
+    return {
+        "block": "main",
+        "round": 0,
+        "workload": workload,
+        "entry": entry,
+        "mode": "closed",
+        "noise": 0.0,
+        "errors": 0,
+        "requests": 1000,
+        "busy": 1.0,
+        "requests_per_second": 1e6 / per_request_us,
+        "rows_per_second": rows * 1e6 / per_request_us,
+        "rows_per_cpu_second": rows * 1e6 / per_request_us,
+        "cpu_us": per_request_us,
+        "kernel_us": 5.0,
+        "p50_ms": 1.0,
+        "p99_ms": 2.0,
+        "max_ms": 3.0,
+        "lag_p99_ms": 0.01,
+        **facts,
+    }
+
+
+def result() -> Result:
+    stages = {"queue": 1.0, "decode": 2.0, "encode": 3.0, "infer": 4.0, "respond": 5.0}
+    records = [cell("one_row", "service.rows", 50, stages_us=stages), cell("one_row", "service_log_off.rows", 39)]
+    records += [cell("one_row", "noop_one_row.rows", 20), cell("one_row", "tutorial.rows", 150)]
+    for name in SLOPE:
+        records.append(cell(name, "service.columns", 40 + 1.2 * WORKLOADS[name].rows))
+        records.append(cell(name, "floor.columns", 20 + 1.0 * WORKLOADS[name].rows))
+    records += [
+        cell("rank1000", "service.columns", 1240, mode="open", purpose="load", load=0.25, rate=200, p999_ms=3.0),
+        cell("one_row", "floor.context", 10, mode="context", many_us=10.0, few_us=6.0, difference_us=4.0),
+    ]
+    kinds = {"service": "service", "service_log_off": "service", "tutorial": "tutorial", "noop_one_row": "floor"}
+    failed = {"broken": "it ended\nwith 1"}
+    return Result(
+        records, kinds, "tutorial.rows", "listwise.listwise", failed, profiles={"one_row rows": {"perf": {"libc": 0.5}}}
+    )
+
+
+def test_a_document_survives_being_stored_and_gives_the_same_page() -> None:
+    document = summarise(result(), machine=MACHINE, command="make bench-serving")
+    stored = json.loads(json.dumps(document, allow_nan=False))
+    assert markdown(stored) == markdown(document)
+
+
+def test_every_target_stands_beside_what_was_measured_met_or_not() -> None:
+    document = summarise(result(), machine=MACHINE, command="make bench-serving")
+    assert set(document["targets"]) == set(TARGETS)
+    assert document["ratios"]["one_row_vs_noop_asgi"] == 0.4
+    assert document["targets"]["one_row_vs_noop_asgi"]["met"] is True
+    assert document["targets"]["one_row_vs_tutorial"]["met"] is False  # 3 of 4
+    assert document["targets"]["best_peer_p99"]["met"] is None
+    assert round(document["ratios"]["slope_vs_floor"], 6) == 1.2
+    page = markdown(document)
+    lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(lines) == set(TARGETS)
+    assert lines["one_row_vs_tutorial"].endswith("**not met** |")
+    assert lines["best_peer_p99"].endswith("not measured |")
+    assert "make bench-serving PEERS=DIR" in page
+    assert "`broken` could not take part: it ended with 1" in page
+
+
+def test_stages_and_what_is_left_for_http_add_up_to_all() -> None:
+    document = summarise(result(), machine=MACHINE, command="make bench-serving")
+    (row,) = document["stages"]
+    assert row["decode"] + row["encode"] + row["infer"] + row["respond"] + row["rest_us"] == row["cpu_us"] == 50
+    assert row["noop_us"] == 20
+    assert (
+        document["lines"]["service"]["slope"]
+        == document["lines"]["floor"]["slope"] * document["ratios"]["slope_vs_floor"]
+    )
+
+
+def test_the_prediction_is_the_queue_of_the_measured_service_time() -> None:
+    (row,) = summarise(result(), machine=MACHINE, command="")["loads"]
+    assert row["service_ms"] == row["predicted_p50_ms"] == 1.24
+    assert 2.6 < row["predicted_ratio"] < 2.7
+
+
+def test_numbers_keep_three_digits_that_mean_something() -> None:
+    assert [number(value) for value in (None, 0.12345, 12.345, 123.45, 12345.6)] == [
+        "–",
+        "0.123",
+        "12.3",
+        "123",
+        "12,346",
+    ]
