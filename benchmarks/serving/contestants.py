@@ -91,7 +91,7 @@ def service(bundle: Path, name: str = SERVICE, **settings: object) -> Contestant
         every = {"one_row": {"rows": "listwise"}}
     environment = {f"REACTION_{key.upper()}": str(value) for key, value in settings.items()}
     command = (sys.executable, "-m", "service", "--bundle", str(bundle), "--host", "127.0.0.1", "--port", "{port}")
-    return Contestant(name, "service", command, environment | {"REACTION_WORKERS": "1"}, every)
+    return Contestant(name, "service", (*command, "--workers", "1"), environment, every)
 
 
 def noop(workload: str, form: str, answer_bytes: int) -> Contestant:
