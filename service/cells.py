@@ -28,12 +28,13 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PID", "READY", "RESTARTS", "SPENT_SECONDS", "STARTED", "Cells", "shared_file"]
+__all__ = ["CONNECTIONS", "PID", "READY", "RESTARTS", "SPENT_SECONDS", "STARTED", "Cells", "shared_file"]
 
 # Cells of the process's own state at the start of each block.
 PID: Final = 0
 READY: Final = 1  # it scores requests now
 STARTED: Final = 2  # a process of this place has been ready once
+CONNECTIONS: Final = 3  # it holds now
 RESTARTS: Final = 3  # supervisor: workers replaced
 SPENT_SECONDS: Final = 4  # supervisor: CPU time of workers that have ended
 _STATE: Final = 8
@@ -91,6 +92,7 @@ class Cells:
         self._read = 0  # bytes of the directory that `_known` holds
         self._free = _STATE
         self.workers = workers
+        self._block = block
         self.values = self._blocks[block]
         self.own = self.values[:_STATE]
         self.own[PID] = os.getpid()
@@ -131,6 +133,11 @@ class Cells:
     def states(self, cell: int) -> list[float]:
         """One cell of their own state, of each worker."""
         return [block[cell] for block in self._blocks[: self.workers]]
+
+    def least_of_others(self, cell: int, *, among: int) -> float | None:
+        """The lowest value of a cell of other workers' states, of those whose cell `among` is not 0."""
+        others = (block for number, block in enumerate(self._blocks[: self.workers]) if number != self._block)
+        return min((block[cell] for block in others if block[among]), default=None)
 
     def state_of(self, block: int) -> memoryview[float]:
         """The state of a process, to be changed by it, or by the supervisor once it has ended."""

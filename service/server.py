@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from service.acceptor import Acceptor
 from service.app import ServiceApp, create_app
 from service.sockets import BACKLOG
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
     from types import FrameType
 
@@ -25,19 +27,43 @@ START_ERROR: Final = 1
 
 
 class _Server(uvicorn.Server):
-    """Lets the application know how many requests wait for it, and at once that it shall end.
+    """Lets the application know how many requests wait for it, and at once that it shall end; listens fairly.
 
-    The web server tells it that only when it listens.
+    The web server tells it neither before it listens, and takes all connections that it can get.
+
+    Args:
+        config: The web server's.
+        app: The application.
+        cells: Counts shared with other workers; None where this process serves alone.
     """
 
-    def __init__(self, config: uvicorn.Config, app: ServiceApp) -> None:
+    def __init__(self, config: uvicorn.Config, app: ServiceApp, cells: Cells | None) -> None:
         super().__init__(config)
         self._runtime = app.runtime
         app.runtime.in_flight = self.server_state.tasks.__len__
+        self._cells = cells
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; called on a signal, perhaps before anything listens."""
         self._runtime.leaving = True
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen."""
+        if self._cells is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+
+        def make_protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        for listener in sockets:
+            acceptor = Acceptor(listener, make_protocol, lambda: len(self.server_state.connections), self._cells)
+            self.servers.append(acceptor)  # type: ignore[arg-type]
 
 
 def serve(
@@ -66,7 +92,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     app = create_app(settings, plan=plan, cells=cells, late=late, on_failure=lambda: leave(signal.SIGTERM, None))
-    server = _Server(server_config(app, settings), app)
+    server = _Server(server_config(app, settings), app, cells)
     with listener:
         server.run(sockets=[listener])
     return START_ERROR if app.runtime.failure is not None else 0
