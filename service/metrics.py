@@ -159,11 +159,11 @@ class ServiceMetrics:
             route: Path of the route, or `other`; never the path a client made up.
             status: Status of the answer; 499 where nobody waited for it.
         """
-        key = (route, status)
-        cell = self._requests.get(key)
-        if cell is None:
-            cell = self._requests[key] = self.cells.take(f"{_REQUESTS}{status} {route}", 1)
-        self._values[cell] += 1.0
+        try:
+            self._values[self._requests[route, status]] += 1.0
+        except KeyError:  # the first of its kind
+            cell = self._requests[route, status] = self.cells.take(f"{_REQUESTS}{status} {route}", 1)
+            self._values[cell] += 1.0
 
     def requests(self) -> Mapping[tuple[str, int], float]:
         """Requests of all workers so far, by route and status."""
