@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from service.compression import READABLE, WRITTEN
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTooLargeError,
     ClientGoneError,
+    InflatedBodyError,
     MediaTypeError,
     problem_bytes,
     problem_of,
@@ -19,7 +21,16 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Send
 
-__all__ = ["RequestHead", "read_body", "send_answer", "send_problem", "send_refusal", "too_large"]
+__all__ = [
+    "DEFLATED",
+    "RequestHead",
+    "is_compressed",
+    "read_body",
+    "send_answer",
+    "send_problem",
+    "send_refusal",
+    "too_large",
+]
 
 _JSON_TYPES: Final = (b"application/json",)
 _MSGPACK_TYPES: Final = (b"application/msgpack", b"application/vnd.msgpack", b"application/x-msgpack")
@@ -31,22 +42,29 @@ _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
+# Headers of a compressed answer; caches between must not give it to clients that do not take it.
+DEFLATED: Final = ((b"content-encoding", WRITTEN), (b"vary", b"accept-encoding"))
+
+
 class RequestHead:
     """What the headers of a scoring request say.
 
     Attributes:
         packed: The body is MessagePack, else JSON.
         answer_packed: The client wants MessagePack: it says so in `Accept`, or sent it and says nothing.
+        compressed: The body is gzip or deflate.
+        accept_encoding: Encodings that the client takes, as it says so.
 
     Raises:
-        MediaTypeError: Neither JSON nor MessagePack in UTF-8, or compressed.
+        MediaTypeError: Neither JSON nor MessagePack in UTF-8, or an encoding that is not read.
         BodyTooLargeError: The declared length is over the limit.
     """
 
-    __slots__ = ("answer_packed", "packed")
+    __slots__ = ("accept_encoding", "answer_packed", "compressed", "packed")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
-        content_type = accept = b""
+        content_type = accept = self.accept_encoding = b""
+        self.compressed = False
         for name, value in headers:
             if name == b"content-type":
                 content_type = value
@@ -55,19 +73,38 @@ class RequestHead:
             elif name == b"content-length":
                 if int(value) > max_body_bytes:
                     raise too_large(max_body_bytes, int(value))
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                raise _unsupported("Content-Encoding", "identity", value, ("accept-encoding", "identity"))
+            elif name == b"accept-encoding":
+                self.accept_encoding = value
+            elif name == b"content-encoding":
+                self.compressed = is_compressed(value)
         packed = _MEDIA_TYPES.get(content_type)
         if packed is None:
             packed = _parse_content_type(content_type)
         self.packed = packed
-        self.answer_packed = packed
-        if accept and accept != b"*/*":
-            wanted = accept.lower()
-            wants_packed = any(kind in wanted for kind in _MSGPACK_TYPES)
-            if wants_packed != packed:
-                # Both named: the answer is of the request's own kind.
-                self.answer_packed = wants_packed and not any(kind in wanted for kind in _JSON_TYPES)
+        self.answer_packed = _answer_packed(accept.lower(), packed) if accept and accept != b"*/*" else packed
+
+
+def _answer_packed(accept: bytes, packed: bool) -> bool:
+    wants_packed = any(kind in accept for kind in _MSGPACK_TYPES)
+    if wants_packed == packed:
+        return packed
+    # Both named: the answer is of the request's own kind.
+    return wants_packed and not any(kind in accept for kind in _JSON_TYPES)
+
+
+def is_compressed(content_encoding: bytes) -> bool:
+    """Whether a `Content-Encoding` says that a body has to be inflated.
+
+    Raises:
+        MediaTypeError: It names an encoding that is not read, or more than one.
+    """
+    encoding = content_encoding.strip().lower()
+    if encoding == b"identity":
+        return False
+    if encoding not in READABLE:
+        hint = ("accept-encoding", "gzip, deflate, identity")
+        raise _unsupported("Content-Encoding", "gzip, deflate or identity", content_encoding, hint)
+    return True
 
 
 def _parse_content_type(value: bytes) -> bool:
@@ -167,7 +204,7 @@ async def send_refusal(
     ]
     if request_id is not None:
         headers.append((b"x-request-id", request_id.encode()))
-    linger = isinstance(error, BodyTooLargeError)
+    linger = isinstance(error, BodyTooLargeError) and not isinstance(error, InflatedBodyError)
     if linger:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

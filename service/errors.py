@@ -5,8 +5,9 @@
     Exception
     ├── ServiceError                    the service's own
     │   ├── MethodNotAllowedError         405  wrong method, `Allow` says which
-    │   ├── MediaTypeError                415  neither JSON nor MessagePack, or compressed
+    │   ├── MediaTypeError                415  a type or an encoding that is not read
     │   ├── BodyTooLargeError             413  more bytes than `max_body_bytes`
+    │   │   └── InflatedBodyError              the same, found after all of it was read
     │   ├── ClientGoneError               499  hung up before its answer: counted, never answered
     │   ├── MalformedBodyError            400  bytes that are no JSON or MessagePack document
     │   ├── NotReadyError                 503  no model yet, or none that could be loaded
@@ -42,6 +43,7 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "BodyTooLargeError",
     "ClientGoneError",
+    "InflatedBodyError",
     "MalformedBodyError",
     "MediaTypeError",
     "MemberError",
@@ -94,6 +96,10 @@ class MediaTypeError(ServiceError):
 
 class BodyTooLargeError(ServiceError):
     """More bytes than allowed; found while reading, never after."""
+
+
+class InflatedBodyError(BodyTooLargeError):
+    """A compressed body, all of it read, inflates to more bytes than allowed."""
 
 
 class ClientGoneError(ServiceError):

@@ -42,7 +42,7 @@ class Histogram:
         values[self._first + bisect_left(self.bounds, value)] += 1.0
         values[self._sum] += value
 
-    def observe_array(self, array: NDArray[np.float32]) -> None:
+    def observe_array(self, array: NDArray[np.float32] | NDArray[np.float64]) -> None:
         """Count every value of an array (N,)."""
         values = self._values
         # Bounds in the values' own precision: a float32 score equal to a bound lies under it, not beside it.

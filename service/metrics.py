@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -32,6 +33,7 @@ OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 # 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
 SECONDS_BOUNDS: Final = tuple(float(f"{1e-5 * 2 ** (k / 2):.3g}") for k in range(41))
 _REQUESTS: Final = "requests "
+_QUEUED: Final = 128  # requests counted in one go
 CANDIDATES_BOUNDS: Final = tuple(float(2**k) for k in range(15))
 
 
@@ -69,6 +71,7 @@ class ModelMetrics:
         self.candidates = Histogram(cells, f"{name}/candidates", CANDIDATES_BOUNDS)
         self.scores = Histogram(cells, f"{name}/scores", score_bounds(reference))
         self.health = FeatureHealth(cells, f"{name}/field", encoder, reference, self.scores)
+        self._queue: list[tuple[float, ...]] = []
 
     def record(self, outcome: str, work: Work | None, received: float, ended: float) -> None:
         """Count one request.
@@ -79,6 +82,14 @@ class ModelMetrics:
             received: When its last byte was there (`perf_counter`, seconds); 0.0 if never.
             ended: When its answer was handed over.
         """
+        if outcome == "ok" and work is not None:
+            # Counted in batches: seven histograms, one by one, take a tenth of the time of a one-row request.
+            marks = (received, work.started, work.decoded, work.encoded, work.inferred, ended, len(work.scores))
+            self._queue.append(marks)
+            if len(self._queue) >= _QUEUED:
+                self._count_queued()
+            self.health.add(work.context_ids, work.candidate_ids, work.scores)
+            return
         stages = self.stages[outcome]
         if received:
             stages["total"].observe(ended - received)
@@ -92,9 +103,21 @@ class ModelMetrics:
         if work.inferred:
             stages["infer"].observe(work.inferred - work.encoded)
             stages["respond"].observe(ended - work.inferred)
-        if outcome == "ok":
-            self.candidates.observe(len(work.scores))
-            self.health.add(work.context_ids, work.candidate_ids, work.scores)
+
+    def flush(self) -> None:
+        """Count what is queued."""
+        if self._queue:
+            self._count_queued()
+        self.health.flush()
+
+    def _count_queued(self) -> None:
+        marks = np.array(self._queue)  # (requests, 7)
+        self._queue.clear()
+        stages = self.stages["ok"]
+        for stage, seconds in zip(STAGES, np.diff(marks[:, :6]).T, strict=False):
+            stages[stage].observe_array(seconds)
+        stages["total"].observe_array(marks[:, 5] - marks[:, 0])
+        self.candidates.observe_array(marks[:, 6])
 
 
 class ServiceMetrics:
@@ -176,7 +199,7 @@ class ServiceMetrics:
     def flush(self) -> None:
         """Count what is queued."""
         for model in self.models:
-            model.health.flush()
+            model.flush()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Everything in the text format a scraper accepts.

@@ -10,6 +10,7 @@ from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from service.compression import compress, decompress, takes_gzip
 from service.errors import MemberError
 from service.typed import TypedReader
 from service.wire import AnswerWriter, decode, rank
@@ -48,17 +49,25 @@ class Work:
         context_ids: int32 (1 or N, Cc); candidate_ids: int32 (N, Ci); scores: float32 (N,).
         top_k: How many places of the ranking the client wants; 0 for none.
         answer: Bytes of the answer.
+        inflate_to: Most bytes of the body once it is inflated; None where it came as it is.
+        accept_encoding: Encodings of the answer that the client takes, as its header says.
+        deflate_from: An answer of at least so many bytes is compressed if the client takes that.
+        deflated: Whether the answer is compressed.
     """
 
     __slots__ = (
+        "accept_encoding",
         "answer",
         "answer_packed",
         "body",
         "candidate_ids",
         "context_ids",
         "decoded",
+        "deflate_from",
+        "deflated",
         "encoded",
         "inferred",
+        "inflate_to",
         "packed",
         "request_id",
         "scores",
@@ -78,6 +87,27 @@ class Work:
         self.started = self.decoded = self.encoded = self.inferred = 0.0
         self.top_k = 0
         self.answer = b""
+        self.inflate_to: int | None = None
+        self.accept_encoding = b""
+        self.deflate_from = 0
+        self.deflated = False
+
+    def inflate(self) -> None:
+        """Replace a compressed body by what it holds.
+
+        Raises:
+            MalformedBodyError: It is damaged.
+            InflatedBodyError: It holds too much.
+        """
+        if self.inflate_to is not None:
+            self.body = decompress(self.body, self.inflate_to)
+            self.inflate_to = None
+
+    def deflate(self) -> None:
+        """Compress the answer if it is long and the client takes it so."""
+        if self.accept_encoding and len(self.answer) >= self.deflate_from and takes_gzip(self.accept_encoding):
+            self.answer = compress(self.answer)
+            self.deflated = True
 
 
 class Pipeline:
@@ -116,6 +146,7 @@ class Pipeline:
             RequestError: The document cannot be scored.
         """
         work.started = perf_counter()
+        work.inflate()
         decoded = self._typed.decode(work.body, packed=work.packed)
         if decoded is None:
             self._read_generally(work)
@@ -159,3 +190,4 @@ class Pipeline:
         ranking = rank(work.scores, work.top_k) if work.top_k else None
         write = self._writer.msgpack if work.answer_packed else self._writer.json
         work.answer = write(work.request_id, work.scores, ranking)
+        work.deflate()

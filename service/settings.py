@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     workers: int | None = Field(
         None, ge=1, le=256, description="Processes that serve; unset, one for each whole CPU that memory allows."
     )
+    gzip_bytes: int = Field(
+        16_384,
+        ge=0,
+        description="Answers of at least this length are gzip where the client takes that; shorter ones gain nothing.",
+    )
     work_threads: int | None = Field(
         None, ge=1, le=256, description="Threads of a worker for long bodies; unset, by the CPUs a worker has."
     )
@@ -77,7 +82,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     request_log_ratio: float = Field(
-        0.0, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own."
+        0.01, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own, drawn at random."
     )
 
 

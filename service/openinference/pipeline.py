@@ -77,6 +77,7 @@ class InferPipeline:
             RequestError: The document cannot be scored.
         """
         work.started = perf_counter()
+        work.inflate()
         request = decode(split(work.body, work.header_length))
         if request.id:
             work.client_id = request.id
@@ -98,3 +99,4 @@ class InferPipeline:
             ModelOutputError: A score is not finite.
         """
         work.answer, work.answer_header_length = self._write(work.client_id, work.scores, binary=work.binary)
+        work.deflate()

@@ -2,14 +2,15 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from time import perf_counter
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.asgi import read_body, send_answer, send_refusal, too_large
-from service.errors import ClientGoneError, MalformedBodyError, MediaTypeError, MethodNotAllowedError, problem_of
+from service.asgi import DEFLATED, is_compressed, read_body, send_answer, send_refusal, too_large
+from service.errors import ClientGoneError, MalformedBodyError, MethodNotAllowedError, problem_of
 from service.features.errors import describe
 from service.logging import get_logger
 from service.openinference import metadata
@@ -48,6 +49,7 @@ class InferEndpoint:
         self._runtime = runtime
         self._max_body_bytes = runtime.settings.max_body_bytes
         self._inline_body_bytes = runtime.settings.inline_body_bytes
+        self._gzip_bytes = runtime.settings.gzip_bytes
         self._log_ratio = runtime.settings.request_log_ratio
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +64,14 @@ class InferEndpoint:
             if scope["method"] != "POST":
                 raise _wrong_method(scope["method"])  # noqa: TRY301
             model = _addressed(runtime, scope)
-            header_length = _header_length(scope["headers"], self._max_body_bytes)
+            head = _Head(scope["headers"], self._max_body_bytes)
             body = await read_body(receive, self._max_body_bytes)
             received = perf_counter()
-            work = InferWork(body, request_id=request_id, header_length=header_length)
-            if len(body) <= self._inline_body_bytes:
+            work = InferWork(body, request_id=request_id, header_length=head.header_length)
+            work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
+            if head.compressed:
+                work.inflate_to = self._max_body_bytes  # who knows how much is in it
+            if len(body) <= self._inline_body_bytes and not head.compressed:
                 model.inference.run(work)
             else:
                 await asyncio.get_running_loop().run_in_executor(runtime.workers, model.inference.run, work)
@@ -92,6 +97,8 @@ class InferEndpoint:
 
 async def _send_scores(send: Send, work: InferWork) -> None:
     headers = [(b"x-request-id", work.request_id.encode())]
+    if work.deflated:
+        headers += DEFLATED
     if work.answer_header_length is None:
         await send_answer(send, _OK, work.answer, _JSON, headers)
     else:
@@ -121,37 +128,48 @@ def _served(runtime: Runtime, name: str, version: str | None) -> Model:
     return model
 
 
-def _header_length(headers: Any, max_body_bytes: int) -> int | None:
-    """What the headers say of the length of the body's JSON part; None where that is the whole body.
+class _Head:
+    """What the headers say of the body. The media type is not looked at: clients of the protocol send none, or any.
 
-    The media type is not looked at: clients of the protocol send none, or any.
+    Attributes:
+        header_length: Length of the body's JSON part; None where that is the whole body.
+        compressed: The body is gzip or deflate.
+        accept_encoding: Encodings that the client takes, as it says so.
 
     Raises:
-        MediaTypeError: The body is compressed.
+        MediaTypeError: The body has an encoding that is not read.
         BodyTooLargeError: The declared length is over the limit.
         MalformedBodyError: A length that is no number.
     """
-    length: int | None = None
-    for name, value in headers:
-        if name == _HEADER_LENGTH:
-            if not value.isdigit() or len(value) > _LONGEST_LENGTH:
-                got = describe(value.decode("latin-1"))
-                raise MalformedBodyError(
-                    f"Inference-Header-Content-Length: expected a number of bytes, got {got}.",
-                    where="Inference-Header-Content-Length",
-                    expected="a number of bytes",
-                    got=got,
-                )
-            length = int(value)
-        elif name == b"content-length":
-            if int(value) > max_body_bytes:
-                raise too_large(max_body_bytes, int(value))
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            got = repr(value.decode("latin-1"))
-            raise MediaTypeError(
-                f"Content-Encoding: expected identity, got {got}.", headers=(("accept-encoding", "identity"),)
-            )
-    return length
+
+    __slots__ = ("accept_encoding", "compressed", "header_length")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
+        self.header_length: int | None = None
+        self.compressed = False
+        self.accept_encoding = b""
+        for name, value in headers:
+            if name == _HEADER_LENGTH:
+                self.header_length = _length(value)
+            elif name == b"content-length":
+                if int(value) > max_body_bytes:
+                    raise too_large(max_body_bytes, int(value))
+            elif name == b"accept-encoding":
+                self.accept_encoding = value
+            elif name == b"content-encoding":
+                self.compressed = is_compressed(value)
+
+
+def _length(value: bytes) -> int:
+    if value.isdigit() and len(value) <= _LONGEST_LENGTH:
+        return int(value)
+    got = describe(value.decode("latin-1"))
+    raise MalformedBodyError(
+        f"Inference-Header-Content-Length: expected a number of bytes, got {got}.",
+        where="Inference-Header-Content-Length",
+        expected="a number of bytes",
+        got=got,
+    )
 
 
 def _wrong_method(method: str) -> MethodNotAllowedError:

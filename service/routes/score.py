@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.asgi import RequestHead, read_body, send_answer, send_problem
+from service.asgi import DEFLATED, RequestHead, read_body, send_answer, send_problem
 from service.errors import ClientGoneError, MethodNotAllowedError, problem_of
 from service.logging import get_logger
 from service.pipeline import Work
@@ -38,6 +38,7 @@ class ScoreEndpoint:
         self._runtime = runtime
         self._max_body_bytes = runtime.settings.max_body_bytes
         self._inline_body_bytes = runtime.settings.inline_body_bytes
+        self._gzip_bytes = runtime.settings.gzip_bytes
         self._log_ratio = runtime.settings.request_log_ratio
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,21 +57,21 @@ class ScoreEndpoint:
             body = await read_body(receive, self._max_body_bytes)
             received = perf_counter()
             work = Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
+            work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
+            inline = len(body) <= self._inline_body_bytes
+            if head.compressed:
+                work.inflate_to, inline = self._max_body_bytes, False  # who knows how much is in it
             if model.coalescer is not None:
-                coalesced = model.coalescer
-                await (coalesced.run if len(body) <= self._inline_body_bytes else coalesced.run_in_thread)(work)
-            elif len(body) <= self._inline_body_bytes:
+                await (model.coalescer.run if inline else model.coalescer.run_in_thread)(work)
+            elif inline:
                 model.pipeline.run(work)
             else:
                 await asyncio.get_running_loop().run_in_executor(runtime.workers, model.pipeline.run, work)
             status = _OK
-            await send_answer(
-                send,
-                _OK,
-                work.answer,
-                _MSGPACK if work.answer_packed else _JSON,
-                ((b"x-request-id", work.request_id.encode()),),
-            )
+            headers = [(b"x-request-id", work.request_id.encode())]
+            if work.deflated:
+                headers += DEFLATED
+            await send_answer(send, _OK, work.answer, _MSGPACK if work.answer_packed else _JSON, headers)
         except ClientGoneError:
             pass
         except Exception as error:  # the last resort: logged, answered, not passed on

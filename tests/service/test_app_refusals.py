@@ -256,7 +256,8 @@ def test_packed_bodies_are_refused_as_written_ones_are(client: httpx.Client, bod
         ({"content-type": "application/json-seq"}, "Content-Type"),
         ({"content-type": ""}, "Content-Type"),
         ({}, "Content-Type"),
-        ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
+        ({"content-type": "application/json", "content-encoding": "br"}, "Content-Encoding"),
+        ({"content-type": "application/json", "content-encoding": "gzip, gzip"}, "Content-Encoding"),
     ],
 )
 def test_another_media_type_is_415(client: httpx.Client, headers: dict[str, str], where: str) -> None:

@@ -1,0 +1,136 @@
+"""gzip in and out: against the standard library's gzip, over real sockets, and bodies that hold more than they may."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT
+
+from service.compression import compress, decompress, takes_gzip
+from service.errors import InflatedBodyError, MalformedBodyError
+
+if TYPE_CHECKING:
+    import httpx
+
+REQUEST = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES, "request_id": "r"}
+JSON = {"content-type": "application/json"}
+
+
+@given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=4), spare=st.integers(0, 3))
+def test_what_others_compress_is_read_in_one_member_or_several(parts: list[bytes], spare: int) -> None:
+    whole = b"".join(parts)
+    for body in (b"".join(map(gzip.compress, parts)), zlib.compress(whole)):
+        assert decompress(body, len(whole) + spare) == whole
+        if whole:
+            with pytest.raises(InflatedBodyError):
+                decompress(body, len(whole) - 1)
+
+
+@given(content=st.binary(max_size=500))
+def test_what_is_compressed_here_others_read(content: bytes) -> None:
+    assert gzip.decompress(compress(content)) == content
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no gzip at all",
+        gzip.compress(b"x" * 1000)[:-4],
+        gzip.compress(b"x" * 1000)[:12],
+        gzip.compress(b"x") + b"trailing",
+        gzip.compress(b"x" * 100)[:-8] + bytes(8),
+    ],
+)
+def test_a_damaged_body_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedBodyError, match="Content-Encoding"):
+        decompress(body, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("header", "takes"),
+    [
+        (b"gzip", True),
+        (b"gzip, deflate, br", True),
+        (b"br;q=1.0, GZIP;q=0.5", True),
+        (b"*", True),
+        (b"x-gzip", True),
+        (b"gzip;q=0", False),
+        (b"gzip; q=0.0, *", False),
+        (b"*;q=0", False),
+        (b"identity", False),
+        (b"gzip;q=nonsense", False),
+        (b"br, nogzip", False),
+    ],
+)
+def test_an_answer_is_compressed_for_whoever_takes_that(header: bytes, takes: bool) -> None:
+    assert takes_gzip(header) is takes
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", "deflate"])
+def test_a_compressed_body_gets_the_scores_of_the_plain_one(client: httpx.Client, encoding: str) -> None:
+    body = json.dumps(REQUEST).encode()
+    plain = client.post("/score", content=body, headers=JSON).json()
+    packed = zlib.compress(body) if encoding == "deflate" else gzip.compress(body)
+    answer = client.post("/score", content=packed, headers=JSON | {"content-encoding": encoding})
+    assert (answer.status_code, answer.json()) == (200, plain)
+
+
+def infer_request(rows: int) -> dict[str, Any]:
+    inputs = [
+        {"name": "user", "shape": [1], "datatype": "BYTES", "data": ["u1"]},
+        {"name": "ad", "shape": [rows], "datatype": "BYTES", "data": ["a1", "a2"] * (rows // 2)},
+    ]
+    return {"inputs": inputs}
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        ("/score", {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES * 1000}),
+        (f"/v2/models/{MODEL_ID}/infer", infer_request(3000)),
+    ],
+)
+def test_a_long_answer_is_compressed_if_the_client_takes_it(
+    client: httpx.Client, path: str, request_: dict[str, Any]
+) -> None:
+    def ask(accept: str) -> httpx.Response:
+        return client.post(path, json=request_, headers={"accept-encoding": accept})
+
+    plain, packed = ask("identity"), ask("gzip")
+    assert "content-encoding" not in plain.headers
+    assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "accept-encoding")
+    assert int(packed.headers["content-length"]) < len(plain.content)
+    for member in ("scores", "outputs"):
+        assert packed.json().get(member) == plain.json().get(member)
+    if path == "/score":
+        assert len(packed.json()["scores"]) == 3000
+
+
+def test_a_short_answer_is_sent_as_it_is(client: httpx.Client) -> None:
+    answer = client.post("/score", json=REQUEST, headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/score", f"/v2/models/{MODEL_ID}/infer"])
+def test_a_body_that_holds_more_than_a_body_may_is_refused_before_it_is_inflated(
+    client: httpx.Client, path: str
+) -> None:
+    bomb = gzip.compress(b" " * (512 << 20), 9)  # half a megabyte that holds half a gigabyte
+    answer = client.post(path, content=bomb, headers=JSON | {"content-encoding": "gzip"})
+    assert answer.status_code == 413
+    assert "inflated" in answer.text
+    assert client.post("/score", json=REQUEST).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/score", f"/v2/models/{MODEL_ID}/infer"])
+def test_a_body_that_is_not_what_its_header_says_is_refused(client: httpx.Client, path: str) -> None:
+    answer = client.post(path, content=b'{"candidates":[{}]}', headers=JSON | {"content-encoding": "gzip"})
+    assert answer.status_code == 400
+    assert "Content-Encoding" in answer.text
