@@ -73,10 +73,10 @@ def main() -> None:
             as_columns = least(lambda: encoder.encode_columns("candidate", columns, count), repeats) * scale  # noqa: B023
             as_rows = least(lambda: encoder.encode_rows("candidate", rows), repeats) * scale  # noqa: B023
             plain = least(by_value, max(10, repeats // 10)) * scale
-            print(
-                f"{count:>6}  {'text' if text else 'numbers':<8}{typed:>6.0f} ns{as_columns:>6.0f} ns{as_rows:>6.0f} ns{plain:>7.0f} ns"
-                f"{as_rows / as_columns:>15.1f}x{plain / as_columns:>16.1f}x{plain / typed:>15.1f}x"
-            )
+            times = "".join(f"{nanoseconds:>6.0f} ns" for nanoseconds in (typed, as_columns, as_rows, plain))
+            ratios = (as_rows / as_columns, plain / as_columns, plain / typed)
+            kind = "text" if text else "numbers"
+            print(f"{count:>6}  {kind:<8}{times}{''.join(f'{ratio:>15.1f}x' for ratio in ratios)}")
 
 
 if __name__ == "__main__":
