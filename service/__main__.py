@@ -62,6 +62,21 @@ def metrics() -> None:
     typer.echo(metrics_markdown())
 
 
+@cli.command()
+def advise(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    out: Annotated[Path, typer.Option(help="File of settings to write, outside the bundle.")] = Path("reaction.env"),
+    seconds: Annotated[float, typer.Option(help="Time to measure; starting servers comes on top.")] = 150.0,
+    *,
+    quick: Annotated[bool, typer.Option(help="Take 20 seconds; spreads are wider.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+) -> None:
+    """Measure what settings suit a bundle on this machine, print it, and write those that gain to a file."""
+    from service.advise.command import run as run_advise  # noqa: PLC0415 - see the imports
+
+    raise typer.Exit(run_advise(bundle, out, seconds, quick=quick, force=force))
+
+
 def run(settings: Settings, given: Mapping[str, Any]) -> int:
     """Serve until told to stop.
 

@@ -1,0 +1,83 @@
+"""Real requests to measure with: a bundle's golden rows, as many as a request needs, round and round."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from service.features import FeatureEncoder, Side
+    from service.golden import GoldenRow
+
+__all__ = ["FORMS", "Feed", "bodies", "golden_feeds", "spread_feeds"]
+
+Feed = tuple["NDArray[np.int32]", "NDArray[np.int32]"]
+"""Context ids (1, Cc) and candidate ids (N, Ci) of one request."""
+
+DISTINCT: Final = 32
+
+
+def _rows(rows: Sequence[GoldenRow]) -> Any:
+    return [row.candidate for row in rows]
+
+
+def _columns(rows: Sequence[GoldenRow]) -> Any:
+    names = {name: None for row in rows for name in row.candidate}
+    return {name: [row.candidate.get(name) for row in rows] for name in names}
+
+
+FORMS: Final[dict[str, Callable[[Sequence[GoldenRow]], Any]]] = {"rows": _rows, "columns": _columns}
+
+
+def _requests(golden: Sequence[GoldenRow], candidates: int, count: int) -> list[list[GoldenRow]]:
+    distinct = min(count, len(golden))
+    return [[golden[(start + step) % len(golden)] for step in range(candidates)] for start in range(distinct)]
+
+
+def bodies(golden: Sequence[GoldenRow], candidates: int, form: str = "rows", count: int = DISTINCT) -> list[bytes]:
+    """JSON bodies of `/score`; each begins at another row, whose context it takes.
+
+    Args:
+        golden: Real raw rows.
+        candidates: Candidates a request.
+        form: One of `FORMS`.
+        count: Most bodies.
+    """
+    # The standard library's json: integers of any size.
+    return [
+        json.dumps(
+            {"context": rows[0].context, "candidates": FORMS[form](rows)}, separators=(",", ":"), ensure_ascii=False
+        ).encode()
+        for rows in _requests(golden, candidates, count)
+    ]
+
+
+def golden_feeds(golden: Sequence[GoldenRow], candidates: int) -> list[Feed]:
+    """Ids of the same requests. Few distinct rows: whatever they read of the tables is in the processor's caches."""
+    return [
+        (
+            np.array([rows[0].context_ids], np.int32).reshape(1, -1),
+            np.array([row.candidate_ids for row in rows], np.int32).reshape(candidates, -1),
+        )
+        for rows in _requests(golden, candidates, DISTINCT)
+    ]
+
+
+def spread_feeds(encoder: FeatureEncoder, candidates: int, seed: int = 1) -> list[Feed]:
+    """Ids drawn evenly from each field's whole table: what they read is in no cache. Real traffic lies between."""
+    rng = np.random.default_rng(seed)
+
+    def ids(side: Side, rows: int) -> NDArray[np.int32]:
+        parts = []
+        for column in encoder.columns(side):
+            vocabulary = encoder.vocabulary(column.name)
+            parts.append(rng.integers(0, len(vocabulary), (rows, column.width)))
+        return np.concatenate(parts, axis=1).astype(np.int32) if parts else np.zeros((rows, 0), np.int32)
+
+    return [(ids("context", 1), ids("candidate", candidates)) for _ in range(DISTINCT)]
