@@ -107,6 +107,11 @@ def decode(document: bytes) -> InferRequest:
     return request
 
 
+def _constant(name: str) -> float | None:
+    """Null, which is missing as NaN is, or an infinity, which is refused where it stands."""
+    return None if name == "NaN" else float(name)
+
+
 def _decode_no_numbers(document: bytes) -> InferRequest:
     """Read a document that may hold NaN and Infinity.
 
@@ -114,7 +119,7 @@ def _decode_no_numbers(document: bytes) -> InferRequest:
         msgspec.DecodeError: It is none even so, or none of a request: whatever the fast way says of it.
     """
     try:
-        content = json.loads(document)
+        content = json.loads(document, parse_constant=_constant)
     except (ValueError, RecursionError):
         return _decode(document)
     return msgspec.convert(content, InferRequest)

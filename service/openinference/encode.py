@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from service.features.codecs import LocatedError, NumericCodec
+from service.features.codecs import REFUSALS, LocatedError, NumericCodec
 from service.features.errors import FieldValueError, describe
 from service.features.lookup import ID_BYTES, MISSING
 from service.openinference.layout import Layout
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.features import FeatureEncoder, Side
+    from service.features.codecs import Codec
     from service.openinference.document import InferRequest
     from service.openinference.tensors import Tensor
 
@@ -55,44 +56,57 @@ class TensorEncoder:
             RequestError: `where` reads `inputs.price.data[3]`.
         """
         tensors = self._layout.tensors(request.inputs, body, header_length)
-        contexts, candidates = self._layout.rows(tensors.values())
-        long: dict[int, list[Tensor]] = {}  # numbers by their count: to be encoded together
+        contexts, candidates = self._layout.rows(tensors)
+        codecs = self._codecs
+        numbers: dict[int, list[Tensor]] = {}  # by their count: to be encoded together
         ids: dict[str, bytes] = {}
         with np.errstate(all="ignore"):  # a signalling NaN is as missing as a quiet one
             for name, tensor in tensors.items():
-                codec = self._codecs.get(name)
+                codec = codecs.get(name)
                 if codec is None:
                     continue  # accepted and ignored
-                if not isinstance(codec, NumericCodec) or tensor.datatype.family == "text":
-                    ids[name] = self._of_texts(tensor)
-                elif tensor.rows == 1:
-                    ids[name] = self._of_number(tensor)
+                if tensor.rows == 1 and not tensor.listed:
+                    ids[name] = self._of_one(tensor, codec)
+                elif not isinstance(codec, NumericCodec) or tensor.datatype.family == "text":
+                    ids[name] = self._of_many(tensor, codec, tensor.texts())
+                elif tensor.data is not None and tensor.datatype.name != "FP32":
+                    ids[name] = self._of_many(tensor, codec, tensor.checked_data())
                 else:
-                    long.setdefault(tensor.rows, []).append(tensor)
-            for alike in long.values():
+                    numbers.setdefault(tensor.rows, []).append(tensor)
+            for alike in numbers.values():
                 ids.update(self._of_numbers(alike))
         return self._matrix("context", ids, contexts), self._matrix("candidate", ids, candidates)
 
-    def _of_texts(self, tensor: Tensor) -> bytes:
-        texts: Sequence[Any] = tensor.texts()
+    @staticmethod
+    def _of_one(tensor: Tensor, codec: Codec) -> bytes:
+        value = tensor.one()
+        if type(value) is int and not isinstance(codec, NumericCodec):
+            value = str(value)
+        try:
+            return codec.table[value]
+        except REFUSALS:
+            pass
+        try:
+            return codec.one(value)
+        except FieldValueError as error:
+            raise FieldValueError(f"inputs.{tensor.name}.data[0]", error.expected, error.got) from None
+
+    @staticmethod
+    def _of_many(tensor: Tensor, codec: Codec, values: Sequence[Any]) -> bytes:
         width = tensor.width
         if tensor.listed:
-            texts = [[text or "" for text in texts[at : at + width]] for at in range(0, len(texts), width)]
+            values = [[text or "" for text in values[at : at + width]] for at in range(0, len(values), width)]
         try:
-            return self._codecs[tensor.name].column(texts)
+            return codec.plain_column(values)
+        except (*REFUSALS, LocatedError):
+            pass
+        try:
+            return codec.column(values)
         except LocatedError as located:
             error = located.error
             element = error.where.removeprefix(tensor.name)  # "[2]" where an element of a list is at fault
             where = f"inputs.{tensor.name}.data[{located.index}]{element}"
             raise FieldValueError(where, error.expected, error.got) from None
-
-    def _of_number(self, tensor: Tensor) -> bytes:
-        try:
-            return self._codecs[tensor.name].one(tensor.number())
-        except FieldValueError as error:
-            if error.where != tensor.name:
-                raise
-            raise FieldValueError(f"inputs.{tensor.name}.data[0]", error.expected, error.got) from None
 
     def _of_numbers(self, tensors: list[Tensor]) -> dict[str, bytes]:
         """Ids of numeric fields of as many rows each."""

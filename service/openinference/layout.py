@@ -21,7 +21,7 @@ from service.features.errors import (
 from service.openinference.tensors import DATATYPES, Datatype, Tensor, flat_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from service.features import FeatureEncoder, Field
     from service.openinference.document import InputTensor
@@ -33,7 +33,7 @@ _ACCEPTED: Final[dict[str, frozenset[str]]] = {
     "numeric": frozenset({"text", "integer", "real"}),
     "multi_valued": frozenset({"text", "integer"}),
 }
-_NOTHING: Final = (b"", 0, 0)
+_MATRIX: Final = 2
 
 
 def accepted_datatypes(kind: str) -> list[str]:
@@ -52,9 +52,12 @@ class Layout:
     def __init__(self, encoder: FeatureEncoder, *, max_candidates: int) -> None:
         self._encoder = encoder
         self._max_candidates = max_candidates
-        self._fields = {field.name: field for field in (*encoder.fields, *encoder.ignored)}
+        fields = (*encoder.fields, *encoder.ignored)
         self._ignored = frozenset(field.name for field in encoder.ignored)
-        self._datatypes = {kind: {name: DATATYPES[name] for name in accepted_datatypes(kind)} for kind in _ACCEPTED}
+        self._shared = frozenset(field.name for field in fields if field.side == "context")
+        self._places = {
+            field.name: (field, {name: DATATYPES[name] for name in accepted_datatypes(field.kind)}) for field in fields
+        }
 
     def tensors(self, inputs: Iterable[InputTensor], body: bytes, header_length: int | None) -> dict[str, Tensor]:
         """The tensors of a request by name, in its order.
@@ -70,25 +73,28 @@ class Layout:
         """
         end = len(body)
         offset = end if header_length is None else header_length
+        places = self._places
         tensors: dict[str, Tensor] = {}
         for given in inputs:
             name = given.name
-            field = self._fields.get(name)
-            if field is None:
+            place = places.get(name)
+            if place is None:
                 self._refuse_name(name)
             if name in tensors:
                 raise StructureError(f"inputs.{name}", "one tensor of the name", "two")
-            shape = _shape(given, field)
-            size = _binary_size(given, binary=header_length is not None) if given.parameters else None
-            datatype = self._datatypes[field.kind].get(given.datatype) or self._other_datatype(given, field)
-            data: Any = given.data
+            field, datatypes = place
+            rows, width, listed = _shape(given, field)
+            datatype = datatypes.get(given.datatype) or self._other_datatype(given, field)
+            parameters, data = given.parameters, given.data
+            size = _binary_size(name, parameters, binary=header_length is not None) if parameters else None
             if size is None:
-                if not isinstance(data, list):
+                if type(data) is not list:
                     raise StructureError(f"inputs.{name}", "data, or binary data of a stated size", "neither")
-                data = flat_data(name, data, shape[0], shape[1])
-                tensors[name] = Tensor(name, datatype, shape, data, _NOTHING)
+                if width != 1 or len(data) != rows or type(data[0]) is list:
+                    data = flat_data(name, data, rows, width)
+                tensors[name] = Tensor(name, datatype, rows, width, listed, data)
                 continue
-            if isinstance(data, list):
+            if type(data) is list:
                 raise StructureError(f"inputs.{name}", "data, or binary data of a stated size", "both")
             if size > end - offset:
                 raise StructureError(
@@ -96,40 +102,41 @@ class Layout:
                     f"at most the {end - offset} bytes that are left of the body",
                     f"{size}",
                 )
-            tensors[name] = Tensor(name, datatype, shape, None, (body, offset, size))
+            tensors[name] = Tensor(name, datatype, rows, width, listed, None, body, offset, size)
             offset += size
         if offset != end:
             raise StructureError("body", f"{offset} bytes, as its JSON and the sizes of its tensors say", f"{end}")
         return tensors
 
-    def rows(self, tensors: Iterable[Tensor]) -> tuple[int, int]:
+    def rows(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows of the two id matrices: 1 or N of context, N candidates.
 
         Raises:
             RequestError: Tensors that differ in length, none, or too many candidates.
         """
-        contexts, count = 1, 0
-        sides = {name: field.side for name, field in self._fields.items()}
-        tensors = list(tensors)
-        for tensor in tensors:
-            if sides[tensor.name] == "context":
-                contexts = max(contexts, tensor.rows)
-            elif not count:
-                count = tensor.rows
         if not tensors:
             raise NoCandidatesError("inputs", "at least one tensor", "none")
-        count = count or contexts  # without any candidate field there are as many candidates as rows of context
+        shared = self._shared
+        contexts = {tensor.rows for name, tensor in tensors.items() if name in shared}
+        candidates = {tensor.rows for name, tensor in tensors.items() if name not in shared}
+        # Without any candidate field there are as many candidates as rows of context.
+        most = max(contexts, default=1)
+        count = next(iter(candidates)) if len(candidates) == 1 else 0 if candidates else most
+        if not count or not contexts <= {1, count}:
+            self._refuse_rows(tensors, most)
         if count > self._max_candidates:
             raise MemberError("inputs", f"at most {self._max_candidates} candidates", f"{count}")
-        for tensor in tensors:
-            shared = sides[tensor.name] == "context"
-            if tensor.rows != count and not (shared and tensor.rows == 1):
-                raise RaggedColumnsError(
-                    f"inputs.{tensor.name}.shape",
-                    f"{'1 row or ' if shared else ''}{count} rows, as there are candidates",
-                    f"{tensor.rows}",
-                )
-        return contexts, count
+        return most, count
+
+    def _refuse_rows(self, tensors: Mapping[str, Tensor], most: int) -> NoReturn:
+        """Say which tensor is of another length than the first candidate field's, or than the context's longest."""
+        shared = self._shared
+        count = next((tensor.rows for name, tensor in tensors.items() if name not in shared), most)
+        for name, tensor in tensors.items():
+            if tensor.rows != count and not (name in shared and tensor.rows == 1):
+                expected = f"{'1 row or ' if name in shared else ''}{count} rows, as there are candidates"
+                raise RaggedColumnsError(f"inputs.{name}.shape", expected, f"{tensor.rows}")
+        raise RaggedColumnsError("inputs", "tensors of one length", "others")
 
     def _other_datatype(self, given: InputTensor, field: Field) -> Datatype:
         if field.name in self._ignored:
@@ -149,34 +156,30 @@ def _shape(given: InputTensor, field: Field) -> tuple[int, int, bool]:
     Raises:
         RequestError: Other dimensions than the field has, or no rows.
     """
-    match given.shape:
-        case [rows]:
-            width, listed = 1, False
-        case [rows, width]:
-            listed = field.kind == "multi_valued"
-        case _:
-            rows = width = -1
-            listed = False
-    if rows == 0:
-        raise NoCandidatesError(f"inputs.{given.name}.shape", "at least one row", f"{given.shape}")
-    if rows < 0 or width < 1 or (width > 1 and not listed):
-        expected = "[N] or [N, K]" if field.kind == "multi_valued" else "[N] or [N, 1]"
-        got = f"{given.shape}" if len(given.shape) <= 2 else f"{len(given.shape)} dimensions"  # noqa: PLR2004
-        raise StructureError(f"inputs.{given.name}.shape", expected, got)
-    return rows, width, listed
+    shape = given.shape
+    if len(shape) == 1 and shape[0] > 0:
+        return shape[0], 1, False
+    listed = field.kind == "multi_valued"
+    if len(shape) == _MATRIX and shape[0] > 0 and (shape[1] == 1 or (listed and shape[1] > 1)):
+        return shape[0], shape[1], listed
+    if 1 <= len(shape) <= _MATRIX and shape[0] == 0:
+        raise NoCandidatesError(f"inputs.{given.name}.shape", "at least one row", f"{shape}")
+    got = f"{shape}" if len(shape) <= _MATRIX else f"{len(shape)} dimensions"
+    raise StructureError(f"inputs.{given.name}.shape", "[N] or [N, K]" if listed else "[N] or [N, 1]", got)
 
 
-def _binary_size(given: InputTensor, *, binary: bool) -> int | None:
+def _binary_size(name: str, parameters: dict[str, Any], *, binary: bool) -> int | None:
     """Bytes of a tensor's binary data, None where it has none.
 
     Raises:
         StructureError: No size, or data in a place that this service cannot reach.
     """
-    parameters: dict[str, Any] = given.parameters  # type: ignore[assignment]  # the caller has looked
-    where = f"inputs.{given.name}.parameters"
+    size = parameters.get("binary_data_size")
+    if type(size) is int and size >= 0 and binary and len(parameters) == 1:
+        return size
+    where = f"inputs.{name}.parameters"
     if "shared_memory_region" in parameters:
         raise StructureError(f"{where}.shared_memory_region", "data in the body", "a region of shared memory")
-    size = parameters.get("binary_data_size")
     if size is None:
         return None
     if type(size) is not int or size < 0:

@@ -6,11 +6,13 @@ an FP32 holds float32(0.1) = 0.100000001490116..., in JSON as in binary, and tha
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 
+import msgspec
 import numpy as np
 
 from service.features.errors import FieldValueError, StructureError, describe
@@ -65,8 +67,13 @@ DATATYPES: Final[dict[str, Datatype]] = {
     "UINT64": Datatype("UINT64", "integer", "<Q", 64, signed=False),
 }
 _FORMATS: Final = {name: struct.Struct(kind.code) for name, kind in DATATYPES.items() if kind.code}
+_FP32: Final = _FORMATS["FP32"]
 _DTYPES: Final = {name: np.dtype(kind.code) for name, kind in DATATYPES.items() if kind.code}
 _BOUNDS: Final = {name: kind.bounds for name, kind in DATATYPES.items() if kind.bits}
+# What most elements are in JSON.
+_PLAIN_TYPES: Final[dict[str, type[object]]] = {
+    name: {"text": str, "integer": int, "real": float}[kind.family] for name, kind in DATATYPES.items()
+}
 # Types that elements may have in JSON, and how they are called.
 _JSON_TYPES: Final = {
     "text": (frozenset({str, type(None)}), "text or null"),
@@ -75,7 +82,7 @@ _JSON_TYPES: Final = {
 }
 
 
-class Tensor:
+class Tensor(msgspec.Struct, gc=False):
     """An input tensor whose name, datatype and shape have been checked.
 
     Attributes:
@@ -88,21 +95,15 @@ class Tensor:
         offset: Where in it the binary data begins, and size: how many bytes it has.
     """
 
-    __slots__ = ("body", "data", "datatype", "listed", "name", "offset", "rows", "size", "width")
-
-    def __init__(
-        self,
-        name: str,
-        datatype: Datatype,
-        shape: tuple[int, int, bool],
-        data: list[Any] | None,
-        binary: tuple[bytes, int, int],
-    ) -> None:
-        self.name = name
-        self.datatype = datatype
-        self.rows, self.width, self.listed = shape
-        self.data = data
-        self.body, self.offset, self.size = binary
+    name: str
+    datatype: Datatype
+    rows: int
+    width: int
+    listed: bool
+    data: list[Any] | None
+    body: bytes = b""
+    offset: int = 0
+    size: int = 0
 
     def texts(self) -> list[str | None]:
         """Elements as text, integers as their decimal text; None or "" where a value is missing.
@@ -111,9 +112,9 @@ class Tensor:
             RequestError: An element of another type, or binary data of another form.
         """
         if self.datatype.family == "text":
-            return self._checked_data() if self.data is not None else self._binary_texts()
+            return self.checked_data() if self.data is not None else self._binary_texts()
         if self.data is not None:
-            return [None if value is None else str(value) for value in self._checked_data()]
+            return [None if value is None else str(value) for value in self.checked_data()]
         return list(map(str, self._binary_numbers().tolist()))
 
     def numbers(self) -> NDArray[np.float64]:
@@ -125,35 +126,65 @@ class Tensor:
         if self.data is None:
             # A binary FP64 is taken as it is, where it lies.
             return self._binary_numbers().astype(np.float64, copy=False)
-        values = self._checked_data()
+        values = self.checked_data()
         try:
             numbers = np.array(values, dtype=np.float64)
         except OverflowError:
             self._refuse(_too_large, values, "a finite number in the float64 range")
         return numbers.astype(np.float32).astype(np.float64) if self.datatype.name == "FP32" else numbers
 
-    def number(self) -> float | None:
-        """The only element of a tensor of one, None where it is missing. It need not be finite.
+    def one(self) -> str | int | float | None:
+        """The only element of a tensor of one, as its field takes it; None or "" where it is missing.
 
         Raises:
-            RequestError: See `numbers`.
+            RequestError: See `texts` and `numbers`.
         """
-        number: float | None
+        name = self.datatype.name
         if self.data is None:
-            form = _FORMATS[self.datatype.name]
-            self._check_size(form.size)
+            form = _FORMATS.get(name)
+            if form is None:
+                return self._binary_text()
+            if self.size != form.size:
+                self._check_size(form.size)
             (number,) = form.unpack_from(self.body, self.offset)
-        else:
-            (number,) = self._checked_data()
-            if number is None or self.datatype.name == "FP32":
-                number = float(self.numbers()[0])
-        return None if number != number else number  # noqa: PLR0124 - NaN is what differs from itself
+            return None if number != number else cast("float", number)  # noqa: PLR0124 - NaN is what differs from itself
+        value: Any = self.data[0]
+        kind: Any = type(value)  # so that the type checker learns nothing false from the comparison
+        if kind is not _PLAIN_TYPES[name]:
+            self.checked_data()
+        elif name in _BOUNDS:
+            low, high = _BOUNDS[name]
+            if not low <= value <= high:
+                self.checked_data()
+        if name != "FP32" or value is None:
+            return cast("str | int | float | None", value)
+        try:
+            return cast("float", _FP32.unpack(_FP32.pack(value))[0])
+        except OverflowError:
+            return math.inf
 
-    def _checked_data(self) -> list[Any]:
+    def _binary_text(self) -> str | None:
+        start = self.offset + _LENGTH_BYTES
+        end = self.offset + self.size
+        if self.size < _LENGTH_BYTES or _length_at(self.body, self.offset)[0] != end - start:
+            return self._binary_texts()[0]
+        try:
+            return str(self.body[start:end], "utf-8")
+        except UnicodeDecodeError:
+            return self._binary_texts()[0]
+
+    def checked_data(self) -> list[Any]:
         """The elements of the JSON form, once their types and ranges are those of the datatype."""
         data, datatype = self.data, self.datatype
         assert data is not None  # noqa: S101 - the callers have looked
         allowed, expected = _JSON_TYPES[datatype.family]
+        if datatype.family == "text":
+            try:
+                "".join(data)  # the quickest way to see that all are text
+            except TypeError:
+                pass
+            else:
+                return data
         if not allowed.issuperset(map(type, data)):
             self._refuse(lambda value: type(value) not in allowed, data, f"{expected}, as {datatype.name} has")
         if datatype.family == "integer":

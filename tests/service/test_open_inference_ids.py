@@ -125,14 +125,14 @@ def test_ids_are_those_of_the_raw_values(request: tuple[int, dict[str, Sent]]) -
 @example(["\0\0\0\0", "", "\x05\0\0\0"])
 def test_texts_after_their_lengths_are_read_back(written: list[str]) -> None:
     data = packed("BYTES", written)
-    read = Tensor("ad", DATATYPES["BYTES"], (len(written), 1, False), None, (b"head" + data + b"tail", 4, len(data)))
+    read = Tensor("ad", DATATYPES["BYTES"], len(written), 1, False, None, b"head" + data + b"tail", 4, len(data))
     assert read.texts() == written
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 4))
 def test_bytes_that_are_no_texts_are_refused_with_their_place(data: bytes, count: int) -> None:
-    read = Tensor("ad", DATATYPES["BYTES"], (count, 1, False), None, (data, 0, len(data)))
+    read = Tensor("ad", DATATYPES["BYTES"], count, 1, False, None, data, 0, len(data))
     wanted: list[str] | None = []
     at = 0
     try:
@@ -156,9 +156,13 @@ def test_every_numeric_datatype_is_little_endian_and_of_its_size(datatype: str) 
     read = Tensor(
         "hour",
         DATATYPES[datatype],
-        (3, 1, False),
+        3,
+        1,
+        False,
         None,
-        (packed(datatype, values), 0, 3 * struct.calcsize(CODES[datatype])),
+        packed(datatype, values),
+        0,
+        3 * struct.calcsize(CODES[datatype]),
     )
     assert read.numbers().tolist() == values
 
