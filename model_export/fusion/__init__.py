@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from model_export.fusion.bias import correct_negative_sampling, drop_silent_fields, fold_serving_constants
+from model_export.fusion.bias import (
+    absorb_bias,
+    correct_negative_sampling,
+    drop_silent_fields,
+    fold_serving_constants,
+)
+from model_export.fusion.choice import choose_folding
 from model_export.fusion.cost import CostModel
-from model_export.fusion.embedding import choose_folding, fold_embeddings, fold_where_cheaper
+from model_export.fusion.embedding import fold_all, fold_embeddings, fold_where_cheaper
 from model_export.fusion.layout import arrange
 from model_export.fusion.tower import FoldingChoice, FusedTower, dense_flops, logits
 from model_export.fusion.towers import fuse_towers
@@ -40,17 +46,26 @@ class FusionFacts:
     Attributes:
         negative_sampling_rate: The share of negatives that the training data kept, in (0, 1].
         cost: Prices by which folding is chosen.
+        folding: Which fields are folded or padded: as is cheapest, or for comparison none, or all that may be.
     """
 
     negative_sampling_rate: float = 1.0
     cost: CostModel = field(default_factory=CostModel)
+    folding: Literal["cheapest", "none", "all"] = "cheapest"
 
+
+_FOLDINGS: Final[dict[str, Callable[[FusedTower, CostModel], FusedTower]]] = {
+    "cheapest": fold_where_cheaper,
+    "none": lambda tower, _: tower,
+    "all": fold_all,
+}
 
 FUSIONS: Final[dict[str, Callable[[FusedTower, FusionFacts], FusedTower]]] = {
     "serving constants": lambda tower, _: fold_serving_constants(tower),
     "silent fields": lambda tower, _: drop_silent_fields(tower),
     "negative sampling": lambda tower, facts: correct_negative_sampling(tower, facts.negative_sampling_rate),
-    "embedding": lambda tower, facts: fold_where_cheaper(tower, facts.cost),
+    "embedding": lambda tower, facts: _FOLDINGS[facts.folding](tower, facts.cost),
+    "bias": lambda tower, _: absorb_bias(tower),
     "layout": lambda tower, _: arrange(tower),
 }
 

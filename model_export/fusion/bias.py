@@ -1,4 +1,7 @@
-"""What serving knows in advance goes into a bias: constants of training-only fields, and negative sampling."""
+"""What serving knows in advance goes into a bias: constants of training-only fields, and negative sampling.
+
+And the first layer's bias itself goes into a folded table, where one is: a node less.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from math import log
 
 import numpy as np
 
-from model_export.fusion.tower import Dense, FusedField, FusedTower, first_layer
+from model_export.fusion.tower import Dense, FusedField, FusedTower, Side, first_layer
 
 
 def fold_serving_constants(tower: FusedTower) -> FusedTower:
@@ -49,3 +52,22 @@ def drop_silent_fields(tower: FusedTower) -> FusedTower:
         return bool(np.any(field.table if field.projection is None else field.projection))
 
     return replace(tower, fields=tuple(field for field in tower.fields if speaks(field)))
+
+
+def absorbs(tower: FusedTower) -> FusedField | None:
+    """The folded field whose table can take the first layer's bias in: every row of its side reads it exactly once.
+
+    The context's, where it has fields: its one row starts the sum. The candidates' otherwise.
+    """
+    side: Side = "context" if tower.side("context") else "candidate"
+    return next((field for field in tower.side(side) if field.folded and field.pad_id is None), None)
+
+
+def absorb_bias(tower: FusedTower) -> FusedTower:
+    """Add the first layer's bias to the rows of a folded table, if there is a fitting one: the same sum."""
+    absorber = absorbs(tower)
+    if absorber is None or not np.any(tower.bias):
+        return tower
+    table = absorber.table.astype(np.float64) + tower.bias
+    fields = tuple(replace(field, table=table) if field is absorber else field for field in tower.fields)
+    return replace(tower, fields=fields, bias=np.zeros_like(tower.bias))

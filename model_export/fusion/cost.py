@@ -1,12 +1,15 @@
-"""What a side's look-ups cost, so that folding can be chosen by measurement and not by belief.
+"""What a call of the graph costs, so that folding and padding can be chosen by measurement and not by belief.
 
-Folding saves a field's matrix product and makes its rows H_0 wide: more bytes to read, and to add up. Which of the
-two is cheaper depends on the machine; on CPUs with wide vector units a product over d_f = 4 or 8 is far cheaper than
-reading and adding up 64 columns. The model is linear in counts that can be read off the graph:
+Folding saves a field's matrix product and makes its rows H_0 wide: more bytes to read, and to add up. Padding a table
+to a neighbour's d saves a look-up's nodes and makes rows and product wider. Which is cheaper depends on the machine
+and on the number of rows. The model is linear in counts that can be read off the graph (`counts.py`):
 
-    microseconds = node * nodes + rows * (lookup * look-ups + read * bytes gathered (+ miss where out of cache)
-                                          + sum * look-ups summed up + add * bytes summed up or copied
-                                          + flop * FLOPs of products)
+    microseconds = call + sum over the parts of a call, each with its own rows, of
+                   node * nodes + weight * FLOPs
+                   + rows * (look-ups * (lookup + miss * doublings) + cache lines * line * doublings
+                             + sum * look-ups summed up + move * slices + add * bytes added up or copied + flop * FLOPs)
+
+where doublings = log2(tables / cache), if positive.
 
 `python -m model_export.measure` fits the prices to timed graphs and prints them beside the error of the fit.
 """
@@ -14,24 +17,35 @@ reading and adding up 64 columns. The model is linear in counts that can be read
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from model_export.fusion.layout import pieces
+from model_export.fusion.counts import count_call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
-    from model_export.fusion.tower import FusedField, Side
-
-BYTES: Final = 4  # float32
-MEAN_NODES: Final = 6  # compare, negate, cast, count, clamp, divide
-
+    from model_export.fusion.counts import Counts
+    from model_export.fusion.tower import FusedTower, Side
 
 Price: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Size: TypeAlias = Annotated[int, Field(ge=0)]
+
+PRICES: Final = (
+    "call_us",
+    "node_us",
+    "weight_ns",
+    "lookup_ns",
+    "miss_ns",
+    "line_ns",
+    "sum_ns",
+    "move_ns",
+    "add_ns",
+    "flop_ns",
+)
+"""What is measured, in the order of `terms`."""
 
 
 class CostModelError(ValueError):
@@ -39,114 +53,79 @@ class CostModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What one side's look-ups do.
-
-    Attributes:
-        nodes: Graph nodes a call.
-        lookups: Rows gathered, a row of the id matrix.
-        read: Bytes gathered, a row.
-        summed: Gathered rows that are summed up, a row.
-        add: Bytes summed up or copied, a row.
-        flops: Multiplications and additions of matrix products, a row.
-        table: Bytes of all tables.
-    """
-
-    nodes: int
-    lookups: int
-    read: int
-    summed: int
-    add: int
-    flops: int
-    table: int
-
-
-@dataclass(frozen=True)
 class CostModel:
-    """Prices, and the number of rows they are weighed at.
+    """Prices, and the requests that a choice is made for.
 
     Attributes:
+        call_us: Microseconds a call, whatever the graph.
         node_us: Microseconds a graph node.
+        weight_ns: Nanoseconds a FLOP a row, once a call: its weights are read whatever the number of rows.
         lookup_ns: Nanoseconds a gathered row, whatever its width.
-        read_ns: Nanoseconds a gathered byte, in cache.
-        miss_ns: Nanoseconds more a gathered byte that is not in cache.
+        miss_ns: Nanoseconds more a gathered row for each doubling of the tables beyond the cache: caches of several
+            levels and page tables make a ramp of it.
+        line_ns: The same a gathered cache line.
         sum_ns: Nanoseconds a gathered row that is summed up, whatever its width.
-        add_ns: Nanoseconds a byte that is summed up or copied.
+        move_ns: Nanoseconds a slice of a row that is cut out or put beside another.
+        add_ns: Nanoseconds a byte that is added up or copied.
         flop_ns: Nanoseconds a multiplication or addition in a matrix product.
-        cache_bytes: What of the tables stays in cache; beyond it, rows are taken to be read evenly.
-        context_rows: Rows of the context side in the request that the choice is made for.
-        candidate_rows: Rows of the candidate side.
+        cache_bytes: Up to this size, a side's tables stay in cache.
+        few_rows: Candidates of the smaller request that the choice is made for; the context is one row in both.
+        many_rows: Candidates of the larger request.
+        many_weight: What a microsecond of the larger request weighs, the smaller one's being 1. A judgement: the whole
+            of a request of 100 candidates costs about four times that of one, so it is a quarter of the share.
         growth_us: Microseconds that a MiB of larger tables has to save. A judgement, not a measurement: folding
-            multiplies parameters, which cost cache, memory in every worker, and time to ship.
-        margin: The least share of a side's time that folding must save: about the error of this model.
-        largest_folded_bytes: No table is folded to more than this: bundles and workers' memory grow with it, and a
+            multiplies parameters, which cost cache, memory, and time to ship.
+        margin: The least share of a side's time that folding or padding must save: about the error of this model.
+        largest_folded_bytes: No table is folded or padded to more than this: bundles and memory grow with it, and a
             table of millions of rows is out of cache either way.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
-    node_us: Price = 0.35
-    lookup_ns: Price = 4.5
-    read_ns: Price = 0.0
-    miss_ns: Price = 0.1
-    sum_ns: Price = 2.7
-    add_ns: Price = 0.04
-    flop_ns: Price = 0.007
-    cache_bytes: Size = 1 << 20
-    context_rows: Size = 1
-    candidate_rows: Size = 100
-    growth_us: Price = 20.0
+    call_us: Price = 4.8
+    node_us: Price = 0.37
+    weight_ns: Price = 0.017
+    lookup_ns: Price = 6.0
+    miss_ns: Price = 4.1
+    line_ns: Price = 0.46
+    sum_ns: Price = 0.58
+    move_ns: Price = 3.2
+    add_ns: Price = 0.053
+    flop_ns: Price = 0.0061
+    cache_bytes: Size = 1 << 19
+    few_rows: Size = 1
+    many_rows: Size = 100
+    many_weight: Price = 0.25
+    growth_us: Price = 0.05
     margin: Price = 0.1
     largest_folded_bytes: Size = 64 << 20
 
-    def rows(self, side: Side) -> int:
-        """Rows of a side's id matrix in the request that the choice is made for."""
-        return self.context_rows if side == "context" else self.candidate_rows
-
-    def price(self, counts: Counts, kept: Counts, rows: int) -> float:
-        """Price a side's look-ups, and the bytes by which its tables grew over those of all fields kept."""
-        grown = max(0, counts.table - kept.table) / 2**20
-        return self.microseconds(counts, rows) + self.growth_us * grown
+    def terms(self, counts: Counts, rows: int) -> tuple[float, ...]:
+        """What `PRICES` but the first are multiplied by to give a part's microseconds."""
+        missed = max(0.0, log2(max(1, counts.table) / max(1, self.cache_bytes)))
+        once = 1e-3 * counts.flops
+        gathered = (counts.lookups, missed * counts.lookups, missed * counts.lines)
+        row = (*gathered, counts.summed, counts.moved, counts.add, counts.flops)
+        return (counts.nodes, once, *(1e-3 * rows * term for term in row))
 
     def microseconds(self, counts: Counts, rows: int) -> float:
-        """Time a side's look-ups for `rows` rows of its id matrix."""
-        missed = max(0.0, 1.0 - self.cache_bytes / counts.table) if counts.table else 0.0
-        row = (
-            self.lookup_ns * counts.lookups
-            + (self.read_ns + self.miss_ns * missed) * counts.read
-            + self.sum_ns * counts.summed
-            + self.add_ns * counts.add
-            + self.flop_ns * counts.flops
-        )
-        return self.node_us * counts.nodes + rows * row * 1e-3
+        """Time a part of a call for `rows` rows of it."""
+        prices: tuple[float, ...] = tuple(getattr(self, name) for name in PRICES[1:])
+        return sum(price * term for price, term in zip(prices, self.terms(counts, rows), strict=True))
 
+    def call(self, tower: FusedTower, rows: int) -> float:
+        """Time a call with one context and `rows` candidates."""
+        return self.call_us + sum(self.microseconds(counts, number) for counts, number in count_call(tower, rows))
 
-def count(fields: Iterable[FusedField], width: int) -> Counts:
-    """Count what looking up one side's fields does, as `to_onnx` builds it.
+    def weighed(self, counts: Counts, side: Side) -> float:
+        """Time one side at the weighed requests."""
+        few, many = (1, 1) if side == "context" else (self.few_rows, self.many_rows)
+        both = self.microseconds(counts, few) + self.many_weight * self.microseconds(counts, many)
+        return both / (1.0 + self.many_weight)
 
-    Args:
-        fields: One side's fields, folded or not.
-        width: H_0.
-    """
-    cut = pieces(fields)
-    nodes = lookups = read = summed = add = flops = table = parts = 0
-    for piece in cut:
-        wide = BYTES * piece.dim * piece.columns
-        nodes += 2 + piece.folded + MEAN_NODES * piece.mean
-        lookups += piece.columns
-        read += wide
-        table += BYTES * piece.dim * piece.rows
-        if piece.kind != "stack":
-            summed += piece.columns
-            add += wide
-        if not piece.folded:
-            parts += 1
-            flops += 2 * width * piece.dim * len(piece.fields)
-    if parts > 1:
-        add += flops // width * BYTES // 2
-    offsets = any(len(piece.fields) > 1 for piece in cut)
-    nodes += offsets + (len(cut) > 1) + (parts > 1) + (parts > 0)
-    return Counts(nodes, lookups, read, summed, add, flops, table)
+    def price(self, counts: Counts, kept: Counts, side: Side) -> float:
+        """Price one side, growth of its tables over those of all fields kept included."""
+        return self.weighed(counts, side) + self.growth_us * max(0, counts.table - kept.table) / 2**20
 
 
 def write_cost_model(path: Path, cost: CostModel) -> None:

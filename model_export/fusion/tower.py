@@ -81,18 +81,27 @@ class Dense:
 
 @dataclass(frozen=True)
 class FoldingChoice:
-    """Why a field's projection was folded into its table, or not.
+    """Why a field's projection was folded into its table, its table padded, or both left as they were.
+
+    Times are predicted microseconds of the field's side at the weighed requests, the other fields as chosen; infinite
+    where a choice is not open: its table would grow too large, or products past those of the tower as it came.
 
     Attributes:
         name: The field.
-        folded: What was chosen.
-        kept_us: Microseconds of its side's look-ups with this field unfolded, the others as chosen.
-        folded_us: The same with this field folded; infinite where its table would grow too large.
+        dim: d_f as the run trained it.
+        served_dim: Columns of its table as chosen: d_f, a neighbour's d, or H_0 once folded.
+        folded: Whether it is folded.
+        kept_us: Time with this field as it was.
+        padded_us: Time with it padded to the best of the other d of its side.
+        folded_us: Time with it folded.
     """
 
     name: str
+    dim: int
+    served_dim: int
     folded: bool
     kept_us: float
+    padded_us: float
     folded_us: float
 
 
