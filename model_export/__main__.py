@@ -7,6 +7,7 @@ A refused run or a failed export is one message on standard error and exit code 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,8 @@ def main(
     from model_export.errors import ExportError  # noqa: PLC0415 - torch takes seconds, --help need not wait for it
     from model_export.export import ExportOptions, export_run  # noqa: PLC0415
     from model_export.fusion.cost import CostModel, CostModelError, read_cost_model  # noqa: PLC0415
-    from model_export.report import measure_stages, render  # noqa: PLC0415
+    from model_export.report import ROWS, measure_stages, render, requests  # noqa: PLC0415
+    from model_export.report_folding import measure_ways  # noqa: PLC0415
     from model_export.variants import parse_precisions  # noqa: PLC0415
 
     console = Console(highlight=False)
@@ -44,12 +46,13 @@ def main(
             exported = export_run(run, to, options)
         with Console(stderr=True).status("timing the model before and after merging"):
             stages = measure_stages(exported, seconds=seconds)
+            ways = measure_ways(exported, prices, partial(requests, exported), ROWS, seconds=seconds)
     except (ExportError, CostModelError) as error:
         if os.environ.get("REACTION_DEBUG") == "1":
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         raise typer.Exit(USER_ERROR) from error
-    console.print(render(exported, stages))
+    console.print(render(exported, stages, ways))
     console.print(f"exported {to}", soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from model_export.facts import dense_parameters, embedding_parameters
 from model_export.graph import dense_flops, save
 from model_export.latency import interleaved_medians, session
+from model_export.report_folding import folding_table, verdict, ways_table
 from model_export.report_variants import variants_table
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from model_export.fusion.tower import Ids
     from model_export.graph import Graph
     from model_export.latency import Feed
+    from model_export.report_folding import Way
 
 ROWS: Final = (1, 100, 1000)
-FEEDS: Final = 16
+FEEDS: Final = {1: 256, 100: 64}
+"""Rows of a request to the number of different ones: a table's rows must not all be in cache from the call before."""
+
+FEWEST_FEEDS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -88,27 +93,28 @@ def _time(exported: Exported, runners: dict[str, InferenceSession], seconds: flo
     serving = serving_encoder(encoder, exported.tower)
     times: dict[str, dict[int, float]] = {name: {} for name in runners}
     for rows in ROWS:
-        requests = _requests(exported, rows)
-        plain = [_feed(ids) for ids in requests]
-        fused = [_feed(serving_ids(encoder, serving, ids)) for ids in requests]
+        drawn = requests(exported, rows)
+        plain = [feed(ids) for ids in drawn]
+        fused = [feed(serving_ids(encoder, serving, ids)) for ids in drawn]
         contestants = {name: (runner, fused if name == "fused" else plain) for name, runner in runners.items()}
         for name, microseconds in interleaved_medians(contestants, seconds=seconds / len(ROWS)).items():
             times[name][rows] = microseconds
     return times
 
 
-def _requests(exported: Exported, rows: int) -> list[tuple[Ids, Ids]]:
+def requests(exported: Exported, rows: int) -> list[tuple[Ids, Ids]]:
     """Requests of one context and `rows` candidates, drawn from the validation sample."""
     sample = exported.loaded.run.validation()
     generator = np.random.default_rng(0)
-    requests = []
-    for _ in range(FEEDS):
+    found = []
+    for _ in range(FEEDS.get(rows, FEWEST_FEEDS)):
         drawn = generator.integers(0, len(sample.label), rows)
-        requests.append((sample.context_ids[drawn[:1]], sample.candidate_ids[drawn]))
-    return requests
+        found.append((sample.context_ids[drawn[:1]], sample.candidate_ids[drawn]))
+    return found
 
 
-def _feed(ids: tuple[Ids, Ids]) -> Feed:
+def feed(ids: tuple[Ids, Ids]) -> Feed:
+    """The graph's inputs."""
     return {"context_ids": ids[0], "candidate_ids": ids[1]}
 
 
@@ -116,9 +122,11 @@ def _stage(graph: Graph, file_bytes: int, latency_us: dict[int, float]) -> Stage
     return Stage(embedding_parameters(graph), dense_parameters(graph), dense_flops(graph), file_bytes, latency_us)
 
 
-def render(exported: Exported, stages: Mapping[str, Stage]) -> RenderableType:
+def render(exported: Exported, stages: Mapping[str, Stage], ways: Mapping[str, Way] | None = None) -> RenderableType:
     """Return the tables of an export, for `rich` to print."""
-    parts = [_sizes(stages), _metrics(exported.loaded.run.metrics), _folding(exported)]
+    parts: list[RenderableType] = [_sizes(stages), _metrics(exported.loaded.run.metrics), folding_table(exported.tower)]
+    if ways:
+        parts += [ways_table(ways), verdict(ways)]
     if exported.variants:
         parts.append(variants_table(exported.variants))
     return Group(*parts, _parity(exported))
@@ -156,33 +164,6 @@ def _metrics(metrics: Mapping[str, Any]) -> Table:
             table.add_row(
                 f"{SPLITS[split]} {COLUMNS[metric]}", *("–" if value is None else f"{value:.4f}" for value in found)
             )
-    return table
-
-
-def _folding(exported: Exported) -> Table:
-    tower = exported.tower
-    table = Table(
-        title=f"projections folded into tables of {tower.width} columns: µs of the field's side by the cost model",
-        title_justify="left",
-    )
-    for heading, justify in (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    table.add_column("kept", justify="right")
-    table.add_column("folded", justify="right")
-    table.add_column("choice")
-    slots = {slot.name: slot for slot in exported.loaded.form.slots}
-    choices = {choice.name: choice for choice in tower.folding}
-    for field in tower.fields:
-        choice, slot = choices[field.name], slots[field.name]
-        table.add_row(
-            field.name,
-            field.side,
-            f"{field.rows:,}",
-            str(slot.dim),
-            f"{choice.kept_us:.2f}",
-            f"{choice.folded_us:.2f}",
-            "folded" if choice.folded else "kept",
-        )
     return table
 
 

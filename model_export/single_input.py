@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from model_export.fusion.tower import Float, FusedField, FusedTower
+    from model_export.fusion.tower import Float, FusedField, FusedTower, Table
 
 IDS: Final = "ids"
 PROBABILITY: Final = "p"
@@ -103,13 +103,14 @@ def _padded(
 ) -> str:
     """One look-up in rows of the widest d, one product: (b, H_0). A pooled field's block stands once a column."""
     widest = max(field.dim for field in fields)
-    tables, blocks = [], []
+    tables: list[Table] = []
+    blocks: list[Float] = []
     for field in fields:
-        table = field.table[rows[field.name]].astype(np.float32)
-        tables.append(np.pad(table, ((0, 0), (0, widest - field.dim))))
+        table = field.table[rows[field.name]]
+        tables.append(np.pad(table, ((0, 0), (0, widest - field.dim))))  # type: ignore[arg-type]
         projection: Float = np.zeros((0, tower.width)) if field.projection is None else field.projection
         blocks += [np.pad(projection, ((0, widest - field.dim), (0, 0)))] * field.width
-    looked_up = builder.add("Gather", [builder.table("table", np.concatenate(tables)), IDS], axis=0)
+    looked_up = builder.add("Gather", [builder.table("table", tables), IDS], axis=0)
     weight = np.concatenate(blocks)
     x = builder.add("Reshape", [looked_up, builder.constant("shape", np.array([-1, len(weight)]))])
     return builder.add("Gemm", [x, builder.constant("projection", weight), builder.constant("bias", tower.bias)])
@@ -119,8 +120,8 @@ def _folded(
     builder: Builder, tower: FusedTower, fields: Sequence[FusedField], rows: Mapping[str, NDArray[np.int64]]
 ) -> str:
     """One look-up in rows of H_0, one sum, the bias: (b, H_0)."""
-    tables = [fold(field).table[rows[field.name]].astype(np.float32) for field in fields]
-    looked_up = builder.add("Gather", [builder.table("table", np.concatenate(tables)), IDS], axis=0)
+    tables = [fold(field).table[rows[field.name]] for field in fields]
+    looked_up = builder.add("Gather", [builder.table("table", tables), IDS], axis=0)
     total = builder.add("ReduceSum", [looked_up, builder.constant("axis", np.array([1]))], keepdims=0)
     return builder.add("Add", [total, builder.constant("bias", tower.bias)])
 

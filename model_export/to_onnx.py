@@ -28,6 +28,8 @@ from model_export.fusion.layout import arrange, pieces
 from model_export.graph import INPUTS, IR_VERSION, OPSET, OUTPUT, Graph
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from model_export.fusion.layout import Piece
@@ -86,20 +88,19 @@ class Builder:
             GraphError: A value is beyond float32.
         """
         name = self._name(stem)
-        stored = value
-        if value.dtype == np.float64:
-            with np.errstate(over="ignore"):
-                stored = value.astype(np.float32)
-            if not np.isfinite(stored).all():
-                worst = value.ravel()[int(np.argmin(np.isfinite(stored)))]
-                raise GraphError(f"constant {name!r}: expected values in the range of float32, got {worst!s}")
+        stored = in_float32(f"constant {name!r}", value) if value.dtype == np.float64 else value
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(stored), name))
         return name
 
-    def table(self, stem: str, value: NDArray[np.float32]) -> str:
-        """Add a table and return its name."""
+    def table(self, stem: str, values: Sequence[NDArray[np.floating]]) -> str:
+        """Add a table of tables, one below the other, and return its name.
+
+        Raises:
+            GraphError: A value is beyond float32.
+        """
         name = self._name(stem)
-        self.tables[name] = value
+        stored = [in_float32(f"table {name!r}", value) for value in values]
+        self.tables[name] = stored[0] if len(stored) == 1 else np.concatenate(stored)
         return name
 
     def graph(self, columns: dict[str, int]) -> Graph:
@@ -120,6 +121,26 @@ class Builder:
     def _name(self, stem: str) -> str:
         self._used[stem] = self._used.get(stem, -1) + 1
         return f"{stem}_{self._used[stem]}"
+
+
+def in_float32(what: str, value: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return values as float32.
+
+    Args:
+        what: What messages call them.
+        value: float32, which stays as it is, or float64.
+
+    Raises:
+        GraphError: A value is beyond float32.
+    """
+    if value.dtype == np.float32:
+        return value.view(np.float32)
+    with np.errstate(over="ignore"):
+        stored = value.astype(np.float32)
+    if not np.isfinite(stored).all():
+        worst = value.ravel()[int(np.argmin(np.isfinite(stored)))]
+        raise GraphError(f"{what}: expected values in the range of float32, got {worst!s}")
+    return stored
 
 
 def _context(builder: Builder, tower: FusedTower) -> str:
@@ -180,9 +201,8 @@ def _offsets(piece: Piece) -> NDArray[np.int32]:
 
 
 def _piece(builder: Builder, piece: Piece, ids: str) -> str:
-    tables = [field.table.astype(np.float32, copy=False) for field in piece.fields]
-    stacked = tables[0] if len(tables) == 1 else np.concatenate(tables)
-    rows = builder.add("Gather", [builder.table("table", stacked), ids], axis=0)
+    table = builder.table("table", [field.table for field in piece.fields])
+    rows = builder.add("Gather", [table, ids], axis=0)
     if piece.kind == "stack" or piece.columns == 1:
         shape = builder.constant("shape", np.array([-1, piece.dim * piece.columns]))
         return builder.add("Reshape", [rows, shape])

@@ -87,7 +87,7 @@ def _embed(builder: Builder, slots: Sequence[FieldSlot], tables: Sequence[Tensor
         slot = slots[index]
         start, end = (builder.constant("column", np.array([slot.first + offset])) for offset in (0, slot.width))
         ids = builder.add("Slice", [f"{slot.side}_ids", start, end, axis])
-        looked_up = builder.add("Gather", [builder.table("table", _array(tables[index])), ids], axis=0)
+        looked_up = builder.add("Gather", [builder.table("table", [_array(tables[index])]), ids], axis=0)
         if slot.pad_id is None:
             pooled = builder.add("Squeeze", [looked_up, axis])
         else:

@@ -6,8 +6,8 @@ and on the number of rows. The model is linear in counts that can be read off th
 
     microseconds = call + sum over the parts of a call, each with its own rows, of
                    node * nodes + weight * FLOPs
-                   + rows * (look-ups * (lookup + miss * doublings) + cache lines * line * doublings
-                             + sum * look-ups summed up + move * slices + add * bytes added up or copied + flop * FLOPs)
+                   + rows * (walk * nodes + look-ups * (lookup + miss * doublings) + cache lines * line * doublings
+                             + sum * look-ups summed up + add * bytes added up or copied + flop * FLOPs)
 
 where doublings = log2(tables / cache), if positive.
 
@@ -36,12 +36,12 @@ Size: TypeAlias = Annotated[int, Field(ge=0)]
 PRICES: Final = (
     "call_us",
     "node_us",
+    "walk_ns",
     "weight_ns",
     "lookup_ns",
     "miss_ns",
     "line_ns",
     "sum_ns",
-    "move_ns",
     "add_ns",
     "flop_ns",
 )
@@ -59,13 +59,13 @@ class CostModel:
     Attributes:
         call_us: Microseconds a call, whatever the graph.
         node_us: Microseconds a graph node.
+        walk_ns: Nanoseconds a graph node and a row: every node walks its rows.
         weight_ns: Nanoseconds a FLOP a row, once a call: its weights are read whatever the number of rows.
         lookup_ns: Nanoseconds a gathered row, whatever its width.
         miss_ns: Nanoseconds more a gathered row for each doubling of the tables beyond the cache: caches of several
             levels and page tables make a ramp of it.
         line_ns: The same a gathered cache line.
         sum_ns: Nanoseconds a gathered row that is summed up, whatever its width.
-        move_ns: Nanoseconds a slice of a row that is cut out or put beside another.
         add_ns: Nanoseconds a byte that is added up or copied.
         flop_ns: Nanoseconds a multiplication or addition in a matrix product.
         cache_bytes: Up to this size, a side's tables stay in cache.
@@ -82,15 +82,15 @@ class CostModel:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
-    call_us: Price = 4.8
-    node_us: Price = 0.37
-    weight_ns: Price = 0.017
-    lookup_ns: Price = 6.0
-    miss_ns: Price = 4.1
-    line_ns: Price = 0.46
-    sum_ns: Price = 0.58
-    move_ns: Price = 3.2
-    add_ns: Price = 0.053
+    call_us: Price = 4.4
+    node_us: Price = 0.39
+    walk_ns: Price = 2.7
+    weight_ns: Price = 0.018
+    lookup_ns: Price = 4.5
+    miss_ns: Price = 3.9
+    line_ns: Price = 0.5
+    sum_ns: Price = 1.7
+    add_ns: Price = 0.047
     flop_ns: Price = 0.0061
     cache_bytes: Size = 1 << 19
     few_rows: Size = 1
@@ -103,10 +103,10 @@ class CostModel:
     def terms(self, counts: Counts, rows: int) -> tuple[float, ...]:
         """What `PRICES` but the first are multiplied by to give a part's microseconds."""
         missed = max(0.0, log2(max(1, counts.table) / max(1, self.cache_bytes)))
-        once = 1e-3 * counts.flops
+        once = (counts.nodes, 1e-3 * rows * counts.nodes, 1e-3 * counts.flops)
         gathered = (counts.lookups, missed * counts.lookups, missed * counts.lines)
-        row = (*gathered, counts.summed, counts.moved, counts.add, counts.flops)
-        return (counts.nodes, once, *(1e-3 * rows * term for term in row))
+        row = (*gathered, counts.summed, counts.add, counts.flops)
+        return (*once, *(1e-3 * rows * term for term in row))
 
     def microseconds(self, counts: Counts, rows: int) -> float:
         """Time a part of a call for `rows` rows of it."""

@@ -28,11 +28,10 @@ class Counts:
     """What one part of a call does.
 
     Attributes:
-        nodes: Graph nodes, a call.
+        nodes: Graph nodes.
         lookups: Rows gathered, a row of the id matrix.
         lines: Cache lines gathered, a row.
         summed: Gathered rows that are summed up, a row.
-        moved: Slices of rows that are cut out or put side by side, a row.
         add: Bytes added up or copied, a row.
         flops: Multiplications and additions of matrix products, a row; half as many weights are read once a call.
         table: Bytes of all tables.
@@ -42,7 +41,6 @@ class Counts:
     lookups: int = 0
     lines: int = 0
     summed: int = 0
-    moved: int = 0
     add: int = 0
     flops: int = 0
     table: int = 0
@@ -77,7 +75,6 @@ def count(tower: FusedTower, side: Side) -> Counts:
         lookups=sum(piece.columns for piece in cut),
         lines=sum(lines(piece.dim) * piece.columns for piece in cut),
         summed=sum(piece.columns for piece in summed),
-        moved=(len(cut) if len(cut) > 1 else 0) + (len(parts) if len(parts) > 1 else 0),
         add=sum(BYTES * piece.dim * piece.columns for piece in summed)
         + row * (adds + (candidate if parts else 2 * candidate))
         + (sum(BYTES * piece.dim * len(piece.fields) for piece in parts) if len(parts) > 1 else 0),

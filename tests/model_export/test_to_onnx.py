@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from model_export.errors import GraphError
 from model_export.facts import check_cost, dense_parameters, embedding_parameters, tower_flops
-from model_export.fusion import FusionFacts, dense_flops, fold_embeddings, fuse, fuse_towers, logits
+from model_export.fusion import CostModel, FusionFacts, dense_flops, fold_embeddings, fuse, fuse_towers, logits
 from model_export.fusion.bias import fold_serving_constants
 from model_export.fusion.layout import arrange
 from model_export.graph import ALIGNMENT, save, serialise
@@ -72,6 +72,29 @@ def test_onnx_runtime_equals_the_merged_tower_for_any_fields_folding_and_rows(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     one = (ids[0][:1], ids[1])
     np.testing.assert_allclose(run(runner, one), sigmoid(logits(tower, *one)), rtol=0, atol=1e-6)
+
+
+PRICES = {
+    "default": CostModel(),
+    "nodes only": CostModel(node_us=50.0, flop_ns=1e-6, weight_ns=0.0),
+    "dear products": CostModel(flop_ns=10.0),
+    "dear growth": CostModel(growth_us=1e6),
+}
+
+
+@settings(max_examples=50, deadline=None)
+@given(slots(), widths, st.sampled_from(sorted(PRICES)), st.integers(1, 20), st.integers(0, 1000))
+def test_onnx_runtime_equals_the_fusion_form_after_every_rule_whatever_the_prices(
+    slots: tuple[FieldSlot, ...], widths: tuple[int, ...], prices: str, rows: int, seed: int
+) -> None:
+    slots = tuple(replace(slot, serving_constant_id=None) for slot in slots)
+    form = random_form(slots, widths, seed)
+    tower = fuse(fuse_towers(form), FusionFacts(cost=PRICES[prices]))
+    ids = random_ids(slots, rows, seed)
+    graph = apply_passes(to_onnx(tower))
+    check_cost(graph, form)
+    found = run(session(serialise(graph)), served_ids(slots, tower, ids))
+    np.testing.assert_allclose(found, sigmoid(form_logits(form, ids)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("folded", [(), {"hour", "genres"}, ALL])

@@ -1,0 +1,140 @@
+"""The part of the export's table about folding: why each field is as it is, and whether the cost model was right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+
+from model_export.fusion import FusionFacts, fuse, fuse_towers
+from model_export.graph import serialise
+from model_export.latency import interleaved_medians, session
+from model_export.passes import apply_passes
+from model_export.serving import serving_encoder, serving_ids
+from model_export.to_onnx import to_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from model_export.export import Exported
+    from model_export.fusion import CostModel, FusedTower
+    from model_export.fusion.tower import Ids
+
+CHOSEN, NONE, ALL = "as chosen", "none folded", "all folded"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to serve the model.
+
+    Attributes:
+        predicted_us: Number of candidates to microseconds a call, by the cost model.
+        measured_us: The same, timed.
+        weighed_us: What was timed, at the requests that the choice was made for.
+    """
+
+    predicted_us: Mapping[int, float]
+    measured_us: Mapping[int, float]
+    weighed_us: float
+
+
+def measure_ways(
+    exported: Exported,
+    cost: CostModel,
+    requests: Callable[[int], list[tuple[Ids, Ids]]],
+    rows: tuple[int, ...],
+    *,
+    seconds: float,
+) -> dict[str, Way]:
+    """Time the model as it was chosen to be served beside the same model with no field folded, and with all.
+
+    Args:
+        exported: A finished export.
+        cost: The prices that it was made by.
+        requests: Number of candidates to requests on the run's layout.
+        rows: Numbers of candidates to show.
+        seconds: Of timing in all.
+
+    Returns:
+        `CHOSEN`, `NONE` and `ALL` (every field whose table may grow that large).
+    """
+    rate, encoder = exported.loaded.negative_sampling_rate, exported.loaded.encoder
+    merged = fuse_towers(exported.loaded.form)
+    towers: dict[str, FusedTower] = {
+        CHOSEN: exported.tower,
+        NONE: fuse(merged, FusionFacts(rate, cost, "none")),
+        ALL: fuse(merged, FusionFacts(rate, cost, "all")),
+    }
+    serving = {name: serving_encoder(encoder, tower) for name, tower in towers.items()}
+    runners = {name: session(serialise(apply_passes(to_onnx(tower)))) for name, tower in towers.items()}
+    wanted = tuple(dict.fromkeys([*rows, cost.few_rows, cost.many_rows]))
+    times: dict[int, dict[str, float]] = {}
+    for number in wanted:
+        drawn = requests(number)
+        contestants = {}
+        for name, runner in runners.items():
+            ids = [serving_ids(encoder, serving[name], own) for own in drawn]
+            contestants[name] = (runner, [{"context_ids": one, "candidate_ids": many} for one, many in ids])
+        times[number] = interleaved_medians(contestants, seconds=seconds / len(wanted))
+    return {
+        name: Way(
+            {number: cost.call(tower, number) for number in rows},
+            {number: times[number][name] for number in rows},
+            (times[cost.few_rows][name] + cost.many_weight * times[cost.many_rows][name]) / (1.0 + cost.many_weight),
+        )
+        for name, tower in towers.items()
+    }
+
+
+_HEADINGS: Final = (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right"))
+
+
+def folding_table(tower: FusedTower) -> Table:
+    """Return a line a field: microseconds of its side by the cost model for each choice, and what was chosen."""
+    table = Table(
+        title=f"look-ups into {tower.width} columns: µs of the field's side by the cost model",
+        title_justify="left",
+    )
+    for heading, justify in (*_HEADINGS, ("kept", "right"), ("padded", "right"), ("folded", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("choice")
+    choices = {choice.name: choice for choice in tower.folding}
+    for field in tower.fields:
+        choice = choices[field.name]
+        padded = f"padded to {choice.served_dim}" if choice.served_dim > choice.dim else "kept"
+        table.add_row(
+            field.name,
+            field.side,
+            f"{field.rows:,}",
+            str(choice.dim),
+            *(_time(time) for time in (choice.kept_us, choice.padded_us, choice.folded_us)),
+            "folded" if choice.folded else padded,
+        )
+    return table
+
+
+def ways_table(ways: Mapping[str, Way]) -> Table:
+    """Return a line a way to serve: the whole graph's call, predicted and measured."""
+    table = Table(title="µs a call of the whole graph: cost model → measured", title_justify="left")
+    table.add_column("")
+    for rows in ways[CHOSEN].measured_us:
+        table.add_column(f"{rows} row{'s' * (rows > 1)}", justify="right")
+    table.add_column("weighed", justify="right")
+    for name, way in ways.items():
+        cells = [f"{way.predicted_us[rows]:,.1f} → {time:,.1f}" for rows, time in way.measured_us.items()]
+        table.add_row(name, *cells, f"{way.weighed_us:,.1f}")
+    return table
+
+
+def verdict(ways: Mapping[str, Way]) -> str:
+    """Say whether what was chosen is at least as fast as folding nothing and folding all, as measured just now."""
+    chosen = ways[CHOSEN].weighed_us
+    best = min((NONE, ALL), key=lambda name: ways[name].weighed_us)
+    ratio = chosen / ways[best].weighed_us
+    return f"measured, weighed: {CHOSEN} takes {ratio:.2f} of the time of {best}, the better plain way"
+
+
+def _time(microseconds: float) -> str:
+    """Two digits; a dash for what is not open to choice."""
+    return f"{microseconds:.2f}" if microseconds < float("inf") else "–"
