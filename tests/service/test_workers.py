@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,63 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import psutil
 import pytest
-from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, Server, samples, serving
+from processes import GOOD, ask, count_all, scored, wait_for, workers_of
+from serving import MODEL_ID, ROOT, Server, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
-GOOD = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}
 PIDFD_GETFD = 438  # number of the system call, the same on every architecture
-
-
-def workers_of(server: Server) -> list[int]:
-    return sorted(child.pid for child in psutil.Process(server.process.pid).children())
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail(f"not in {seconds:g} s: {what}")
-
-
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def count_all(server: Server) -> dict[str, float]:
-    return samples(httpx.get(f"{server.url}/metrics").text)
-
-
-def scored(counts: dict[str, float]) -> float:
-    return counts['reaction_requests_total{route="/score",status="200"}']
-
-
-def ask(server: Server, times: int) -> Counter[int]:
-    """Score on a connection of its own; the answers' statuses."""
-    with httpx.Client(base_url=server.url) as client:
-        return Counter(client.post("/score", json=GOOD).status_code for _ in range(times))
-
-
-def ask_until_told(server: Server, stop: list[bool]) -> tuple[int, int]:
-    """Answers with scores, and requests that got no answer, each on a new connection after a failure."""
-    good = lost = 0
-    while not stop:
-        with httpx.Client(base_url=server.url) as client:
-            try:
-                while not stop:
-                    assert client.post("/score", json=GOOD).status_code == 200
-                    good += 1
-            except httpx.TransportError:
-                lost += 1
-    return good, lost
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +92,55 @@ def test_the_counts_of_any_worker_are_those_of_all(trio: Server) -> None:
         assert counts[f'reaction_field_values_total{{field="ad",model="{MODEL_ID}"}}'] == 3 * ok
         assert counts[f'reaction_stage_seconds_count{{model="{MODEL_ID}",outcome="ok",stage="total"}}'] == ok
         assert counts['reaction_workers{state="ready"}'] == counts['reaction_workers{state="planned"}'] == 3
+
+
+def test_connections_that_are_opened_at_once_and_kept_are_spread(trio: Server) -> None:
+    pids = workers_of(trio)
+
+    def held() -> list[int]:
+        processes = map(psutil.Process, pids)
+        return [sum(c.status == psutil.CONN_ESTABLISHED for c in p.net_connections("tcp")) for p in processes]
+
+    wait_for(lambda: sum(held()) == 0, "no connection is left of earlier tests")
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(trio.address, timeout=10))
+        wait_for(lambda: sum(held()) == 60, "all are accepted")
+        assert min(held()) >= 5, held()
+
+
+def test_metrics_of_processes_are_those_of_all(trio: Server) -> None:
+    everyone = [psutil.Process(pid) for pid in (trio.process.pid, *workers_of(trio))]
+    spent = sum(sum(p.cpu_times()[:2]) for p in everyone)
+    counts = count_all(trio)
+    assert counts["process_cpu_seconds_total"] >= spent - 0.1  # the client library counts in clock ticks
+    assert counts["process_cpu_seconds_total"] <= sum(sum(p.cpu_times()[:2]) for p in everyone) + 0.1
+    assert counts["process_start_time_seconds"] == pytest.approx(min(p.create_time() for p in everyone), abs=1.5)
+    assert counts["process_open_fds"] == pytest.approx(sum(p.num_fds() for p in everyone), abs=8)
+    maps = [p.memory_info() for p in everyone]
+    assert max(m.rss for m in maps) < counts["process_resident_memory_bytes"] < sum(m.rss for m in maps)
+    assert counts["process_resident_memory_bytes"] > sum(m.rss - m.shared for m in maps)
+
+
+def test_every_line_of_a_worker_names_it_and_the_plan_is_logged_once(bundle: Path) -> None:
+    with serving(bundle, workers=2) as running:
+        pass
+    events = Counter((line["event"], line.get("worker")) for line in running.log)
+    assert events == {
+        ("plan", None): 1,
+        ("listening", None): 1,
+        **{(event, worker): 1 for event in ("starting", "ready", "stopped") for worker in (0, 1)},
+        ("all_stopped", None): 1,
+    }
+
+
+def test_one_worker_is_the_process_itself_and_a_supervisor_loads_nothing_that_serves(bundle: Path) -> None:
+    with serving(bundle, workers=1) as running:
+        assert workers_of(running) == []
+        assert count_all(running)['reaction_workers{state="planned"}'] == 1
+    code = (
+        "import sys, service.__main__, service.supervisor\n"
+        "print(*{'onnxruntime', 'numpy', 'uvicorn', 'fastapi', 'prometheus_client'} & {*sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == ""

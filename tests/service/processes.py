@@ -1,0 +1,62 @@
+"""Looking at a service of several processes from outside."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import pytest
+from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOOD = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}
+
+
+def workers_of(server: Server) -> list[int]:
+    return sorted(child.pid for child in psutil.Process(server.process.pid).children())
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"not in {seconds:g} s: {what}")
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def count_all(server: Server) -> dict[str, float]:
+    return samples(httpx.get(f"{server.url}/metrics").text)
+
+
+def scored(counts: dict[str, float]) -> float:
+    return counts['reaction_requests_total{route="/score",status="200"}']
+
+
+def ask(server: Server, times: int) -> Counter[int]:
+    """Score on a connection of its own; the answers' statuses."""
+    with httpx.Client(base_url=server.url) as client:
+        return Counter(client.post("/score", json=GOOD).status_code for _ in range(times))
+
+
+def ask_until_told(server: Server, stop: list[bool]) -> tuple[int, int]:
+    """Answers with scores, and requests that got no answer, each on a new connection after a failure."""
+    good = lost = 0
+    while not stop:
+        with httpx.Client(base_url=server.url) as client:
+            try:
+                while not stop:
+                    assert client.post("/score", json=GOOD).status_code == 200
+                    good += 1
+            except httpx.TransportError:
+                lost += 1
+    return good, lost

@@ -1,0 +1,133 @@
+"""Workers that end, asked or not: what clients notice of it, and what the supervisor does about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from processes import GOOD, ask_until_told, count_all, is_alive, scored, wait_for, workers_of
+from serving import MODEL_ID, ROOT, build_bundle, environment, serving, start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="one worker only")
+
+CLIENTS = 6
+BODY = json.dumps(GOOD).encode()
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+def test_a_killed_worker_loses_what_it_had_in_flight_and_nothing_else(bundle: Path) -> None:
+    with serving(bundle, workers=3) as running, ThreadPoolExecutor(CLIENTS) as clients:
+        stop: list[bool] = []
+        asked = [clients.submit(ask_until_told, running, stop) for _ in range(CLIENTS)]
+        before = workers_of(running)
+        wait_for(lambda: scored(count_all(running)) > 200, "requests are scored")
+        spent = count_all(running)["process_cpu_seconds_total"]
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: count_all(running)["reaction_worker_restarts_total"] == 1, "the loss is noticed")
+        wait_for(lambda: count_all(running)['reaction_workers{state="ready"}'] == 3, "it is replaced")
+        assert httpx.get(f"{running.url}/readyz").status_code == 200
+        time.sleep(0.3)
+        stop.append(True)
+        good, lost = (sum(numbers) for numbers in zip(*(future.result() for future in asked), strict=True))
+        assert lost <= CLIENTS  # each client had one request in flight
+        time.sleep(1.0)  # what idle workers have queued
+        counts = count_all(running)
+        assert good <= scored(counts) <= good + lost  # what the killed one had counted is still there
+        assert counts[f'reaction_candidates_total{{model="{MODEL_ID}"}}'] == 3 * scored(counts)
+        assert counts["process_cpu_seconds_total"] >= spent
+        after = workers_of(running)
+        assert len(after) == 3
+        assert len({*after, *before}) == 4
+    (told,) = [line for line in running.log if line["event"] == "worker_lost"]
+    assert (told["process"], told["exit_status"], told["restart_seconds"]) == (before[1], -signal.SIGKILL, 0.0)
+    assert running.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_after_what_they_have_in_flight(bundle: Path, number: signal.Signals) -> None:
+    running = start(bundle, workers=2)
+    pids = workers_of(running)
+    connections = [socket.create_connection(running.address, timeout=10) for _ in range(8)]
+    for connection in connections:
+        connection.sendall(HEAD + BODY[:10])
+    time.sleep(0.4)  # the workers have begun to read
+    running.process.send_signal(number)
+    time.sleep(0.4)
+    assert all(is_alive(pid) for pid in pids)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(running.address, timeout=10)
+    for connection in connections:
+        with connection:
+            connection.sendall(BODY[10:])
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert running.stop() == 0
+    assert not any(is_alive(pid) for pid in pids)
+    assert running.log[-1]["event"] == "all_stopped"
+
+
+def test_workers_end_with_their_supervisor_however_it_ends(bundle: Path) -> None:
+    running = start(bundle, workers=2)
+    pids = workers_of(running)
+    running.process.kill()
+    running.process.communicate(timeout=20)
+    wait_for(lambda: not any(is_alive(pid) for pid in pids), "the workers have ended")
+
+
+def test_a_bundle_that_cannot_be_loaded_ends_all_with_status_1(tmp_path: Path) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "service", "--bundle", str(tmp_path / "none"), "--port", "0", "--workers", "2"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome.returncode == 1
+    assert "Traceback" not in outcome.stderr
+    lines = [json.loads(line) for line in outcome.stderr.splitlines()]
+    (*_, failed) = [line for line in lines if line["event"] == "start_failed"]
+    assert "expected the directory of a bundle, got nothing" in failed["error"]
+    assert lines[-1]["event"] == "all_stopped"
+
+
+def test_a_worker_that_cannot_be_replaced_leaves_the_others_serving_until_it_can(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    build_bundle(bundle)
+    with serving(bundle, workers=2) as running:
+        bundle.rename(tmp_path / "away")
+        os.kill(workers_of(running)[0], signal.SIGKILL)
+        wait_for(lambda: count_all(running)["reaction_worker_restarts_total"] >= 2, "a replacement has failed")
+        for _ in range(5):
+            assert httpx.post(f"{running.url}/score", json=GOOD).status_code == 200
+            assert httpx.get(f"{running.url}/readyz").status_code == 200
+        (tmp_path / "away").rename(bundle)
+        wait_for(lambda: count_all(running)['reaction_workers{state="ready"}'] == 2, "it is replaced")
+    waits = [line["restart_seconds"] for line in running.log if line["event"] == "worker_lost"]
+    assert waits[:2] == [0.0, 0.5]
+    assert waits == sorted(waits)
+    assert running.process.returncode == 0
+
+
+def test_a_worker_that_does_not_end_in_time_is_killed(bundle: Path) -> None:
+    running = start(bundle, workers=2, shutdown_seconds=1)
+    stuck = workers_of(running)[0]
+    os.kill(stuck, signal.SIGSTOP)
+    ended = threading.Timer(0.0, running.stop)
+    ended.start()
+    ended.join(30)
+    assert not is_alive(stuck)
+    assert ("worker_killed", stuck) in [(line["event"], line.get("process")) for line in running.log]
