@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import socket
 from typing import TYPE_CHECKING, Final
 
 from service.cells import CONNECTIONS, READY
 from service.logging import get_logger
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from service.cells import Cells
@@ -76,7 +76,7 @@ class Acceptor:
             await asyncio.wait(self._arriving)
 
     def _held(self) -> int:
-        """Connections of this worker, told to the others."""
+        """Connections of this worker, told to the others. One that has just arrived may count twice for a moment."""
         held = self._served() + len(self._arriving)
         self._cells.own[CONNECTIONS] = held
         return held
@@ -116,12 +116,16 @@ class Acceptor:
             self._wait(_EXHAUSTED_SECONDS)
             return False
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Nagle's algorithm is turned off by the event loop, as the listener states its protocol.
         task = self._loop.create_task(self._serve(connection))
         self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        task.add_done_callback(self._arrived)
         self._held()
         return True
+
+    def _arrived(self, task: asyncio.Task[object]) -> None:
+        self._arriving.discard(task)
+        self._held()
 
     async def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client has gone meanwhile

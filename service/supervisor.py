@@ -39,7 +39,7 @@ _SETTLED_SECONDS: Final = 60.0
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 30.0
 # After the time that requests in flight have: the server closes connections and the interpreter ends.
-_GRACE_SECONDS: Final = 5.0
+_GRACE_SECONDS: Final = 3.0
 _IDLE_SECONDS: Final = 3600.0
 
 _log: Final = get_logger("service.supervisor")

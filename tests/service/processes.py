@@ -48,8 +48,8 @@ def ask(server: Server, times: int) -> Counter[int]:
         return Counter(client.post("/score", json=GOOD).status_code for _ in range(times))
 
 
-def ask_until_told(server: Server, stop: list[bool]) -> tuple[int, int]:
-    """Answers with scores, and requests that got no answer, each on a new connection after a failure."""
+def ask_until_told(server: Server, stop: list[bool], *, keep: bool) -> tuple[int, int]:
+    """Answers with scores, and requests that got none; on one connection or on a new one each, as told."""
     good = lost = 0
     while not stop:
         with httpx.Client(base_url=server.url) as client:
@@ -57,6 +57,8 @@ def ask_until_told(server: Server, stop: list[bool]) -> tuple[int, int]:
                 while not stop:
                     assert client.post("/score", json=GOOD).status_code == 200
                     good += 1
+                    if not keep:
+                        break
             except httpx.TransportError:
                 lost += 1
     return good, lost

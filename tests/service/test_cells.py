@@ -46,17 +46,25 @@ def test_processes_that_ask_at_the_same_time_get_one_place_for_a_name() -> None:
         "import random, sys\n"
         "from service.cells import Cells\n"
         f"cells = Cells(3, int(sys.argv[1]), descriptor={file})\n"
-        "names = list(range(300)); random.seed(sys.argv[1]); random.shuffle(names)\n"
+        "names = list(range(2000)); random.seed(sys.argv[1]); random.shuffle(names)\n"
+        "print(flush=True); sys.stdin.readline()\n"
         "for name in names: cells.values[cells.take(f'n {name}', 1 + name % 5)] += 1\n"
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(number)], cwd=ROOT, pass_fds=[file]) for number in range(3)
-    ]
-    assert [process.wait(60) for process in started] == [0, 0, 0]
+    command = [sys.executable, "-c", code]
+    pipes = {"cwd": ROOT, "pass_fds": [file], "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([*command, str(number)], **pipes) for number in range(3)]  # type: ignore[call-overload]
+    for process in started:
+        process.stdout.readline()
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     taken = own.names("n ")
-    assert {name for name, _, _ in taken} == {f"n {name}" for name in range(300)}
+    assert {name for name, _, _ in taken} == {f"n {name}" for name in range(2000)}
     cells = [cell for _, first, count in taken for cell in range(first, first + count)]
-    assert len(cells) == len(set(cells)) == sum(1 + name % 5 for name in range(300))
+    assert len(cells) == len(set(cells)) == sum(1 + name % 5 for name in range(2000))
     assert all(own.totals(first)[0] == 3 for _, first, _ in taken)
 
 
