@@ -17,6 +17,7 @@ from service.openinference import metadata
 from service.openinference.answer import VERSION
 from service.openinference.errors import UnknownModelError, error_bytes, status_of
 from service.openinference.pipeline import InferWork
+from service.routes.score import HandOver, ScoreEndpoint
 from service.runtime import Model, Runtime
 
 __all__ = ["INFER", "PATHS", "InferEndpoint", "router"]
@@ -38,19 +39,10 @@ _LONGEST_LENGTH: Final = 18
 _log: Final = get_logger("service.openinference")
 
 
-class InferEndpoint:
-    """Answers inference requests; an ASGI application of its own.
+class InferEndpoint(ScoreEndpoint):
+    """Answers inference requests; an ASGI application of its own, counted and logged as `/score` is."""
 
-    Args:
-        runtime: The process's state.
-    """
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._max_body_bytes = runtime.settings.max_body_bytes
-        self._inline_body_bytes = runtime.settings.inline_body_bytes
-        self._gzip_bytes = runtime.settings.gzip_bytes
-        self._log_ratio = runtime.settings.request_log_ratio
+    label = _PATH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -89,10 +81,7 @@ class InferEndpoint:
             body = error_bytes(error)
             await send_refusal(receive, send, error, status, body, media_type=_JSON, request_id=request_id)
         finally:
-            ended = perf_counter()
-            runtime.metrics.count_request(_PATH, status)
-            if model is not None:
-                model.metrics.record(_outcome(status), work, received, ended)
+            self._count(model, work, status, received)
 
 
 async def _send_scores(send: Send, work: InferWork) -> None:
@@ -176,25 +165,6 @@ def _wrong_method(method: str) -> MethodNotAllowedError:
     return MethodNotAllowedError(f"{_PATH}: expected POST, got {method}.", headers=(("allow", "POST"),))
 
 
-def _outcome(status: int) -> str:
-    if status == _OK:
-        return "ok"
-    if status == _GONE:
-        return "gone"
-    return "refused" if status < _SERVER_FAULT else "failed"
-
-
-class _HandOver(Response):
-    """A response that lets an ASGI application answer."""
-
-    def __init__(self, endpoint: InferEndpoint) -> None:
-        super().__init__()
-        self._endpoint = endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._endpoint(scope, receive, send)
-
-
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": metadata.ErrorAnswer, "description": "No such model or version."},
     503: {"model": metadata.ErrorAnswer, "description": "No model is served yet, or no more."},
@@ -211,7 +181,7 @@ def router(runtime: Runtime) -> APIRouter:
     @routes.post(_PATH, summary="Infer", operation_id="infer")
     @routes.post(_VERSION_PATH, summary="Infer with a version", operation_id="infer_version")
     async def infer(_request: Request) -> Response:
-        return _HandOver(endpoint)
+        return HandOver(endpoint)
 
     return routes
 

@@ -15,7 +15,7 @@ from service.pipeline import Work
 from service.runtime import Model, Runtime
 from service.wire import JSON, MSGPACK
 
-__all__ = ["PATH", "ScoreEndpoint", "router"]
+__all__ = ["PATH", "HandOver", "ScoreEndpoint", "router"]
 
 PATH: Final = "/score"
 
@@ -32,7 +32,12 @@ class ScoreEndpoint:
 
     Args:
         runtime: The process's state.
+
+    Attributes:
+        label: What requests are counted as.
     """
+
+    label = PATH
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -87,7 +92,7 @@ class ScoreEndpoint:
 
     def _count(self, model: Model | None, work: Work | None, status: int, received: float) -> None:
         ended = perf_counter()
-        self._runtime.metrics.count_request(PATH, status)
+        self._runtime.metrics.count_request(self.label, status)
         if model is not None:
             model.metrics.record(_outcome(status), work, received, ended)
         if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
@@ -114,7 +119,7 @@ def _outcome(status: int) -> str:
     return "refused" if status < _SERVER_FAULT else "failed"
 
 
-class _HandOver(Response):
+class HandOver(Response):
     """A response that lets an ASGI application answer."""
 
     def __init__(self, endpoint: ScoreEndpoint) -> None:
@@ -122,6 +127,7 @@ class _HandOver(Response):
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
         await self._endpoint(scope, receive, send)
 
 
@@ -132,6 +138,6 @@ def router(runtime: Runtime) -> APIRouter:
 
     @routes.post(PATH, tags=["scoring"], summary="Score candidates", operation_id="score")
     async def score(_request: Request) -> Response:
-        return _HandOver(endpoint)
+        return HandOver(endpoint)
 
     return routes

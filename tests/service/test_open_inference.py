@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from serving import DROPPED, MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, HandModel, samples, serving
-from tensors_on_the_wire import HEADER, body, tensor
+from tensors_on_the_wire import HEADER, body, refusal, tensor
 
 from service.app import VERSION
 
@@ -188,6 +189,29 @@ def test_requests_are_counted_under_one_label_and_in_every_stage(bundle: Path) -
     assert counted[f'reaction_candidates_total{{model="{MODEL_ID}"}}'] == 9
     assert counted[f'reaction_field_values_total{{field="user",model="{MODEL_ID}"}}'] == 3  # once a request
     assert counted[f'reaction_field_values_total{{field="ad",model="{MODEL_ID}"}}'] == 9
+
+
+def test_a_compressed_body_is_inflated_and_a_long_answer_compressed(bundle: Path, client: httpx.Client) -> None:
+    content, headers = body(FORMS["one context"], binary=["ad", "price"], parameters={"binary_data_output": True})
+    plain = client.post(INFER, content=content, headers=headers | {"accept-encoding": "identity"})
+    headers |= {"content-encoding": "gzip", "accept-encoding": "gzip"}
+    with serving(bundle, gzip_bytes=0, max_body_bytes=2000) as server:
+        answer = httpx.post(server.url + INFER, content=gzip.compress(content), headers=headers)
+        bomb = httpx.post(server.url + INFER, content=gzip.compress(bytes(100_000)), headers=headers)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert (answer.headers[HEADER], answer.content) == (plain.headers[HEADER], plain.content)
+    assert (refusal(bomb, 413)) == "body: expected at most 2000 bytes when inflated, got more."
+    unread = client.post(INFER, content=content, headers={"content-encoding": "br"})
+    assert refusal(unread, 415).startswith("Content-Encoding: expected gzip, deflate or identity, got 'br'")
+
+
+def test_requests_are_logged_as_often_as_the_settings_say(bundle: Path) -> None:
+    with serving(bundle, request_log_ratio=1.0) as server:
+        with httpx.Client(base_url=server.url) as client:
+            assert ask(client, FORMS["one context"], id="r-9").status_code == 200
+        server.stop()
+    (line,) = [line for line in server.log if line["event"] == "request"]
+    assert (line["request_id"], line["status"], line["candidates"]) == ("r-9", 200, 3)
 
 
 def test_a_long_body_is_scored_in_a_worker_thread_with_the_same_answer(bundle: Path, client: httpx.Client) -> None:

@@ -64,6 +64,27 @@ def test_inference_gives_the_scores_worked_out_by_hand(
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("r-81", MODEL_ID, "1")
 
 
+@pytest.mark.parametrize("sent", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("wanted", [None, "gzip", "deflate"])
+def test_compressed_bodies_are_read_and_answers_come_in_what_the_client_takes(
+    client: triton.InferenceServerClient, hand_model: HandModel, sent: str | None, wanted: str | None
+) -> None:
+    times = 1000  # a long answer
+    arrays = {
+        name: array if len(array) == 1 else np.tile(array, (times, *[1] * (array.ndim - 1)))
+        for name, array in ARRAYS.items()
+    }
+    for binary in (False, True):
+        result = client.infer(
+            MODEL_ID,
+            inputs(arrays, binary=binary),
+            outputs=[triton.InferRequestedOutput("pctr", binary_data=binary)],
+            request_compression_algorithm=sent,
+            response_compression_algorithm=wanted,
+        )
+        np.testing.assert_allclose(result.as_numpy("pctr"), by_hand(hand_model) * times, atol=1e-6)
+
+
 def test_requests_sent_side_by_side_get_their_own_answers(
     client: triton.InferenceServerClient, hand_model: HandModel
 ) -> None:
