@@ -132,7 +132,7 @@ def packed_lookup(tokens: PackedTokens, reserved: int) -> Lookup:
         position = find(_encoded(raw))
         return _OUT_OF_VOCABULARY if position < 0 else to_id_bytes(position + reserved)
 
-    return Lookup(one, lambda raws: b"".join(map(one, raws)))
+    return Lookup(one, tokens.finder_of_many(reserved, OUT_OF_VOCABULARY, lambda raw: from_id_bytes(one(raw))))
 
 
 def hashed_lookup(buckets: int, reserved: int) -> Lookup:

@@ -10,6 +10,7 @@ Workers share the pages of one file. Why a table of our own and no trie or key-v
 
 from __future__ import annotations
 
+from array import array
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -121,6 +122,51 @@ class PackedTokens:
                     return int(found) - 1
                 slot = (slot + 1) & mask
             return -1
+
+        return find
+
+    def finder_of_many(
+        self, first: int, absent: int, other: Callable[[object], int]
+    ) -> Callable[[Iterable[object]], bytes]:
+        """Ids of raw values as native int32, one after the other.
+
+        The search of `finder`, written out once more: without two calls a value it takes three fifths of the time.
+        (Searching for all values a step at a time in numpy is no faster at 1000 values, and far slower at 100.)
+
+        Args:
+            first: Id of the token at position 0.
+            absent: Id of a text that is not among the tokens.
+            other: Gives the id of what is no text, or none that UTF-8 can encode, or empty; or raises.
+
+        Raises:
+            SchemaError: The tokens were packed without an index.
+        """
+        if self.slots is None:
+            raise SchemaError("vocabulary: expected tokens with an index, got tokens without")
+        slots, cuts, content, mask = self.slots.data, self.offsets.data, self.tokens.data, self.slots.size - 1
+        digest, before = xxh64_intdigest, first - 1
+
+        def find(raws: Iterable[object]) -> bytes:
+            ids: list[int] = []
+            add = ids.append
+            for raw in raws:
+                if raw.__class__ is not str or not raw:
+                    add(other(raw))
+                    continue
+                try:
+                    token = raw.encode()
+                except UnicodeEncodeError:
+                    add(other(raw))
+                    continue
+                slot = digest(token) & mask
+                while found := slots[slot]:
+                    if content[cuts[found - 1] : cuts[found]] == token:
+                        add(found + before)
+                        break
+                    slot = (slot + 1) & mask
+                else:
+                    add(absent)
+            return array("i", ids).tobytes()
 
         return find
 

@@ -95,6 +95,31 @@ class TestForms:
             assert list(unpack(content, "file")) == tokens
             assert load(content)["offsets"].tolist() == [0, *np.cumsum([len(t.encode()) for t in tokens]).tolist()]
 
+    @given(
+        tokens=st.lists(texts, unique=True, max_size=40),
+        asked=st.lists(texts | st.sampled_from([None, "", "a\0", "\U0001f600"]), max_size=60),
+    )
+    def test_many_values_get_the_ids_that_each_gets_alone_and_that_a_dictionary_gives(
+        self, tokens: list[str], asked: list[str | None]
+    ) -> None:
+        packed, table = (Vocabulary(tokens, packed=packed).lookup for packed in (True, False))
+        raws = [*asked, *tokens]
+        assert packed.many(raws) == b"".join(packed.one(raw) for raw in raws) == table.many(raws)
+
+    @pytest.mark.parametrize("raw", [7, 1.5, True, 0, b"a", "\ud800", float("nan")])
+    def test_among_many_values_one_that_is_no_text_is_refused_as_it_is_alone(self, raw: object) -> None:
+        lookup = Vocabulary(["a", "b"], packed=True).lookup
+        for raws in ([raw], ["a", None, raw, "b"]):
+            with pytest.raises(KeyError):
+                lookup.many(raws)
+
+    def test_text_of_a_class_of_its_own_is_found_as_text(self) -> None:
+        class Word(str):
+            __slots__ = ()
+
+        lookup = Vocabulary(["a", "b"], packed=True).lookup
+        assert lookup.many([Word("b"), Word("c"), Word("")]) == lookup.many(["b", "c", ""])
+
     def test_tokens_without_an_index_cannot_be_searched(self) -> None:
         with pytest.raises(SchemaError, match="expected tokens with an index"):
             PackedTokens.build(["a"], index=False).finder()
