@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from service.features import FeatureEncoder, SchemaError
-from service.features.files import FileDigest, PathError, confined, digest_file, new_directory, write_file
+from service.features.files import PathError, confined, digest_files, new_directory, write_file
 from service.golden import GoldenRow, decode_golden, encode_golden, refuse_constant
 from service.manifest import (
     PRECISIONS,
@@ -197,10 +197,12 @@ class StagedBundle:
         """
         if self._manifest is None:
             raise BundleFormatError(f"{MANIFEST_FILE}: expected a description of the model, got none")
-        files = {name: digest_file(self.path / name) for name in sorted(_present(self.path))}
+        names = sorted(_present(self.path))
+        found = digest_files(self.path / name for name in names)
+        files = {name: found[self.path / name] for name in names}
         manifest = msgspec.structs.replace(
             self._manifest,
-            files={name: FileEntry(sha256=found.sha256, bytes=found.bytes) for name, found in files.items()},
+            files={name: FileEntry(sha256=digest.sha256, bytes=digest.bytes) for name, digest in files.items()},
         )
         write_file(self.path / MANIFEST_FILE, encode_manifest(manifest))
         read_bundle(self.path)
@@ -289,10 +291,11 @@ def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
         if size != entry.bytes:
             raise BundleCorruptError(f"{paths[name]}: expected {entry.bytes} bytes, got {size}")
     if verify:
+        found = digest_files(paths.values())
         for name, entry in manifest.files.items():
-            found: FileDigest = digest_file(paths[name])
-            if found.sha256 != entry.sha256:
-                raise BundleCorruptError(f"{paths[name]}: expected SHA-256 {entry.sha256}, got {found.sha256}")
+            sha256 = found[paths[name]].sha256
+            if sha256 != entry.sha256:
+                raise BundleCorruptError(f"{paths[name]}: expected SHA-256 {entry.sha256}, got {sha256}")
 
 
 def _inside(root: Path, name: str) -> Path:

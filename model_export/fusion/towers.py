@@ -20,6 +20,7 @@ import numpy as np
 from model_export.errors import NonFiniteError, VarianceError
 from model_export.fusion.batch_norm import fold_batch_norm
 from model_export.fusion.tower import Dense, Float, FusedField, FusedTower
+from training.models.files import all_finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +89,8 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
         NonFiniteError: A tensor holds NaN or infinity (says which, where and how many).
     """
     for name, tensor in tensors.items():
-        bad = (~tensor.isfinite()).nonzero().tolist()
-        if bad:
+        if not all_finite(tensor):
+            bad = (~tensor.isfinite()).nonzero().tolist()
             where = name + "".join(f"[{index}]" for index in bad[0])
             got = tensor[tuple(bad[0])].item()
             raise NonFiniteError(f"{where}: expected finite weights, got {got} ({len(bad)} such in {name})")

@@ -12,16 +12,28 @@ import os
 import shutil
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["FileDigest", "PathError", "confined", "digest_bytes", "digest_file", "new_directory", "write_file"]
+__all__ = [
+    "FileDigest",
+    "PathError",
+    "confined",
+    "digest_bytes",
+    "digest_file",
+    "digest_files",
+    "new_directory",
+    "write_file",
+]
 
-_CHUNK_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 17
+_LARGE_BYTES: Final = 1 << 24  # tens of milliseconds, where a thread costs a tenth of one
+_DIGEST_THREADS: Final = 4
 
 
 class PathError(ValueError):
@@ -42,14 +54,25 @@ def digest_bytes(content: bytes | memoryview) -> FileDigest:
 
 
 def digest_file(path: Path) -> FileDigest:
-    """Digest of a file, read in pieces of 1 MiB."""
+    """Digest of a file, read in pieces that stay in a core's cache."""
     hasher = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            hasher.update(chunk)
-            size += len(chunk)
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
+            size += count
     return FileDigest(bytes=size, sha256=hasher.hexdigest())
+
+
+def digest_files(paths: Iterable[Path]) -> dict[Path, FileDigest]:
+    """Digests of files, large ones side by side: hashing lets go of the interpreter, and start-up waits for it."""
+    largest_first = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
+    large = [path for path in largest_first if path.stat().st_size >= _LARGE_BYTES]
+    if len(large) < 2:  # noqa: PLR2004 - nothing to do side by side
+        return {path: digest_file(path) for path in largest_first}
+    with ThreadPoolExecutor(min(len(large), _DIGEST_THREADS), thread_name_prefix="digest") as pool:
+        return dict(zip(largest_first, pool.map(digest_file, largest_first), strict=True))
 
 
 def confined(root: Path, relative: str) -> Path:

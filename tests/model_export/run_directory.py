@@ -42,6 +42,9 @@ DROPPED, MUTED = "noise", "muted"
 DIMS = {"user": 4, "hour": 2, "tags": 4, "item": 8, "price": 2, "genres": 4, "position": 2, "muted": 4}
 
 
+MOST_PAIR_ROWS = 100_000
+
+
 def raw_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Raw rows of all fields, with missing values, values that are seen once, and numbers on edges."""
     generator = np.random.default_rng(seed)
@@ -95,22 +98,34 @@ def model_slots(encoder: FeatureEncoder) -> tuple[FieldSlot, ...]:
     return tuple(replace(slot, dim=DIMS[slot.name]) for slot in slots if slot.name in DIMS)
 
 
-def write_run(path: Path, *, form: FusionForm | None = None, fused: bool = True, **record: object) -> Path:
+def write_run(
+    path: Path,
+    *,
+    form: FusionForm | None = None,
+    encoder: FeatureEncoder | None = None,
+    sample: list[dict[str, Any]] | None = None,
+    fused: bool = True,
+    **record: object,
+) -> Path:
     """Write a finished run.
 
     Args:
         path: The directory to make.
         form: The fusion form; a random one if absent.
+        encoder: Its encoder; fitted on rows of its own if absent.
+        sample: Rows of the validation split; 300 if absent.
         fused: Whether the fusion phase ran.
         **record: What `run.json` says instead.
     """
-    train, sample = raw_rows(800, seed=1), raw_rows(300, seed=2)
-    encoder = fit_encoder(train)
+    sample = sample or raw_rows(300, seed=2)
+    encoder = encoder or fit_encoder(raw_rows(800, seed=1))
     form = form or make_form(encoder)
     path.mkdir()
     encoder.save(path)
     save_model(path, form)
-    save_pair(path, random_pair(form.slots, form.widths, 3))
+    # The pair is only timed; its tables take as much again, twice.
+    pair_slots = [replace(slot, rows=min(slot.rows, MOST_PAIR_ROWS)) for slot in form.slots]
+    save_pair(path, random_pair(pair_slots, form.widths, 3))
     ids = {side: encoder.encode_rows(side, [row[side] for row in sample]) for side in ("context", "candidate")}
     with torch.no_grad():
         pctr = torch.sigmoid(form(*(torch.from_numpy(own) for own in ids.values()))).numpy()

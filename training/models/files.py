@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "reaction-model"
 VERSION: Final = 1
+PIECE: Final = 1 << 22  # values
 
 
 class ModelFormatError(ValueError):
@@ -54,8 +55,10 @@ def load_fusion_form(run_dir: Path) -> FusionForm:
         ModelFormatError: A missing, malformed or mismatched file (says which, expected and got).
     """
     document = read_document(run_dir)
-    form = FusionForm(document.slots, document.widths)
-    load_weights(run_dir / "weights.safetensors", form)
+    # Without memory of its own: its tables are those of the mapped file, for they may fill most of the machine's.
+    with torch.device("meta"):
+        form = FusionForm(document.slots, document.widths)
+    load_weights(run_dir / "weights.safetensors", form, assign=True)
     return form.eval()
 
 
@@ -110,8 +113,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelFormatError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def load_weights(path: Path, module: nn.Module) -> None:
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; in pieces, since a mask of a large table takes more than the table."""
+    return all(bool(piece.isfinite().all()) for piece in torch.split(tensor.reshape(-1), PIECE))
+
+
+def load_weights(path: Path, module: nn.Module, *, assign: bool = False) -> None:
     """Load a module's whole state, checking names, then shapes, then values.
+
+    Args:
+        path: A safetensors file.
+        module: What to fill.
+        assign: Take the file's tensors themselves, where the module has none of its own yet; copy them if false.
 
     Raises:
         ModelFormatError: Names or shapes that differ, or a value that is not finite.
@@ -126,6 +139,6 @@ def load_weights(path: Path, module: nn.Module) -> None:
             raise ModelFormatError(
                 f"{path}: {name}: expected {want.dtype} {tuple(want.shape)}, got {got.dtype} {tuple(got.shape)}"
             )
-        if not torch.isfinite(value).all():
+        if not all_finite(value):
             raise ModelFormatError(f"{path}: {name}: expected finite values, got NaN or infinity")
-    module.load_state_dict(state)
+    module.load_state_dict(state, assign=assign)
