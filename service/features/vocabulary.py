@@ -16,8 +16,8 @@ marisa-trie     9 to 10       0                1/1000         1.5 to 1          
 LMDB            24            0                1/1000         1 to 1              9 to 4
 ==============  ============  ===============  =============  ==================  ===============
 
-Those are look-ups one by one; of many values in a call, the packed arrays take twice a dictionary's time by a Zipf law and
-the same time uniformly at 10^7 tokens (`python -m tests.model_export.bench_tables --only vocabulary`).
+Those are look-ups one by one; of many values in a call, at 10^7 tokens, the packed form takes twice a dictionary's time
+by a Zipf law and the same time uniformly (`python -m tests.model_export.bench_tables --only vocabulary`).
 
 So a dictionary is worth its memory while it is small: at the limit it costs a worker some 25 MB and a tenth of a
 second a field. The mapped forms are about equally fast. Packed arrays were taken because a token may be anything: the
