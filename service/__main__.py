@@ -9,6 +9,7 @@ import typer
 
 # Nothing that loads ONNX Runtime or the web server: where several workers serve, this process only looks after them.
 from service.announce import announce
+from service.bench_command import bench
 from service.logging import configure_logging, get_logger
 from service.machine import Machine
 from service.plan import make_plan
@@ -75,6 +76,9 @@ def advise(
     from service.advise.command import run as run_advise  # noqa: PLC0415 - see the imports
 
     raise typer.Exit(run_advise(bundle, out, seconds, quick=quick, force=force))
+
+
+cli.command()(bench)
 
 
 def run(settings: Settings, given: Mapping[str, Any]) -> int:

@@ -323,6 +323,7 @@ class Engine:
         pauses = np.array(self._pauses, dtype=np.int64).reshape(-1, 2)
         pauses[:, 0] -= self._start
         return Records(
+            began_ns=self._start,
             due=np.array(self._due[:-1], dtype=np.int64) - self._start,
             taken=times(self._taken),
             sent=times(self._sent),

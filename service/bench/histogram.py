@@ -99,9 +99,9 @@ class Histogram:
             max=self.largest / NANOSECONDS,
         )
 
-    def upper_edges(self) -> NDArray[np.float64]:
-        """(K,) largest value each bucket may hold, in seconds."""
-        return _upper_edge(self.buckets) / NANOSECONDS
+    def upper_edges(self) -> NDArray[np.int64]:
+        """(K,) largest value each bucket may hold, ns."""
+        return _upper_edge(self.buckets)
 
 
 def _bucket_of(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -237,7 +237,7 @@ def summarise(
         cpu_share=records.cpu_ns / records.span_ns if records.span_ns else 0.0,
         stalls=tuple(
             stall
-            for stall in find_stalls(records.due[answered], records.ended[answered], records.pauses)
+            for stall in find_stalls(records.taken[answered], records.ended[answered], records.pauses)
             if stall.start + stall.seconds >= warm_up
         ),
         longest_pause=float(records.pauses[:, 1].max(initial=0)) / NANOSECONDS,

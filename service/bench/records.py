@@ -42,6 +42,7 @@ class Records:
     """What happened to every arrival; times in ns from the start of the run.
 
     Attributes:
+        began_ns: The start of the run on the network's clock (`time.perf_counter_ns` for the real one).
         due: (N,) when it had to be sent.
         taken: (N,) when the generator came to it; -1 never. `taken - due` is the generator's own lag.
         sent: (N,) when its first byte went out; -1 never. `sent - taken` is the wait for a connection.
@@ -57,6 +58,7 @@ class Records:
         overloaded: The run was ended before its time.
     """
 
+    began_ns: int
     due: NDArray[np.int64]
     taken: NDArray[np.int64]
     sent: NDArray[np.int64]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from service.bench.load import LoadResult
 
-__all__ = ["Limit", "Objective", "Point", "SearchResult", "Verdict", "highest_rate", "judge"]
+__all__ = ["Limit", "Objective", "Point", "SearchResult", "Verdict", "agreed", "highest_rate", "judge"]
 
 LOWEST_RATE: Final = 0.5
 _TRIES: Final = 6  # of a rate that did not hold when it was repeated
@@ -142,7 +142,7 @@ def highest_rate(
             else:
                 high, bound = middle, verdict
         confirmed = [search.point(low) for _ in range(repeats)]
-        verdict = _agreed(confirmed, objective)
+        verdict = agreed(confirmed, objective)
         if verdict is Verdict.HELD:
             break
         tries += 1
@@ -214,12 +214,12 @@ class _Search:
         return found if found >= LOWEST_RATE else None
 
 
-def _agreed(points: list[Point], objective: Objective) -> Verdict:
-    """What repeats say together."""
+def agreed(points: list[Point], objective: Objective) -> Verdict:
+    """What runs at one rate say together; of less than half of them nothing is said."""
     if not points:
         return Verdict.HELD
     usable = [point for point in points if point.verdict is not Verdict.GENERATOR_BOUND]
-    if 2 * len(usable) <= len(points):
+    if 2 * len(usable) < len(points):
         return Verdict.GENERATOR_BOUND
     held = [point for point in usable if point.verdict is Verdict.HELD]
     if 2 * len(held) > len(usable) and (_pooled_p99(points) or 0.0) <= objective.seconds:

@@ -1,0 +1,196 @@
+"""Request bodies, made of raw rows in every form that the service takes, or read from a file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from service.bench.errors import BodyError
+from service.bench.load import Body
+from service.wire import JSON, MSGPACK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from service.bench.rows import Row
+
+__all__ = ["FORMS", "INFER_FORMS", "body_file", "make_bodies"]
+
+DISTINCT_BODIES: Final = 64
+_INT64: Final = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """One ranking decision: the context of the first row, and the candidates of all."""
+
+    rows: Sequence[Row]
+    top_k: int | None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        return self.rows[0].context
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        names = {name: None for row in self.rows for name in row.candidate}
+        return {name: [row.candidate.get(name) for row in self.rows] for name in names}
+
+    def document(self, candidates: Any, *, context: bool = True) -> dict[str, Any]:
+        document: dict[str, Any] = {"context": self.context} if context and self.context else {}
+        document["candidates"] = candidates
+        if self.top_k is not None:
+            document["top_k"] = self.top_k
+        return document
+
+
+def _json(document: Any) -> bytes:
+    # The standard library's: integers of any size.
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _rows(ranking: _Ranking) -> Body:
+    return Body(_json(ranking.document([row.candidate for row in ranking.rows])), JSON, len(ranking.rows))
+
+
+def _columns(ranking: _Ranking) -> Body:
+    return Body(_json(ranking.document(ranking.columns)), JSON, len(ranking.rows))
+
+
+def _pointwise(ranking: _Ranking) -> Body:
+    full = [row.context | row.candidate for row in ranking.rows]
+    return Body(_json(ranking.document(full, context=False)), JSON, len(full))
+
+
+def _msgpack(ranking: _Ranking) -> Body:
+    return Body(msgspec.msgpack.encode(ranking.document(ranking.columns)), MSGPACK, len(ranking.rows))
+
+
+def _tensors(ranking: _Ranking) -> list[tuple[str, str, list[Any]]]:
+    """Name, datatype and elements of a tensor a field: reals as FP64, integers as INT64, all else as text."""
+    columns = {name: [value] for name, value in ranking.context.items()} | ranking.columns
+    found: list[tuple[str, str, list[Any]]] = []
+    for name, values in columns.items():
+        kinds = set(map(type, values))
+        if float in kinds and kinds <= {int, float, type(None)}:
+            found.append((name, "FP64", values))
+        elif kinds == {int} and all(-_INT64 <= value < _INT64 for value in values):
+            found.append((name, "INT64", values))
+        else:
+            found.append((name, "BYTES", [_text(value) for value in values]))
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return "|".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _oip(ranking: _Ranking) -> Body:
+    inputs = [
+        {"name": name, "shape": [len(values)], "datatype": kind, "data": values}
+        for name, kind, values in _tensors(ranking)
+    ]
+    return Body(_json({"inputs": inputs}), JSON, len(ranking.rows))
+
+
+def _oip_binary(ranking: _Ranking) -> Body:
+    inputs, parts = [], []
+    for name, kind, values in _tensors(ranking):
+        if kind == "BYTES":
+            texts = [value.encode() for value in values]
+            part = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        elif kind == "FP64":
+            part = np.array(values, dtype="<f8").tobytes()  # None becomes NaN, which stands for missing
+        else:
+            part = np.array(values, dtype="<i8").tobytes()
+        size = {"binary_data_size": len(part)}
+        inputs.append({"name": name, "shape": [len(values)], "datatype": kind, "parameters": size})
+        parts.append(part)
+    head = _json({"inputs": inputs, "parameters": {"binary_data_output": True}})
+    return Body(
+        head + b"".join(parts),
+        "application/octet-stream",
+        len(ranking.rows),
+        (("inference-header-content-length", str(len(head))),),
+    )
+
+
+# Each: how a client may write one ranking decision.
+FORMS: Final[dict[str, Callable[[_Ranking], Body]]] = {
+    "rows": _rows,
+    "columns": _columns,
+    "pointwise": _pointwise,
+    "msgpack": _msgpack,
+    "oip": _oip,
+    "oip-binary": _oip_binary,
+}
+INFER_FORMS: Final = frozenset({"oip", "oip-binary"})
+
+
+def make_bodies(
+    rows: Sequence[Row], *, candidates: int, form: str = "rows", top_k: int | None = None, count: int = DISTINCT_BODIES
+) -> list[Body]:
+    """Bodies that differ: each begins at another row, and takes as many as it needs in their order, round and round.
+
+    Args:
+        rows: Raw rows.
+        candidates: Candidates a request.
+        form: One of `FORMS`; `msgpack` is the columns as MessagePack, `oip` the Open Inference Protocol.
+        top_k: Ask for so many places of the ranking.
+        count: Most distinct bodies.
+
+    Raises:
+        BodyError: No rows, or a value that the form cannot hold.
+    """
+    if not rows:
+        raise BodyError("rows: expected one row or more, got none")
+    if form not in FORMS:
+        raise BodyError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
+    distinct = min(count, len(rows))
+    starts = [place * len(rows) // distinct for place in range(distinct)]
+    try:
+        return [
+            FORMS[form](_Ranking([rows[(start + step) % len(rows)] for step in range(candidates)], top_k))
+            for start in starts
+        ]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BodyError(f"form {form}: expected values that it can hold, got {error}") from error
+
+
+def body_file(path: Path) -> list[Body]:
+    """Bodies from a file, one JSON document a line; sent as they are.
+
+    Raises:
+        BodyError: No such file, or a line that is no JSON.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise BodyError(f"{path}: expected a file of bodies, got {error.strerror}") from error
+    bodies = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            bodies.append(Body(line, JSON, _candidates(json.loads(line))))
+        except ValueError as error:
+            raise BodyError(f"{path}, line {number}: expected a JSON document, got {error}") from error
+    if not bodies:
+        raise BodyError(f"{path}: expected one body or more, got none")
+    return bodies
+
+
+def _candidates(document: Any) -> int | None:
+    """Candidates of a `/score` body, None if it is none."""
+    found = document.get("candidates") if isinstance(document, dict) else None
+    if isinstance(found, dict):
+        found = next(iter(found.values()), None)
+    return len(found) if isinstance(found, list) else None

@@ -1,0 +1,135 @@
+"""One bench from its plan to its report: probe, search or given rates, then the curve below the answer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from service.bench.load import run_load
+from service.bench.probe import probe
+from service.bench.report import Report, make_report
+from service.bench.search import Point, SearchResult, highest_rate, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from service.bench.http import Target
+    from service.bench.load import Body, LoadResult
+    from service.bench.search import Objective
+
+__all__ = ["Plan", "run_bench"]
+
+_CURVE: Final = (0.25, 0.5, 0.75, 0.9)  # of the highest rate
+_NEAR: Final = 0.08  # of the highest rate: a point this near is there already
+_FIRST_SHARE: Final = 0.2  # of what one request after the other comes to: where the search begins
+_ENOUGH_REQUESTS: Final = 2000  # a run: twenty of them lie above the 99th percentile
+_LONGEST_STRETCH: Final = 4.0  # times the plan's seconds that a run may last to have so many
+_GIVE_UP_OBJECTIVES: Final = 20.0
+_GIVE_UP_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        target: Where to.
+        bodies: Sent in turn.
+        objective: What has to hold.
+        form: What the form of the bodies is called in the report.
+        rates: Measure these alone; empty searches for the highest rate that holds the objective.
+        start: Where the search begins; None: from the time of one request.
+        ceiling: The search tries no higher rate.
+        resolution: How near the search comes.
+        seconds: Measured length of a run; a run of the search lasts up to four times as long where the rate is low.
+        warm_up: Seconds before, not counted.
+        repeats: Runs of each given rate, and of the search's answer.
+        seed: Of the arrivals.
+        connections: Most connections at once.
+        timeout: Seconds until a request has failed.
+        spins: Whether the generator may spin; None: where there is a second processor.
+    """
+
+    target: Target
+    bodies: Sequence[Body]
+    objective: Objective
+    form: str = "rows"
+    rates: tuple[float, ...] = ()
+    start: float | None = None
+    ceiling: float = math.inf
+    resolution: float = 0.05
+    seconds: float = 5.0
+    warm_up: float = 1.0
+    repeats: int = 3
+    seed: int = 1
+    connections: int = 256
+    timeout: float = 10.0
+    spins: bool | None = None
+
+
+def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Report:
+    """Carry a plan out.
+
+    Args:
+        plan: What to measure.
+        on_point: Told of every run as it ends.
+
+    Raises:
+        TargetError: The target cannot be reached, refuses a body, or answers it wrongly.
+    """
+    took = probe(plan.target, plan.bodies, plan.timeout)
+    search: SearchResult | None = None
+    if plan.rates:
+        points = _measured(plan, [rate for rate in plan.rates for _ in range(plan.repeats)], on_point, 0)
+    else:
+        search = highest_rate(
+            lambda rate, number: _run(plan, rate, number),
+            plan.objective,
+            start=plan.start or max(1.0, _FIRST_SHARE / statistics.median(took)),
+            ceiling=plan.ceiling,
+            resolution=plan.resolution,
+            repeats=plan.repeats,
+            on_point=on_point,
+        )
+        points = list(search.points)
+        points += _measured(plan, _curve(search), on_point, len(points))
+    return make_report(plan.target, plan.bodies, points, form=plan.form, objective=plan.objective, search=search)
+
+
+def _curve(search: SearchResult) -> list[float]:
+    """Rates below the answer that the search passed over."""
+    if search.rate is None:
+        return []
+    known = [point.result.rate for point in search.points]
+    wanted = [share * search.rate for share in _CURVE]
+    return [rate for rate in wanted if all(abs(rate - other) > _NEAR * search.rate for other in known)]
+
+
+def _measured(plan: Plan, rates: list[float], on_point: Callable[[Point], None] | None, before: int) -> list[Point]:
+    points = []
+    for number, rate in enumerate(rates, before + 1):
+        points.append(judge(_run(plan, rate, number), plan.objective))
+        if on_point is not None:
+            on_point(points[-1])
+    return points
+
+
+def _run(plan: Plan, rate: float, number: int) -> LoadResult:
+    length, give_up = plan.seconds, None
+    if not plan.rates:
+        length = min(max(length, _ENOUGH_REQUESTS / rate), length * _LONGEST_STRETCH)
+        give_up = min(plan.timeout, max(_GIVE_UP_SECONDS, _GIVE_UP_OBJECTIVES * plan.objective.seconds))
+    return run_load(
+        plan.target,
+        plan.bodies,
+        rate,
+        length,
+        warm_up=plan.warm_up,
+        seed=plan.seed * 1_000_003 + number,
+        connections=plan.connections,
+        timeout=plan.timeout,
+        give_up=give_up,
+        spins=plan.spins,
+    )

@@ -1,0 +1,203 @@
+"""What the load tool sends: raw rows in every form, scored by the real service as by hand."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from serving import DROPPED, FIELDS, MODEL_ID, ROW_CANDIDATES, HandModel, Server
+
+from service.bench import BodyError, Target, TargetError, parse_target
+from service.bench.bodies import FORMS, body_file, make_bodies
+from service.bench.http import AnswerReader
+from service.bench.probe import check_answer, probe, served_model
+from service.bench.rows import Row, bundle_fields, bundle_model, golden_rows, table_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+PATHS = {form: f"/v2/models/{MODEL_ID}/infer" if form.startswith("oip") else "/score" for form in FORMS}
+# A float beside text, integers beyond 64 bits, several values as text and as an array, all kinds of missing.
+ROWS = [
+    Row({"user": "u1", "hour": 2}, {"ad": "a1", "price": 0.5, "tags": ["x", "y"]}),
+    Row({"user": 7, "hour": 10.5}, {"ad": "é", "price": None, "tags": []}),
+    Row({"user": None, "hour": None}, {"ad": 10**30, "price": 11, "tags": ["unseen", "x"]}),
+    Row({"hour": 0}, {"ad": "", "price": 3}),
+]
+
+
+def scores_of(answer: httpx.Response, form: str) -> list[float]:
+    if form == "msgpack":
+        import msgspec
+
+        return list(msgspec.msgpack.decode(answer.content)["scores"])
+    if form == "oip-binary":
+        import numpy as np
+
+        size = int(answer.headers["inference-header-content-length"])
+        return list(np.frombuffer(answer.content[size:], "<f4").astype(float))
+    document = answer.json()
+    return list(document["outputs"][0]["data"] if form == "oip" else document["scores"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("candidates", [1, 3, 9])
+def test_every_form_of_the_same_rows_gets_the_scores_worked_out_by_hand(
+    client: httpx.Client, hand_model: HandModel, form: str, candidates: int
+) -> None:
+    rows = [row for row in ROWS if not (form == "msgpack" and row.candidate["ad"] == 10**30)]
+    bodies = make_bodies(rows, candidates=candidates, form=form)
+    assert len(bodies) == len(rows)
+    for start, body in enumerate(bodies):
+        assert body.candidates == candidates
+        headers = {"content-type": body.content_type, **dict(body.headers)}
+        answer = client.post(PATHS[form], content=body.content, headers=headers)
+        assert answer.status_code == 200, answer.text
+        chosen = [rows[(start + step) % len(rows)] for step in range(candidates)]
+        context = [row.context if form == "pointwise" else rows[start].context for row in chosen]
+        expected = [hand_model.score(c, row.candidate) for c, row in zip(context, chosen, strict=True)]
+        assert scores_of(answer, form) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_probe_sends_every_body_as_it_is_and_finds_every_answer_right(
+    server: Server, bundle: Path, form: str
+) -> None:
+    bodies = make_bodies(golden_rows(bundle), candidates=5, form=form, top_k=2 if not form.startswith("oip") else None)
+    target = parse_target(server.url, PATHS[form])
+    assert len(probe(target, bodies)) == len(bodies) == 9
+    wrong = [type(body)(body.content, body.content_type, 6, body.headers) for body in bodies]
+    with pytest.raises(TargetError, match="body 0: expected 6 scores, got 5"):
+        probe(target, wrong)
+
+
+def test_a_refused_body_is_shown_with_its_problem_document(server: Server) -> None:
+    bodies = make_bodies([Row({}, {"nonsense": 1})], candidates=1)
+    with pytest.raises(TargetError, match=r"expected status 200, got 422: .*nonsense"):
+        probe(parse_target(server.url), bodies)
+
+
+def test_golden_rows_are_those_of_the_bundle_and_fields_those_that_it_may_be_sent(bundle: Path) -> None:
+    assert [row.candidate for row in golden_rows(bundle)] == ROW_CANDIDATES * 3
+    assert bundle_model(bundle) == MODEL_ID
+    fields = {field.name: (field.side, field.kind) for field in bundle_fields(bundle)}
+    assert fields == {f.name: (f.side, f.kind) for f in FIELDS if f.name != "position"}
+    assert set(DROPPED) <= set(fields)
+    with pytest.raises(BodyError, match="expected a bundle with golden"):
+        golden_rows(bundle.parent)
+
+
+def test_a_running_service_says_what_its_fields_are(server: Server, bundle: Path) -> None:
+    model, fields = served_model(parse_target(server.url))
+    assert model == MODEL_ID
+    assert {(f.name, f.side, f.kind) for f in fields} == {(f.name, f.side, f.kind) for f in bundle_fields(bundle)}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.csv.gz", "rows.parquet"])
+def test_a_table_in_any_format_gives_the_rows_that_a_client_would_send(bundle: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    header = ["click", "user", "hour", "ad", "price", "tags", "position"]
+    cells = [["1", "u1", "2", "a1", "0.5", "x|y", "1"], ["0", "007", "", "a2", "3", "", "2"]]
+    if name.endswith("parquet"):
+        pl.DataFrame(cells, schema=header, orient="row").write_parquet(path)
+    else:
+        unpacked = gzip.open if name.endswith("gz") else open
+        with unpacked(path, "wt", encoding="utf-8") as file:
+            csv.writer(file, delimiter="\t" if "tsv" in name else ",").writerows([header, *cells])
+    assert table_rows(path, bundle_fields(bundle)) == [
+        Row({"user": "u1", "hour": 2}, {"ad": "a1", "price": 0.5, "tags": ["x", "y"]}),
+        Row({"user": "007", "hour": None}, {"ad": "a2", "price": 3, "tags": None}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.csv", "", "expected one row or more"),
+        ("a.csv", "x,y\n1,2\n", "columns named like the model's fields .*, got x, y"),
+        ("a.json", "{}", "another ending"),
+        ("none.csv", None, "No such file"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(
+    bundle: Path, tmp_path: Path, name: str, content: str | None, complaint: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(BodyError, match=complaint):
+        table_rows(tmp_path / name, bundle_fields(bundle))
+
+
+def test_ready_bodies_are_sent_to_the_byte_and_their_candidates_counted_where_they_can_be(tmp_path: Path) -> None:
+    lines = ['{"candidates": [{}, {}]}', '{"candidates": {"ad": ["a", "b", "c"]}}', '{"rows": [1]}', "[1]"]
+    path = tmp_path / "bodies.jsonl"
+    path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    bodies = body_file(path)
+    assert [body.content.decode() for body in bodies] == lines
+    assert [body.candidates for body in bodies] == [2, 3, None, None]
+    path.write_text("{}\n{\n", encoding="utf-8")
+    with pytest.raises(BodyError, match="line 2: expected a JSON document"):
+        body_file(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b'{"scores":[0.5,0.5]}', None),
+        (b'{"outputs":[{"name":"p","datatype":"FP32","shape":[2],"data":[0.1,0.2]}]}', None),
+        (b'{"scores":[0.5]}', "expected 2 scores, got 1"),
+        (b'{"scores":[0.5,null]}', "finite numbers"),
+        (b'{"scores":"ab"}', "expected 2 scores"),
+        (b"[]", "expected 2 scores"),
+        (b"", "expected 2 scores"),
+    ],
+)
+def test_an_answer_is_right_only_with_as_many_finite_scores_as_candidates(body: bytes, complaint: str | None) -> None:
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    answer = AnswerReader().feed(whole)
+    assert answer is not None
+    found = check_answer(answer, 2)
+    assert found is None if complaint is None else complaint in (found or "")
+
+
+@pytest.mark.parametrize("cut", range(1, 90, 7))
+@pytest.mark.parametrize(
+    "whole",
+    [
+        b"HTTP/1.1 201 Fine\r\nX: 1\r\nContent-Length:5\r\nConnection: Close\r\n\r\nhello",
+        (
+            b"HTTP/1.1 201 Fine\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+            b"2;x=1\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+        ),
+    ],
+)
+def test_an_answer_is_the_same_however_its_bytes_are_cut(whole: bytes, cut: int) -> None:
+    reader = AnswerReader()
+    pieces = [whole[at : at + cut] for at in range(0, len(whole), cut)]
+    answers = [reader.feed(piece) for piece in pieces]
+    assert answers[:-1] == [None] * (len(pieces) - 1)
+    last = answers[-1]
+    assert last is not None
+    assert (last.status, last.body, last.last) == (201, b"hello", True)
+    assert reader.empty
+
+
+def test_a_request_is_what_an_http_client_would_send() -> None:
+    target = Target("h", 81, "/p?q", (("authorization", "x"),))
+    head, _, body = target.request(b"{}", "application/json", (("a", "b"),)).partition(b"\r\n\r\n")
+    line, *headers = head.decode().split("\r\n")
+    assert (line, body) == ("POST /p?q HTTP/1.1", b"{}")
+    assert dict(header.split(": ") for header in headers) == {
+        "host": "h:81",
+        "content-type": "application/json",
+        "content-length": "2",
+        "a": "b",
+        "authorization": "x",
+    }
+    assert json.loads(body) == {}
