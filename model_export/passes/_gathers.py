@@ -7,7 +7,7 @@ can compute a table in float32 ahead of a request, which would undo them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from model_export.graph import Array, Graph
+
+SMALL_SHARE: Final = 0.02
+"""Tables that hold less than this share of all values stay in float32: they would save little and cost nodes."""
 
 LookUp = tuple[list[NodeProto], list[TensorProto]]
 """Nodes that stand for a Gather, and the constants that they need."""
@@ -50,7 +53,7 @@ def replace_tables(
     tables: Callable[[str, Array], Mapping[str, Array]],
     look_up: Callable[[Place], LookUp],
 ) -> Graph:
-    """Return the graph with other tables, and with other nodes for every look-up in them.
+    """Return the graph with other tables, and with other nodes for every look-up in them; small ones are left.
 
     Args:
         graph: Its tables in float32, each read by Gather over rows alone.
@@ -60,15 +63,17 @@ def replace_tables(
     Raises:
         GraphError: A table is read by another operator.
     """
+    least = SMALL_SHARE * sum(table.size for table in graph.tables.values())
+    changed = {name for name, table in graph.tables.items() if table.size >= least}
     stored: dict[str, Array] = {}
     for name, table in graph.tables.items():
-        stored.update(tables(name, table))
+        stored.update(tables(name, table) if name in changed else {name: table})
     shapes = _shapes(graph.model)
     model = ModelProto()
     model.CopyFrom(graph.model)
     nodes: list[NodeProto] = []
     for node in graph.model.graph.node:
-        read = [name for name in node.input if name in graph.tables]
+        read = [name for name in node.input if name in changed]
         if not read:
             nodes.append(node)
             continue

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from model_export.errors import GraphError
 from model_export.fusion import fold_embeddings, fuse_towers, logits
 from model_export.fusion.bias import fold_serving_constants
-from model_export.fusion.layout import arrange
+from model_export.fusion.layout import arrange, pieces
 from model_export.graph import save, serialise
 from model_export.latency import session
 from model_export.parity import sigmoid
@@ -53,8 +53,15 @@ def rounded_row(row: np.ndarray, precision: str) -> np.ndarray:
 
 
 def rounded(tower: FusedTower, precision: str) -> FusedTower:
+    """The tower with all rows rounded but those of look-ups that hold less than a fiftieth of all values."""
+    cut = [piece for side in ("context", "candidate") for piece in pieces(tower.side(side))]
+    total = sum(piece.rows * piece.dim for piece in cut)
+    large = {field.name for piece in cut if piece.rows * piece.dim * 50 >= total for field in piece.fields}
     fields = [
-        replace(field, table=np.array([rounded_row(row, precision) for row in field.table])) for field in tower.fields
+        replace(field, table=np.array([rounded_row(row, precision) for row in field.table]))
+        if field.name in large
+        else field
+        for field in tower.fields
     ]
     return replace(tower, fields=tuple(fields))
 
@@ -81,10 +88,11 @@ def test_the_pad_row_stays_zero_and_the_dense_layers_stay_as_they_are(
 ) -> None:
     graph = apply_passes(to_onnx(merged(folded)))
     other = apply_table_pass(graph, precision)
+    large = sum(table.size for table in graph.tables.values()) / 50
     for name, table in graph.tables.items():
         empty = ~np.asarray(table).any(axis=1)
         assert not other.tables[name][empty].any()
-        assert other.tables[name].dtype == np.dtype(precision)
+        assert other.tables[name].dtype == np.dtype(precision if table.size >= large else "float32")
     constants = {c.name: c.raw_data for c in other.model.graph.initializer if c.data_type == c.FLOAT}
     assert constants == {c.name: c.raw_data for c in graph.model.graph.initializer if c.data_type == c.FLOAT}
 
@@ -143,9 +151,30 @@ def test_more_rows_than_a_chunk_are_quantised_alike() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_table_that_is_a_small_part_of_all_stays_in_float32_and_is_looked_up_as_before(
+    precision: ReducedPrecision,
+) -> None:
+    tower = merged(())
+    fields = [
+        replace(field, table=np.tile(field.table, (500, 1))) if field.name == "item" else field
+        for field in tower.fields
+    ]
+    graph = apply_passes(to_onnx(replace(tower, fields=tuple(fields))))
+    other = apply_table_pass(graph, precision)
+    assert len(graph.tables) > 2
+    dtypes = {table.dtype.name: table.size for name, table in other.tables.items() if not name.endswith("_scale")}
+    assert set(dtypes) == {"float32", precision}
+    small = [name for name, table in other.tables.items() if table.dtype == np.float32 and not name.endswith("_scale")]
+    reads = [[n.op_type for n in g.model.graph.node if small[0] in n.input] for g in (graph, other)]
+    assert reads == [["Gather"], ["Gather"]]
+    for name in small:
+        np.testing.assert_array_equal(other.tables[name], graph.tables[name])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_table_that_something_else_reads_is_refused(precision: ReducedPrecision) -> None:
     graph = to_onnx(merged({"item"}))
-    name = next(iter(graph.tables))
+    name = max(graph.tables, key=lambda name: graph.tables[name].size)
     graph.model.graph.node.append(onnx.helper.make_node("ReduceSum", [name], ["total"]))
     with pytest.raises(GraphError, match=f"table '{name}': expected a Gather over its rows to read it, got ReduceSum"):
         apply_table_pass(graph, precision)
