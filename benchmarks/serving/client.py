@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Final
 
@@ -50,6 +51,9 @@ def scores_of(media_type: str, body: bytes) -> list[float]:
     Raises:
         AnswerError: There are none.
     """
+    if media_type.startswith("application/octet-stream"):  # Open Inference Protocol: one tensor after its description
+        end = json.JSONDecoder().raw_decode(body.decode("latin-1"))[1]
+        return [value for (value,) in struct.iter_unpack("<f", body[end:])]
     document: Any = msgspec.msgpack.decode(body) if media_type.startswith(MSGPACK) else json.loads(body)
     if isinstance(document, dict) and "outputs" in document:
         return [float(value) for value in document["outputs"][0]["data"]]

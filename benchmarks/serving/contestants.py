@@ -84,6 +84,7 @@ def service(bundle: Path, name: str = SERVICE, **settings: object) -> Contestant
         name: dict(SHARED_FORMS if name in shared else POINTWISE_FORMS) for name in WORKLOADS
     }
     every["one_row"] = dict(ONE_ROW_FORMS)
+    every["rank100"]["binary"] = "binary"
     for workload, forms in every.items():
         if not WORKLOADS[workload].peers:
             every[workload] = {BASELINE: forms[BASELINE]}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from benchmarks.serving.job import CATEGORICAL, CONTEXT, EDGES, FIELDS, NUMERIC, OWN, SIZES, key, rows_of_fields
-from benchmarks.serving.payloads import random_row
+from benchmarks.serving.payloads import MODEL_ID, random_row
 from model_export.fusion import FusedTower, FusionFacts, fuse, logits
 from model_export.fusion.layout import SIDES
 from model_export.fusion.tower import Dense, FusedField
@@ -89,7 +89,7 @@ def _dense(generator: np.random.Generator, inputs: int, outputs: int) -> Dense:
     return Dense(generator.normal(0, inputs**-0.5, (inputs, outputs)), generator.normal(0, 0.1, outputs))
 
 
-def write_service_bundle(path: Path, encoder: FeatureEncoder, tower: FusedTower, model_id: str = "bench") -> None:
+def write_service_bundle(path: Path, encoder: FeatureEncoder, tower: FusedTower, model_id: str = MODEL_ID) -> None:
     """Export the tower as a bundle."""
     fused = fuse(tower, FusionFacts())
     serving = FeatureEncoder(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+MODEL_ID: Final = "bench"
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
 
@@ -117,6 +118,26 @@ def pointwise_columns(rows: Sequence[Row]) -> Row:
     return {"candidates": _columns(rows, (*NUMERIC, *CATEGORICAL))}
 
 
+def binary_tensors(rows: Sequence[Row]) -> tuple[bytes, bytes]:
+    """Open Inference Protocol with binary tensors, one a field: the JSON head, and the bytes after it.
+
+    A context field is a tensor of one element. Numbers are FP32, a missing one NaN; a missing text is empty.
+    """
+    tensors, parts = [], []
+    for name in (*CONTEXT, *OWN):
+        values = [row[name] for row in (rows[:1] if name in CONTEXT else rows)]
+        if name in NUMERIC:
+            content = np.array([np.nan if value is None else value for value in values], "<f4").tobytes()
+        else:
+            texts = [(value or "").encode() for value in values]
+            content = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        kind = "FP32" if name in NUMERIC else "BYTES"
+        size = {"binary_data_size": len(content)}
+        tensors.append({"name": name, "shape": [len(values)], "datatype": kind, "parameters": size})
+        parts.append(content)
+    return to_json({"inputs": tensors, "parameters": {"binary_data_output": True}}), b"".join(parts)
+
+
 def to_json(document: Row) -> bytes:
     """Compact JSON."""
     return json.dumps(document, separators=(",", ":")).encode()
@@ -130,15 +151,35 @@ class Schema:
         document: Rows to a document.
         encode: A document to bytes.
         media_type: What the bytes are.
+        path: Where they go, if not to the contestant's own path.
     """
 
     document: Callable[[Sequence[Row]], Row]
     encode: Callable[[Row], bytes] = to_json
     media_type: str = JSON
+    path: str | None = None
 
     def body(self, rows: Sequence[Row]) -> bytes:
         """The bytes of a batch."""
         return self.encode(self.document(rows))
+
+    def request(self, path: str, rows: Sequence[Row]) -> bytes:
+        """A whole HTTP/1.1 request for a batch."""
+        return http_post(self.path or path, self.media_type, self.body(rows))
+
+
+class BinarySchema(Schema):
+    """Tensors as bytes after their description."""
+
+    def body(self, rows: Sequence[Row]) -> bytes:
+        """The bytes of a batch."""
+        return b"".join(binary_tensors(rows))
+
+    def request(self, path: str, rows: Sequence[Row]) -> bytes:
+        """A whole HTTP/1.1 request for a batch, with the length of its JSON part."""
+        head, tail = binary_tensors(rows)
+        length = f"Inference-Header-Content-Length: {len(head)}\r\n"
+        return http_post(self.path or path, self.media_type, head + tail, length)
 
 
 SCHEMAS: Final[dict[str, Schema]] = {
@@ -148,20 +189,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "listwise": Schema(ranking_rows),
     "columns": Schema(ranking_columns),
     "msgpack": Schema(ranking_columns, msgspec.msgpack.encode, MSGPACK),
+    "binary": BinarySchema(ranking_columns, media_type="application/octet-stream", path=f"/v2/models/{MODEL_ID}/infer"),
     "pointwise": Schema(pointwise_rows),
     "pointwise_columns": Schema(pointwise_columns),
     "pointwise_msgpack": Schema(pointwise_columns, msgspec.msgpack.encode, MSGPACK),
 }
 
 
-def http_request(path: str, schema: Schema, rows: Sequence[Row]) -> bytes:
-    """A whole HTTP/1.1 request for a batch."""
-    return http_post(path, schema.media_type, schema.body(rows))
-
-
-def http_post(path: str, media_type: str, body: bytes) -> bytes:
-    """A whole HTTP/1.1 request with a body."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\n"
+def http_post(path: str, media_type: str, body: bytes, lines: str = "") -> bytes:
+    """A whole HTTP/1.1 request with a body, and further header lines."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\n{lines}"
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.serving.cells import NOISE, Closed, LoadError, Open, measure
 from benchmarks.serving.client import AnswerError, exchange, scores_of, stage_sums, stages_between
 from benchmarks.serving.contestants import PORTS_EACH, Contestant, common_environment
-from benchmarks.serving.payloads import BODIES, SCHEMAS, http_request, random_batches, read_requests, write_requests
+from benchmarks.serving.payloads import BODIES, SCHEMAS, random_batches, read_requests, write_requests
 from benchmarks.serving.processes import LOAD_CORE, Running, free_ports, pinned
 from benchmarks.serving.workloads import WORKLOADS
 
@@ -80,7 +80,7 @@ class Bodies:
         schema = contestant.forms[entry.workload][entry.form]
         path = self.folder / f"{contestant.path.strip('/').replace('/', '-')}.{schema}.{entry.workload}"
         if not path.exists():
-            requests = [http_request(contestant.path, SCHEMAS[schema], rows) for rows in self.batches(entry.workload)]
+            requests = [SCHEMAS[schema].request(contestant.path, rows) for rows in self.batches(entry.workload)]
             write_requests(path, requests)
         return path
 

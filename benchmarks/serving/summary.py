@@ -39,6 +39,7 @@ _STAGED: Final = (
     ("rank100", "rows"),
     ("rank100", "columns"),
     ("rank100", "msgpack"),
+    ("rank100", "binary"),
     ("rank1000", "columns"),
 )
 _BY_PROCESSOR_TIME: Final = "rows_per_cpu_second"

@@ -16,7 +16,6 @@ from benchmarks.serving.job import CONTEXT, FIELDS, OWN, Job
 from benchmarks.serving.payloads import (
     MSGPACK,
     SCHEMAS,
-    http_request,
     random_batches,
     read_requests,
     write_requests,
@@ -38,7 +37,7 @@ def test_the_service_scores_every_form_as_the_handwritten_job_does(
 ) -> None:
     shared = schema not in POINTWISE_FORMS.values()
     (batch,) = random_batches(rows, 1, shared=shared)
-    work = work_of(http_request("/score", SCHEMAS[schema], batch))
+    work = work_of(SCHEMAS[schema].request("/score", batch))
     pipeline.run(work)
     kind = MSGPACK if work.answer_packed else "application/json"
     np.testing.assert_allclose(scores_of(kind, work.answer), job(batch), atol=1e-6, rtol=0)
@@ -97,7 +96,7 @@ def test_requests_come_back_from_their_file_as_they_were(tmp_path: Path) -> None
 
 def test_the_floor_runs_requests_of_the_bundle_and_prices_context_fields(built: Path, tmp_path: Path) -> None:
     (batch,) = random_batches(5, 1, shared=True)
-    write_requests(tmp_path / "many", [http_request("/score", SCHEMAS["columns"], batch)])
+    write_requests(tmp_path / "many", [SCHEMAS["columns"].request("/score", batch)])
     few = {"context": {"C19": batch[0]["C19"]}, "candidates": {name: [row[name] for row in batch] for name in OWN}}
     write_requests(tmp_path / "few", [b"POST /score HTTP/1.1\r\n\r\n" + json.dumps(few).encode()])
     many = str(tmp_path / "many")
