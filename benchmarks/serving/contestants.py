@@ -38,6 +38,8 @@ _KINDS: Final[dict[str, Kind]] = {
     "asgi_job": "floor",
 }
 _PORTS: Final = 4
+# Its processes share locks with a time limit, which passes while they are stopped.
+_NOT_FREEZABLE: Final = ("pytriton",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def peers(folder: Path, venvs: Path, model: Path) -> list[Contestant]:
                 environment,
                 forms if peer.job else {"one_row": {peer.schema: peer.schema}},
                 peer.path,
-                peer.isolate,
+                peer.isolate or peer.name in _NOT_FREEZABLE,
                 peer.settle,
                 peer.job,
             )

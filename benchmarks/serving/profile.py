@@ -6,6 +6,7 @@ import collections
 import re
 import shutil
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -100,12 +101,14 @@ def module_of(stack: Sequence[str]) -> str:
         match = _FRAME.match(frame)
         if match is None:
             continue
-        path = match[2]
-        if "site-packages/" in path:
-            return path.partition("site-packages/")[2].partition("/")[0]
-        at = path.find("service/")
-        if at >= 0:
-            return path[at:].removesuffix(".py")
+        path = match[2].rpartition("site-packages/")[2].removesuffix(".py")
+        if path == "asyncio/runners":
+            return "event loop, sockets, parser"  # all of it C
+        top = path.partition("/")[0]
+        if top == "service":
+            return path
+        if top not in sys.stdlib_module_names and not path.startswith(("/", "<")):
+            return top
     return "standard library"
 
 

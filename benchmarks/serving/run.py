@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.serving import contestants as who
-from benchmarks.serving.cells import run_pinned
+from benchmarks.serving.bare import build, measure_floor
 from benchmarks.serving.figures import Record, typical
-from benchmarks.serving.floor import STAGES
-from benchmarks.serving.job import CONTEXT, Job
-from benchmarks.serving.model import features, random_tower, write_plain_model, write_service_bundle
-from benchmarks.serving.payloads import JSON, http_post, to_json, write_requests
-from benchmarks.serving.processes import SERVER_CORE, TICK_SECONDS, core_ticks
+from benchmarks.serving.job import Job
 from benchmarks.serving.profile import Profile, profile
 from benchmarks.serving.race import Block, Bodies, Entry, Race, rotated
 from benchmarks.serving.ratios import COMMON_RATE, LOAD, LOAD_WORKLOAD, LOADS, OURS
-from benchmarks.serving.workloads import SLOPE, WORKLOADS
+from benchmarks.serving.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
 MAIN: Final = "main"
-FEW_CONTEXT: Final = CONTEXT[-1:]
-"""Context fields of the second bundle, for the cost of the others."""
+_ISOLATED_ROUNDS: Final = 3
 _FEWEST_ARRIVALS: Final = 1000
 _PROFILED: Final = (("one_row", "rows"), ("rank100", "columns"))
 
@@ -62,7 +55,7 @@ class Lengths:
 
 
 QUICK: Final = Lengths(2, 1, 0.25, 1, 6, 1, 3, 0, 3, ("one_row", "rank100"))
-FULL: Final = Lengths(5, 2, 1, 3, 15, 2, 10, 2, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
+FULL: Final = Lengths(4, 2, 1, 3, 15, 2, 8, 1, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +114,7 @@ def measure_all(plan: Plan, scratch: Path, say: Callable[[str], None]) -> Result
     """
     began = time.monotonic()
     say("building the model")
-    model, plain_form = _build(scratch)
+    model, plain_form = build(scratch)
     others = who.tutorials(model) if plan.peers is None else who.peers(*plan.peers, model)
     ours = [who.service(scratch / "bundle"), who.service(scratch / "bundle", who.LOG_OFF, request_log_ratio=0)]
     everyone = [one for one in (*ours, *others) if plan.only is None or one.name in plan.only]
@@ -152,20 +145,6 @@ def _tutorials(plan: Plan) -> tuple[str, str]:
     if plan.peers is None:
         return "tutorial.rows", "listwise.listwise"
     return "naive_fastapi.rows", "listwise_fastapi.listwise"
-
-
-def _build(scratch: Path) -> tuple[Path, str]:
-    """Two bundles, `bundle` and `few` (of one context field), and the model for everyone else."""
-    model = scratch / "model.onnx"
-    encoder = features()
-    tower = random_tower(encoder)
-    if not (scratch / "bundle").exists():
-        write_service_bundle(scratch / "bundle", encoder, tower)
-    form = write_plain_model(model, tower)
-    if not (scratch / "few").exists():
-        few = features(FEW_CONTEXT)
-        write_service_bundle(scratch / "few", few, random_tower(few), "few")
-    return model, form
 
 
 def _start_noops(block: Block, result: Result) -> None:
@@ -199,7 +178,7 @@ def _tutorial_names(plan: Plan) -> set[str]:
 
 def _closed(block: Block, plan: Plan, *, only_baseline: bool = False) -> None:
     lengths = plan.lengths
-    for turn in range(lengths.rounds):
+    for turn in range(min(lengths.rounds, _ISOLATED_ROUNDS) if only_baseline else lengths.rounds):
         block.race.say(f"{block.name}: round {turn + 1} of {lengths.rounds}")
         for workload in _workloads(plan):
             entries = _takers(block, plan, workload, only_baseline=only_baseline)
@@ -208,57 +187,7 @@ def _closed(block: Block, plan: Plan, *, only_baseline: bool = False) -> None:
             for entry in rotated(entries, turn):
                 block.visit(entry, turn, lengths.seconds)
         if not only_baseline:
-            _floor(block.race, turn, plan)
-
-
-def _floor(race: Race, turn: int, plan: Plan) -> None:
-    """The same bodies in one process, without HTTP."""
-    contestant = who.service(race.scratch / "bundle")
-    cells = [("one_row", "rows"), ("rank100", "rows"), ("rank100", "msgpack"), *((name, "columns") for name in SLOPE)]
-    wanted = [cell for cell in cells if cell[0] in _workloads(plan)]
-    files = {
-        f"{workload} {form}": str(race.bodies.file(Entry(contestant, workload, form))) for workload, form in wanted
-    }
-    pairs = {
-        workload: [files[f"{workload} columns"], str(_few(race, workload))]
-        for workload in ("one_row", "rank1000")
-        if f"{workload} columns" in files
-    }
-    spec = race.scratch / "floor.json"
-    seconds = plan.lengths.floor_seconds
-    folders = {name: str(race.scratch / name) for name in ("bundle", "few")}
-    spec.write_text(json.dumps(folders | {"seconds": seconds, "cases": files, "context": pairs}), encoding="utf-8")
-    before, began = core_ticks(SERVER_CORE), time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.serving.floor", str(spec)]
-    found = run_pinned(command, SERVER_CORE, 120 + 10 * seconds * len(files), who.common_environment(race.scratch))
-    ticks, wall = core_ticks(SERVER_CORE) - before, (time.monotonic() - began) / TICK_SECONDS
-    noise = round(max(0.0, (ticks - found["cpu_s"] / TICK_SECONDS) / wall), 3)
-    where = {"block": MAIN, "round": turn, "mode": "closed", "noise": noise}
-    for name, case in found["cases"].items():
-        workload, _, form = name.partition(" ")
-        race.records.append(where | {"workload": workload, "entry": f"floor.{form}"} | case)
-        stages = "  ".join(f"{stage} {case['stages_us'][stage]:.1f}" for stage in STAGES)
-        race.say(f"  {workload:13} floor.{form:22} {case['cpu_us']:8.1f} us: {stages}  noise {noise:.2f}")
-    for workload, case in found["context"].items():
-        race.records.append(where | {"workload": workload, "entry": "floor.context", "mode": "context"} | case)
-        race.say(f"  {workload:13} context fields: {case['difference_us']:.1f} us of {case['many_us']:.1f} us")
-
-
-def _few(race: Race, workload: str) -> Path:
-    """The same requests with one context field."""
-    path = race.scratch / "requests" / f"few.{workload}"
-    if not path.exists():
-        requests = []
-        for rows in race.bodies.batches(workload):
-            kept = [{name: value for name, value in row.items() if name not in CONTEXT[:-1]} for row in rows]
-            own = [name for name in kept[0] if name not in FEW_CONTEXT]
-            document = {
-                "context": {name: kept[0][name] for name in FEW_CONTEXT},
-                "candidates": {name: [row[name] for row in kept] for name in own},
-            }
-            requests.append(http_post("/score", JSON, to_json(document)))
-        write_requests(path, requests)
-    return path
+            measure_floor(block.race, MAIN, turn, _workloads(plan), plan.lengths.floor_seconds)
 
 
 def _common_rates(result: Result) -> dict[str, float]:

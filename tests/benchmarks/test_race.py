@@ -87,7 +87,9 @@ def test_frames_are_counted_for_the_innermost_package_of_someone() -> None:
     stack = ["run (uvicorn/server.py:1)", "app (/x/site-packages/starlette/a.py:2)", "encode (service/wire.py:3)"]
     assert module_of(stack) == "service/wire"
     assert module_of(stack[:2]) == "starlette"
-    assert module_of(["<module> (asyncio/runners.py:1)"]) == "standard library"
+    assert module_of([*stack[:1], "put (queue.py:3)"]) == "uvicorn"
+    assert module_of([*stack[:1], "run (asyncio/runners.py:1)"]) == "event loop, sockets, parser"
+    assert module_of(["<module> (<string>:1)"]) == "standard library"
 
 
 def test_every_entry_has_its_turn_to_be_first(built: Path) -> None:
