@@ -57,7 +57,9 @@ def bench(
     start: Annotated[float | None, typer.Option(min=0.5, help="Where the search begins, requests/s.")] = None,
     ceiling: Annotated[float | None, typer.Option(min=0.5, help="The search tries no higher rate.")] = None,
     resolution: Annotated[float, typer.Option(min=0.001, max=1, help="How near the search comes, a share.")] = 0.05,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds a run; up to 4x at low rates.")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Measured seconds a run; more in a search at low rates.")
+    ] = 5.0,
     warm_up: Annotated[float, typer.Option(min=0, help="Seconds before them that are sent and not counted.")] = 1.0,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each given rate, and of the search's answer.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the arrivals.")] = 1,

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from service.bench.arrivals import NANOSECONDS, poisson_arrivals
 from service.bench.engine import Engine
-from service.bench.errors import TargetError
+from service.bench.errors import BenchError, TargetError
 from service.bench.histogram import Histogram, Quantiles
 from service.bench.http import OK, Target
 from service.bench.network import Machine, Network
@@ -30,6 +31,7 @@ __all__ = ["LARGEST_BUSY_SHARE", "LARGEST_LAG_SHARE", "Body", "LoadResult", "run
 
 LARGEST_BUSY_SHARE: Final = 0.8
 LARGEST_LAG_SHARE: Final = 0.1
+_OTHER_FILES: Final = 64
 _NAMES: Final = {RESET: "reset", TIMEOUT: "timeout", MALFORMED: "malformed", ABANDONED: "abandoned"}
 
 
@@ -154,8 +156,10 @@ def run_load(
 
     Raises:
         TargetError: The host's name is not known, or no body was given.
+        BenchError: More connections than this process may open.
         ValueError: A rate or a length that is not positive.
     """
+    _allow_files(connections)
     if not bodies:
         raise TargetError(f"{target.url}: expected one body or more to send, got none")
     due = poisson_arrivals(rate, warm_up + seconds, seed)
@@ -186,6 +190,20 @@ def run_load(
     return summarise(
         records, rate, seconds, warm_up=warm_up, seed=seed, candidates=[body.candidates for body in bodies]
     )
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process open so many connections, as far as it is its own to decide."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - not on every system
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise BenchError(f"connections: expected at most {hard - _OTHER_FILES} (ulimit -Hn), got {connections}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def summarise(

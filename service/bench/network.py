@@ -15,6 +15,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from service.machine import Machine as Host
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,6 +26,7 @@ __all__ = ["READ", "WRITE", "Machine", "Network", "Wire"]
 
 READ: Final = 1
 WRITE: Final = 4
+_TWO: Final = 2
 _SEND_BUFFER_BYTES: Final = 1 << 20
 
 
@@ -69,12 +72,22 @@ class Network(Protocol):
         """Numbers and events of connections that are ready; waits at most so long, not at all for 0."""
 
 
+def _may_spin() -> bool:
+    """Whether spinning takes nothing from a server beside us.
+
+    Affinity is no reason against it: who binds the generator to one processor leaves the others to the server. A
+    quota is one: what is spun is taken out of it.
+    """
+    quota = Host.read().quota
+    return (os.cpu_count() or 1) >= _TWO and (quota is None or quota.value >= _TWO)
+
+
 class Machine:
     """The real network.
 
     Args:
         target: Where connections lead; its name is looked up once.
-        spins: See `Network`; None spins where the machine has more than one processor.
+        spins: See `Network`; None spins where there is a second processor that no quota withholds.
 
     Raises:
         OSError: The name is not known.
@@ -83,8 +96,7 @@ class Machine:
     def __init__(self, target: Target, *, spins: bool | None = None) -> None:
         self.now = time.perf_counter_ns
         self.cpu = time.process_time_ns
-        # Not the processors of this process: who binds it to one leaves the others to the server.
-        self.spins = (os.cpu_count() or 1) > 1 if spins is None else spins
+        self.spins = _may_spin() if spins is None else spins
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         self._family = found[0][0]
         self._address = found[0][4]

@@ -37,7 +37,8 @@ def probe(target: Target, bodies: Sequence[Body], timeout: float = 10.0) -> list
             scores as the body has candidates.
     """
     seconds = []
-    with _connect(target, timeout) as connection:
+    connection = _connect(target, timeout)
+    try:
         for number, body in enumerate(bodies):
             begin = time.perf_counter()
             request = target.request(body.content, body.content_type, body.headers)
@@ -46,10 +47,11 @@ def probe(target: Target, bodies: Sequence[Body], timeout: float = 10.0) -> list
             complaint = check_answer(answer, body.candidates)
             if complaint is not None:
                 raise TargetError(f"{target.url}, body {number}: {complaint}")
-            if answer.last and number + 1 < len(bodies):
-                raise TargetError(
-                    f"{target.url}: expected a connection that is kept alive, got one closed by its answer"
-                )
+            if answer.last:
+                connection.close()
+                connection = _connect(target, timeout)
+    finally:
+        connection.close()
     return seconds
 
 

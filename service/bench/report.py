@@ -85,12 +85,14 @@ class Run(_Document, frozen=True):
 class Rate(_Document, frozen=True):
     """All runs at one rate: latencies pooled, but for runs at which the generator was the bottleneck.
 
-    `p99_range` is the least and the greatest 99th percentile of single runs.
+    `requests` are those whose latency is known. `p99_range` is the least and the greatest 99th percentile of single
+    runs.
     """
 
     rate: float
     runs: int
     usable_runs: int
+    requests: int
     latency: Percentiles
     p99_range: tuple[float, float]
     verdict: Verdict
@@ -199,6 +201,7 @@ def _rate(rate: float, points: list[Point], objective: Objective) -> Rate:
         rate=rate,
         runs=len(points),
         usable_runs=len(usable),
+        requests=sum(result.answered for result in shown),
         latency=_percentiles(Histogram.sum([result.histogram for result in shown]).quantiles()),
         p99_range=(min(tails), max(tails)),
         verdict=agreed(points, objective),

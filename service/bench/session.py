@@ -25,6 +25,7 @@ _CURVE: Final = (0.25, 0.5, 0.75, 0.9)  # of the highest rate
 _NEAR: Final = 0.08  # of the highest rate: a point this near is there already
 _FIRST_SHARE: Final = 0.2  # of what one request after the other comes to: where the search begins
 _ENOUGH_REQUESTS: Final = 2000  # a run: twenty of them lie above the 99th percentile
+_LEAST_REQUESTS: Final = 100  # with fewer there is no 99th percentile
 _LONGEST_STRETCH: Final = 4.0  # times the plan's seconds that a run may last to have so many
 _GIVE_UP_OBJECTIVES: Final = 20.0
 _GIVE_UP_SECONDS: Final = 2.0
@@ -43,7 +44,7 @@ class Plan:
         start: Where the search begins; None: from the time of one request.
         ceiling: The search tries no higher rate.
         resolution: How near the search comes.
-        seconds: Measured length of a run; a run of the search lasts up to four times as long where the rate is low.
+        seconds: Measured length of a run; a run of the search lasts longer where the rate is low.
         warm_up: Seconds before, not counted.
         repeats: Runs of each given rate, and of the search's answer.
         seed: Of the arrivals.
@@ -120,6 +121,7 @@ def _run(plan: Plan, rate: float, number: int) -> LoadResult:
     length, give_up = plan.seconds, None
     if not plan.rates:
         length = min(max(length, _ENOUGH_REQUESTS / rate), length * _LONGEST_STRETCH)
+        length = max(length, _LEAST_REQUESTS / rate)
         give_up = min(plan.timeout, max(_GIVE_UP_SECONDS, _GIVE_UP_OBJECTIVES * plan.objective.seconds))
     return run_load(
         plan.target,

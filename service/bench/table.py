@@ -18,6 +18,9 @@ __all__ = ["answer_lines", "print_report", "progress_line"]
 
 _STYLES: Final = {Verdict.HELD: "green", Verdict.MISSED: "red", Verdict.GENERATOR_BOUND: "yellow"}
 _MOST_STALLS: Final = 10
+# Requests without which a percentile is nothing but the largest value.
+_FOR_P99: Final = 100
+_FOR_P999: Final = 1000
 _MS: Final = 1e3
 
 
@@ -47,9 +50,11 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(
             f"{rate.rate:,.1f}",
             str(rate.runs),
-            *(_ms(value) for value in (latency.p50, latency.p90, latency.p99)),
+            *(_ms(value) for value in (latency.p50, latency.p90)),
+            _ms(latency.p99) if rate.requests >= _FOR_P99 else "few",
             f"{_ms(low)}-{_ms(high)}" if rate.runs > 1 else "",
-            *(_ms(value) for value in (latency.p999, latency.max)),
+            _ms(latency.p999) if rate.requests >= _FOR_P999 else "few",
+            _ms(latency.max),
             _ms(max(run.lag.p99 for run in runs)),
             f"{max(run.generator_busy_share for run in runs):.0%}",
             f"{errors:,}" if errors else "",

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 from virtual_network import MS, VirtualNetwork
 
+from service.__main__ import cli
 from service.bench import BenchError, Body, Objective, Point, Target, Verdict, highest_rate, judge, run_load
 from service.bench.command import status
 from service.bench.picture import draw
@@ -91,16 +93,16 @@ def test_a_run_prints_a_table_writes_a_document_and_draws_a_picture(
 
 def test_a_search_without_given_rates_ends_with_an_answer(server: Server, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    words = ["--bundle", bundle, "--candidates", 2, "--p99-ms", 500, "--start", 40, "--ceiling", 40]
+    words = ["--bundle", bundle, "--candidates", 2, "--p99-ms", 2000, "--start", 200, "--ceiling", 200]
     done = bench(server.url, *words, "--seconds", 0.1, "--warm-up", 0.1, "--repeats", 1, "--json", out)
     assert done.returncode in MEASURED, done.stderr
     report = read_report(out)
     assert report.answer is not None
     if done.returncode == 0:
-        assert report.answer.rate == 40.0
-        assert report.answer.candidates_a_second == 80.0
+        assert report.answer.rate == 200.0
+        assert report.answer.candidates_a_second == 400.0
         assert report.answer.limited_by == "ceiling"
-        assert "Highest rate at p99 <= 500 ms: at least 40.0 requests/s = 80 candidates/s" in done.stdout
+        assert "Highest rate at p99 <= 2000 ms: at least 200.0 requests/s = 400 candidates/s" in done.stdout
 
 
 def test_what_stands_in_the_way_is_told_with_a_status_of_its_own(server: Server, bundle: Path, tmp_path: Path) -> None:
@@ -122,11 +124,15 @@ def test_what_stands_in_the_way_is_told_with_a_status_of_its_own(server: Server,
             ((server.url, "--bundle", bundle, "--picture", "a.bmp"), 2, "a.bmp: expected an ending of .svg"),
         ]
         for words, expected, complaint in cases:
-            done = bench(*words)
-            assert done.returncode == expected, (words, done.stderr)
+            done = CliRunner().invoke(cli, ["bench", *map(str, words)])
+            assert done.exit_code == expected, (words, done.stderr)
             assert re.search(complaint, done.stderr), (words, done.stderr)
             assert done.stdout == ""
-            assert "Traceback" not in done.stderr
+    # the same from a shell
+    done_there = bench(server.url, "--body", refused)
+    assert (done_there.returncode, done_there.stdout) == (1, "")
+    assert "nonsense" in done_there.stderr
+    assert "Traceback" not in done_there.stderr
 
 
 def test_the_document_reads_back_as_it_was_and_another_version_is_refused(found: Report, tmp_path: Path) -> None:
@@ -203,5 +209,6 @@ def test_the_commands_of_the_readme_run(server: Server, bundle: Path, tmp_path: 
             (tmp_path / table.name).write_text("user,ad\nu1,a1\nu2,a2\n", encoding="utf-8")
         if not any(word.startswith("--rate") for word in words):
             words += ["--rate", "40"]  # the search has a test of its own
-        done = bench(*words, "--seconds", 0.2, "--warm-up", 0, "--repeats", 1)
-        assert done.returncode in MEASURED, (command, done.stderr)
+        words += ["--seconds", "0.2", "--warm-up", "0", "--repeats", "1"]
+        done = CliRunner().invoke(cli, ["bench", *words])
+        assert done.exit_code in MEASURED, (command, done.stderr)
