@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["DATATYPES", "Datatype", "Tensor", "flat_data"]
 
 _LENGTH_BYTES: Final = 4
+_NO_LENGTH: Final = "\0" * _LENGTH_BYTES
 _length_at: Final = struct.Struct("<I").unpack_from
 
 
@@ -217,13 +218,18 @@ class Tensor(msgspec.Struct, gc=False):
 
     def _binary_texts(self) -> list[str | None]:
         """Texts that each follow their length in four bytes."""
+        count = self.rows * self.width
         region = self.body[self.offset : self.offset + self.size]
         plain = region.decode("ascii") if region.isascii() else None  # then a part of it needs no decoding of its own
+        if plain is not None and count > 1:
+            alike = _texts_of_one_length(plain, count)
+            if alike is not None:
+                return alike
         found: list[str | None] = []
         add = found.append
         at = 0
         try:
-            for _ in range(self.rows * self.width):
+            for _ in range(count):
                 (length,) = _length_at(region, at)
                 at += _LENGTH_BYTES
                 end = at + length
@@ -237,10 +243,39 @@ class Tensor(msgspec.Struct, gc=False):
         if at != self.size:
             raise StructureError(
                 f"inputs.{self.name}.parameters.binary_data_size",
-                f"the bytes of {self.rows * self.width} elements, each after its length",
+                f"the bytes of {count} elements, each after its length",
                 f"{self.size}, which hold {'fewer' if at > self.size else 'more'}",
             )
         return found
+
+
+def _texts_of_one_length(region: str, count: int) -> list[str | None] | None:
+    """The texts of a region, if all that are not empty have one length of less than 128: what ids mostly have.
+
+    A split at that length's four bytes takes half the time of stepping from text to text. If each part is a text and
+    then lengths of zero, it is what stepping would have found, whatever the texts hold.
+
+    Returns:
+        The texts, or None: then they are to be stepped through.
+    """
+    given = region.lstrip("\0")
+    empty, odd = divmod(len(region) - len(given), _LENGTH_BYTES)
+    found: list[str | None] = [""] * empty
+    length = ord(given[0]) if given and not odd else 0
+    full, rest = divmod(len(region) - _LENGTH_BYTES * count, length or 1)
+    head = f"{chr(length)}\0\0\0"
+    if not length or rest or region.count(head) != full:
+        return None
+    for part in given.split(head)[1:]:
+        if len(part) == length:
+            found.append(part)
+            continue
+        empty, odd = divmod(len(part) - length, _LENGTH_BYTES)
+        if odd or empty < 0 or part[length:] != _NO_LENGTH * empty:
+            return None
+        found.append(part[:length])
+        found += [""] * empty
+    return found if len(found) == count else None
 
 
 def _too_large(value: Any) -> bool:

@@ -123,14 +123,28 @@ def test_ids_are_those_of_the_raw_values(request: tuple[int, dict[str, Sent]]) -
 @given(st.lists(texts, min_size=1, max_size=20))
 @example(["a" * 255, "b" * 256, "c" * 65_536])
 @example(["\0\0\0\0", "", "\x05\0\0\0"])
+@example(["", "abcd", "efgh", "", "", "ijkl"])
+@example(["\4\0\0\0", "abcd"])
+@example(["abcd\0\0\0\0", "abcd\4\0\0\0"])
+@example(["abc\0", "\0\0\0\0", "ab", "efgh"])
+@example(["b" * 127, "", "c" * 127])
 def test_texts_after_their_lengths_are_read_back(written: list[str]) -> None:
     data = packed("BYTES", written)
     read = Tensor("ad", DATATYPES["BYTES"], len(written), 1, False, None, b"head" + data + b"tail", 4, len(data))
     assert read.texts() == written
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=40), st.integers(1, 4))
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.text("\0\1\2\3a", max_size=4), min_size=2, max_size=6))
+def test_texts_that_look_like_lengths_are_read_back(written: list[str]) -> None:
+    data = packed("BYTES", written)
+    read = Tensor("ad", DATATYPES["BYTES"], len(written), 1, False, None, data, 0, len(data))
+    assert read.texts() == written
+
+
+# Mostly small bytes, which make lengths that fit.
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=40) | st.lists(st.sampled_from(b"\0\0\0\0\1\2a"), max_size=30).map(bytes), st.integers(1, 4))
 def test_bytes_that_are_no_texts_are_refused_with_their_place(data: bytes, count: int) -> None:
     read = Tensor("ad", DATATYPES["BYTES"], count, 1, False, None, data, 0, len(data))
     wanted: list[str] | None = []
