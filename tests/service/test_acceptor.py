@@ -85,16 +85,20 @@ def taken_beside(others: int | None) -> list[int]:
         (None, [WAITING] * 4),  # nobody else takes requests yet
         (WAITING, [WAITING] * 4),
         (0, [2, 3, 5, 9]),  # it gives way, then takes one, two, four: the other may be busy for long
-        (8, [9, 10, 12, 16]),  # or two more at first: one that has just arrived counts twice for a moment
     ],
 )
 def test_a_worker_gives_way_to_one_that_holds_fewer_but_never_for_long(
     monkeypatch: pytest.MonkeyPatch, others: int | None, taken: list[int]
 ) -> None:
     monkeypatch.setattr(module, "_GIVE_WAY_SECONDS", 3600.0)  # the test ends each pause itself
-    got = taken_beside(others)
-    assert [count - got[0] for count in got] == [count - taken[0] for count in taken]
-    assert taken[0] <= got[0] <= taken[0] + 2 * (others == 8)
+    assert taken_beside(others) == taken
+
+
+def test_a_small_difference_is_no_reason_to_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GIVE_WAY_SECONDS", 3600.0)
+    first, *_, last = taken_beside(8)
+    assert 9 <= first <= 11  # one that has just arrived may count twice for a moment
+    assert last > first
 
 
 def test_a_pause_ends_by_itself() -> None:
