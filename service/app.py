@@ -152,8 +152,9 @@ def create_app(
 
 @asynccontextmanager
 async def _lifespan(app: ServiceApp) -> AsyncIterator[None]:
-    settings = app.runtime.settings
-    _log.info("starting", process=os.getpid(), version=VERSION, settings=settings.model_dump(mode="json"))
+    runtime = app.runtime
+    facts = runtime.settings.model_dump(mode="json")
+    _log.info("starting", process=os.getpid(), version=VERSION, late=runtime.late, settings=facts)
     app.runtime.start()
     await app.runtime.may_listen()
     yield

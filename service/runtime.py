@@ -113,6 +113,7 @@ class Runtime:
 
     Attributes:
         leaving: The process was told to end, perhaps before it listens.
+        late: As given.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Runtime:
         self.plan = plan
         self.metrics = ServiceMetrics(cells)
         self.leaving = False
-        self._late = late
+        self.late = late
         self.new_request_id = RequestIds()
         self.stage: Stage = "starting"
         self.failure: str | None = None
@@ -154,7 +155,7 @@ class Runtime:
     async def may_listen(self) -> None:
         """Return when connections may be taken: at once, except by a late worker."""
         # Polled, as a signal handler may end the wait.
-        while self._late and self.stage == "starting" and not self.leaving:  # noqa: ASYNC110
+        while self.late and self.stage == "starting" and not self.leaving:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:

@@ -48,7 +48,8 @@ def test_a_killed_worker_loses_what_it_had_in_flight_and_nothing_else(bundle: Pa
         time.sleep(1.0)  # what idle workers have queued
         counts = count_all(running)
         assert good <= scored(counts) <= good + lost  # what the killed one had counted is still there
-        assert counts[f'reaction_candidates_total{{model="{MODEL_ID}"}}'] == 3 * scored(counts)
+        # The killed one may have been between two counts of one request.
+        assert 3 * good <= counts[f'reaction_candidates_total{{model="{MODEL_ID}"}}'] <= 3 * scored(counts)
         after = workers_of(running)
         alive = sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in (running.process.pid, *after))
         assert count_all(running)["process_cpu_seconds_total"] > alive + spent - 0.1
@@ -56,6 +57,7 @@ def test_a_killed_worker_loses_what_it_had_in_flight_and_nothing_else(bundle: Pa
         assert len({*after, *before}) == 4
     (told,) = [line for line in running.log if line["event"] == "worker_lost"]
     assert (told["process"], told["exit_status"], told["restart_seconds"]) == (before[1], -signal.SIGKILL, 0.0)
+    assert [line["late"] for line in running.log if line["event"] == "starting"] == [False] * 3 + [True]
     assert running.process.returncode == 0
 
 
