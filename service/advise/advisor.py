@@ -14,11 +14,13 @@ from service.advise.compare import CONFIDENCE, MARGIN
 from service.advise.crossover import measure_crossover
 from service.advise.decisions import (
     Decision,
+    cpu_gains,
     decide_coalescing,
     decide_inline_bytes,
     decide_model_threads,
     decide_precision,
     decide_workers,
+    load_gains,
 )
 from service.advise.load import Load, compare_servers
 from service.advise.requests import bodies
@@ -160,7 +162,16 @@ class Advisor:
             for size, connections in ((1, CONNECTIONS), (10, CONNECTIONS), (100, CONNECTIONS), (1, 1))
         }
         times = self._under_load(ways, loads, seconds)
-        self._tables.append(load_table("Coalescing, in one worker", "coalesce", times, present, self._shared()))
+        self._tables.append(
+            load_table(
+                "Coalescing, in one worker (gain: in the server's processor time a request)",
+                times,
+                present,
+                label="coalesce",
+                gains=cpu_gains(times, present),
+                notes=self._shared(),
+            )
+        )
         return decide_coalescing(times, present)
 
     def _workers(self, seconds: float) -> Decision:
@@ -178,7 +189,16 @@ class Advisor:
             {_case(100, CONNECTIONS): self._load(100, CONNECTIONS)},
             seconds,
         )
-        self._tables.append(load_table("Workers", "workers", times, str(present), self._shared()))
+        self._tables.append(
+            load_table(
+                "Workers (gain: in requests a second)",
+                times,
+                str(present),
+                label="workers",
+                gains=load_gains(times, str(present)),
+                notes=self._shared(),
+            )
+        )
         return decide_workers(times, present, cpus=cpus)
 
     def _load(self, candidates: int, connections: int) -> Load:
@@ -188,8 +208,8 @@ class Advisor:
         self, ways: Mapping[str, Mapping[str, object]], loads: Mapping[str, Load], seconds: float
     ) -> LoadTimes:
         served = {way: {**self._chosen, **settings} for way, settings in ways.items()}
-        with running_servers(self._settings.bundle, served) as targets:
-            return compare_servers(targets, loads, seconds)
+        with running_servers(self._settings.bundle, served) as servers:
+            return compare_servers(servers, loads, seconds)
 
     def _shared(self) -> tuple[str, ...]:
         return (

@@ -21,6 +21,8 @@ from service.bench.http import OK, AnswerReader, Target
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from service.advise.servers import RunningServer
+
 __all__ = ["Drive", "Load", "compare_servers", "drive"]
 
 ROUNDS: Final = 8
@@ -62,12 +64,12 @@ class Drive:
 
 
 def compare_servers(
-    targets: Mapping[str, Target], loads: Mapping[str, Load], seconds: float, *, rounds: int = ROUNDS
+    servers: Mapping[str, RunningServer], loads: Mapping[str, Load], seconds: float, *, rounds: int = ROUNDS
 ) -> LoadTimes:
     """Drive servers in turns, each with every load in every round.
 
     Args:
-        targets: Way to server.
+        servers: Way to server.
         loads: Case to load.
         seconds: For all of it.
         rounds: How many.
@@ -75,23 +77,35 @@ def compare_servers(
     Raises:
         LoadError: See `drive`.
     """
-    each = max(seconds / (len(targets) * len(loads) * (rounds + 1)), SHORTEST_SECONDS)
-    found: dict[tuple[str, str], list[Drive]] = {(case, way): [] for case in loads for way in targets}
+    each = max(seconds / (len(servers) * len(loads) * (rounds + 1)), SHORTEST_SECONDS)
+    found: dict[tuple[str, str], list[Drive]] = {(case, way): [] for case in loads for way in servers}
+    spent: dict[tuple[str, str], list[float]] = {key: [] for key in found}
     for number in range(rounds + 1):
-        order = list(targets) if number % 2 == 0 else list(reversed(list(targets)))
+        order = list(servers) if number % 2 == 0 else list(reversed(list(servers)))
         for case, load in loads.items():
             for way in order:
-                measured = drive(targets[way], load, each)
+                before = servers[way].cpu_seconds()
+                measured = drive(servers[way].target, load, each)
+                after = servers[way].cpu_seconds()
                 if number:  # the first round warms up
                     found[case, way].append(measured)
+                    if before is not None and after is not None:
+                        spent[case, way].append((after - before) / measured.requests)
+
+    def rounds_of(name: str) -> dict[tuple[str, str], tuple[float, ...]]:
+        return {key: tuple(getattr(one, name) for one in drives) for key, drives in found.items()}
+
+    # A round so short that the clock of processor time did not move says nothing.
+    known = all(rounds and min(rounds) > 0 for rounds in spent.values())
     return LoadTimes(
-        tuple(targets),
-        tuple(loads),
-        *({key: tuple(getattr(one, name) for one in drives) for key, drives in found.items()} for name in _MEMBERS),
+        ways=tuple(servers),
+        cases=tuple(loads),
+        rates=rounds_of("rate"),
+        p50=rounds_of("p50"),
+        p99=rounds_of("p99"),
+        generator=rounds_of("generator"),
+        cpu={key: tuple(rounds) for key, rounds in spent.items()} if known else {},
     )
-
-
-_MEMBERS: Final = ("rate", "p50", "p99", "generator")
 
 
 def drive(target: Target, load: Load, seconds: float) -> Drive:

@@ -42,6 +42,7 @@ class LoadTimes:
         p50: The same for the median latency in seconds.
         p99: The same for the 99th percentile.
         generator: The same for the generator's processor time, as a share of one CPU.
+        cpu: The same for the server's processor time a request, in seconds; empty where the system does not tell.
     """
 
     ways: tuple[str, ...]
@@ -50,6 +51,7 @@ class LoadTimes:
     p50: Mapping[tuple[str, str], tuple[float, ...]]
     p99: Mapping[tuple[str, str], tuple[float, ...]]
     generator: Mapping[tuple[str, str], tuple[float, ...]]
+    cpu: Mapping[tuple[str, str], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.advise.errors import ServerError
@@ -16,18 +18,45 @@ from service.bench.http import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
-__all__ = ["running_servers"]
+__all__ = ["RunningServer", "running_servers"]
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 30.0
 _LONGEST_LOG: Final = 1 << 24
+_PROC: Final = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that is ready.
+
+    Attributes:
+        target: Where it listens.
+        process: Number of its process; of several workers, of their parent.
+    """
+
+    target: Target
+    process: int
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of its processes so far; None where the system does not tell."""
+        ticks, found = 0, False
+        for path in _PROC.glob("[0-9]*/stat"):
+            try:
+                text = path.read_text(encoding="ascii", errors="replace")
+            except OSError:
+                continue  # it ended meanwhile
+            # proc(5): the name is in brackets and may hold anything; the parent is field 4, times are 14 and 15.
+            fields = text.rpartition(")")[2].split()
+            if self.process in {int(path.parent.name), int(fields[1])}:
+                ticks, found = ticks + int(fields[11]) + int(fields[12]), True
+        return ticks / os.sysconf("SC_CLK_TCK") if found else None
 
 
 @contextmanager
-def running_servers(bundle: Path, ways: Mapping[str, Mapping[str, object]]) -> Iterator[dict[str, Target]]:
+def running_servers(bundle: Path, ways: Mapping[str, Mapping[str, object]]) -> Iterator[dict[str, RunningServer]]:
     """Ready servers, which end with the block.
 
     Args:
@@ -40,7 +69,10 @@ def running_servers(bundle: Path, ways: Mapping[str, Mapping[str, object]]) -> I
     with ExitStack() as stack:
         # All are started before the first is waited for: most of a start is imports.
         started = {way: (stack.enter_context(_server(bundle, settings)), settings) for way, settings in ways.items()}
-        yield {way: _wait(*server, int(str(settings["workers"]))) for way, (server, settings) in started.items()}
+        yield {
+            way: RunningServer(_wait(process, log, int(str(settings["workers"]))), process.pid)
+            for way, ((process, log), settings) in started.items()
+        }
 
 
 @contextmanager

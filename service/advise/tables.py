@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from service.advise.compare import gain_of, interval
+from service.advise.compare import interval
 from service.advise.decisions import felt_gains
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from service.advise.compare import Gain
     from service.advise.measured import CallTimes, CrossoverPoint, LoadTimes
 
 __all__ = ["Table", "call_table", "crossover_table", "load_table"]
@@ -56,14 +57,31 @@ def call_table(title: str, label: str, times: CallTimes, present: str, notes: tu
     return Table(title, head, tuple(rows), notes)
 
 
-def load_table(title: str, label: str, times: LoadTimes, present: str, notes: tuple[str, ...] = ()) -> Table:
-    """Throughput of every way and case, with latency and gain."""
+def load_table(
+    title: str,
+    times: LoadTimes,
+    present: str,
+    *,
+    label: str,
+    gains: Mapping[str, Mapping[str, Gain]],
+    notes: Sequence[str] = (),
+) -> Table:
+    """Throughput, latency and processor time of every way and case.
+
+    Args:
+        title: Of the table.
+        times: What was measured.
+        present: The way in force.
+        label: What the ways are.
+        gains: Way to case to the gain that decides.
+        notes: What has to be known to read it.
+    """
     rows = []
     for case in times.cases:
         for way in times.ways:
             rates = times.rates[case, way]
             low, high = interval(rates)
-            gain = None if way == present else gain_of(times.rates[case, present], rates, of_rates=True)
+            gain = None if way == present else gains[way][case]
             rows.append(
                 (
                     case,
@@ -73,12 +91,13 @@ def load_table(title: str, label: str, times: LoadTimes, present: str, notes: tu
                     f"{median(times.p50[case, way]) * 1e3:.2f}",
                     f"{median(times.p99[case, way]) * 1e3:.2f}",
                     f"{median(times.generator[case, way]):.0%}",
+                    micro(median(times.cpu[case, way])) if times.cpu else "unknown",
                     "present" if gain is None else str(gain),
                     "" if gain is None else gain.verdict.value,
                 )
             )
-    head = ("load", label, "requests/s", "spread", "p50 ms", "p99 ms", "generator CPU", "gain", "says")
-    return Table(title, head, tuple(rows), notes)
+    head = ("load", label, "rate /s", "spread", "p50 ms", "p99 ms", "generator CPU", "server us", "gain", "says")
+    return Table(title, head, tuple(rows), tuple(notes))
 
 
 def crossover_table(points: Sequence[CrossoverPoint]) -> Table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from serving import ROOT, Server, environment, samples, serving
 from test_precision import add_variant
@@ -163,8 +164,13 @@ def test_servers_take_turns_with_every_load_in_every_round(bundle: Path) -> None
     golden = read_bundle(bundle).golden
     loads = {"small": Load(bodies(golden, 1), 2), "large": Load(bodies(golden, 50), 3)}
     ways = {"off": {"workers": 1}, "on": {"workers": 2, "coalesce": True}}
-    with running_servers(bundle, ways) as targets:
-        times = compare_servers(targets, loads, 0.1, rounds=3)
+    with running_servers(bundle, ways) as servers:
+        times = compare_servers(servers, loads, 0.1, rounds=3)
+        for server in servers.values():
+            family = [psutil.Process(server.process), *psutil.Process(server.process).children()]
+            busy = sum(process.cpu_times().user + process.cpu_times().system for process in family)
+            assert server.cpu_seconds() == pytest.approx(busy, abs=0.1)
+        assert len(family) == 3  # the parent and two workers
     assert (times.ways, times.cases) == (("off", "on"), ("small", "large"))
     assert {len(rounds) for rounds in times.rates.values()} == {3}
     assert set(times.rates) == {(case, way) for case in loads for way in ("off", "on")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from service.advise.decisions import (
     decide_model_threads,
     decide_precision,
     decide_workers,
+    load_gains,
 )
 from service.advise.measured import CallTimes, CrossoverPoint, LoadTimes
 from service.advise.tables import call_table, crossover_table, load_table
@@ -37,7 +40,7 @@ def calls(rest: float = 10e-6, **ways: dict[str, tuple[float, tuple[float, ...]]
 def loads(**ways: dict[str, tuple[float, tuple[float, ...]]]) -> LoadTimes:
     times = calls(**ways)
     some = {key: (1e-3,) * len(rounds) for key, rounds in times.seconds.items()}
-    return LoadTimes(times.ways, times.cases, times.seconds, some, some, some)
+    return LoadTimes(times.ways, times.cases, times.seconds, some, some, some, {})
 
 
 # ---- comparing
@@ -165,14 +168,14 @@ def coalescing(small: float, large: float, idle: float, noise: tuple[float, ...]
 def test_coalescing_is_advised_where_it_gains_and_costs_nobody() -> None:
     decision = decide_coalescing(coalescing(1.3, 1.0, 0.99), "off")
     assert (decision.present, decision.value) == (False, True)
-    assert "1.30x (1.30 to 1.30) the rate with small" in decision.why
+    assert "1.30x (1.30 to 1.30) the requests a second (small)" in decision.why
 
 
 @pytest.mark.parametrize(
     ("times", "why"),
     [
-        (coalescing(1.3, 0.9, 1.0), "at worst 0.90x (0.90 to 0.90) the rate with large"),
-        (coalescing(1.3, 1.0, 0.9), "at worst 0.90x (0.90 to 0.90) the rate with idle"),
+        (coalescing(1.3, 0.9, 1.0), "at worst 0.90x (0.90 to 0.90) the requests a second (large)"),
+        (coalescing(1.3, 1.0, 0.9), "at worst 0.90x (0.90 to 0.90) the requests a second (idle)"),
         (coalescing(1.02, 1.0, 1.0), "nothing gains more than 3%"),
         (coalescing(1.2, 1.0, 1.0, NOISY), "nothing gains more than 3% beyond noise"),
     ],
@@ -182,6 +185,18 @@ def test_coalescing_is_not_advised_where_it_costs_somebody_or_does_not_clearly_g
     decision = decide_coalescing(times, "off")
     assert decision.value is None
     assert why in decision.why
+
+
+def test_processor_time_decides_where_it_is_known_unless_the_rate_falls() -> None:
+    noisy = coalescing(1.3, 1.0, 1.0, NOISY)
+    cheaper = {key: tuple(1 / rate for rate in STEADY) for key in noisy.rates}
+    cheaper |= {("small", "on"): tuple(0.7 / rate for rate in STEADY)}
+    decision = decide_coalescing(replace(noisy, cpu=cheaper), "off")
+    assert decision.value is True
+    assert "1.43x (1.43 to 1.43) the requests for the same processor time (small)" in decision.why
+    falling = decide_coalescing(replace(coalescing(1.3, 0.9, 1.0), cpu=cheaper), "off")
+    assert falling.value is None
+    assert "cheaper, but fewer requests a second (large)" in falling.why
 
 
 def test_coalescing_that_is_on_and_costs_is_advised_off() -> None:
@@ -241,9 +256,10 @@ def test_forms_that_do_not_agree_move_nothing_and_of_those_that_do_the_smaller_c
 
 
 def test_tables_say_of_every_comparison_what_the_decision_saw() -> None:
-    times = calls(float32={"1": (10e-6, STEADY)}, int8={"1": (20e-6, STEADY)})
-    assert [row[-1] for row in call_table("", "", times, "float32").rows] == ["", "loses"]
-    rates = load_table("", "", coalescing(1.3, 1.0, 1.0), "off").rows
+    slower = calls(float32={"1": (10e-6, STEADY)}, int8={"1": (20e-6, STEADY)})
+    assert [row[-1] for row in call_table("", "", slower, "float32").rows] == ["", "loses"]
+    times = coalescing(1.3, 1.0, 1.0)
+    rates = load_table("", times, "off", label="", gains=load_gains(times, "off")).rows
     assert [row[-1] for row in rates] == ["", "gains", "", *["no difference beyond noise", ""] * 2][:-1]
     shown = crossover_table([point(1, -9), point(2, 0, 5), point(3, 9)]).rows
     assert [row[-1] for row in shown] == ["thread loses", "no difference beyond noise", "thread gains"]
