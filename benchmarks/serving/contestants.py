@@ -24,7 +24,13 @@ Kind = Literal["service", "floor", "tutorial", "by hand", "model server"]
 SERVICE: Final = "service"
 LOG_OFF: Final = "service_log_off"
 BASELINE: Final = "columns"
-"""The service's form that stands against peers: JSON like theirs, an array a field."""
+_BASELINES: Final = {"one_row": "rows"}
+
+
+def against_peers(workload: str) -> str:
+    """The service's entry that stands against peers: JSON like theirs, an array a field unless there is but one row."""
+    return f"{SERVICE}.{_BASELINES.get(workload, BASELINE)}"
+
 
 SHARED_FORMS: Final = {"rows": "listwise", "columns": "columns", "msgpack": "msgpack"}
 ONE_ROW_FORMS: Final = {"rows": "listwise", "columns": "columns", "pointwise": "pointwise"}

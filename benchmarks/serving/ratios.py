@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.serving.contestants import BASELINE, LOG_OFF, SERVICE
+from benchmarks.serving.contestants import BASELINE, LOG_OFF, SERVICE, against_peers
 from benchmarks.serving.figures import (
     Figure,
     Line,
@@ -100,7 +100,9 @@ def ahead(sheet: Sheet, kinds: Sequence[str], *, latency: bool) -> dict[str, dic
         if kind.peers:
             measure = "p99_ms" if latency else sheet.throughput
             rivals = sheet.rivals(workload, *kinds)
-            found = against_each(sheet.records, (workload, OURS), rivals, measure, smaller_is_better=latency)
+            found = against_each(
+                sheet.records, (workload, against_peers(workload)), rivals, measure, smaller_is_better=latency
+            )
             if found:
                 table[workload] = found
     return table

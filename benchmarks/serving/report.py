@@ -176,7 +176,9 @@ def _server(row: Mapping[str, Any]) -> str:
 
 
 def _throughput(document: Document) -> str:
-    text = "\n## Throughput, closed loop\n"
+    text = "\n## Throughput, closed loop\n\n" + prose(
+        "How far ahead is told of the service's columns, of its rows where there is one row."
+    )
     for workload, entries in document["throughput"].items():
         kind = WORKLOADS[workload]
         rows = [
@@ -191,7 +193,7 @@ def _throughput(document: Document) -> str:
             ]
             for row in entries
         ]
-        head = ["server (form)", "kind", "req/s", "candidates/s", "µs a request", "service (columns) ahead"]
+        head = ["server (form)", "kind", "req/s", "candidates/s", "µs a request", "service ahead"]
         head += ["p50 ms", "p99 ms", "errors"]
         text += f"\n### {kind.title}, {kind.connections} connections\n\n" + table(head, rows, texts=2)
     return text
@@ -200,7 +202,9 @@ def _throughput(document: Document) -> str:
 def _latency(document: Document) -> str:
     if not document["latency"]:
         return ""
-    text = "\n## Latency at one common rate, Poisson arrivals\n\nHalf of what the slowest server takes.\n"
+    text = "\n## Latency at one common rate, Poisson arrivals\n\n" + prose(
+        "The rate is half of what the slowest server takes. Of fewer than 100 requests, p99 is the slowest one."
+    )
     for workload, entries in document["latency"].items():
         leads = document["latency_leads"].get(workload, {})
         rows = [

@@ -165,7 +165,7 @@ def _takers(block: Block, plan: Plan, workload: str, *, only_baseline: bool) -> 
     found = []
     for entry in block.takers(workload):
         is_ours = entry.contestant.kind == "service"
-        if is_ours and only_baseline and entry.label != OURS:
+        if is_ours and only_baseline and entry.label != who.against_peers(workload):
             continue
         if is_ours or workload in plan.lengths.peers_at or entry.contestant.name in _tutorial_names(plan):
             found.append(entry)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.serving.contestants import SERVICE
+from benchmarks.serving.contestants import SERVICE, against_peers
 from benchmarks.serving.figures import Record, ratio, select, typical
 from benchmarks.serving.queueing import response_quantile
 from benchmarks.serving.ratios import (
@@ -52,7 +52,7 @@ def summarise(result: Result, *, machine: Mapping[str, Any], command: str) -> di
     figures = {name: figure for name, rule in RATIOS.items() if (figure := rule(sheet)) is not None}
     ratios = {name: figure.value for name, figure in figures.items()}
     others = {name: figure.value for name, rule in RATIOS.items() if (figure := rule(by_time)) is not None}
-    return {
+    document = {
         "format": FORMAT,
         "version": VERSION,
         "command": command,
@@ -91,6 +91,17 @@ def summarise(result: Result, *, machine: Mapping[str, Any], command: str) -> di
         "failed": result.failed,
         "records": result.records,
     }
+    rounded: dict[str, Any] = _rounded(document)
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    """The same with floats of six digits: no more are meant, and the file is read by people too."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _stages(records: list[Record]) -> list[dict[str, Any]]:
@@ -175,7 +186,7 @@ def _throughput(sheet: Sheet) -> dict[str, list[dict[str, Any]]]:
             server = entry.partition(".")[0]
             if server not in sheet.kinds or not kind.peers:
                 continue
-            lead = ratio(sheet.records, (workload, OURS), cell, "rows_per_second")
+            lead = ratio(sheet.records, (workload, against_peers(workload)), cell, "rows_per_second")
             rows.append(
                 {
                     "server": server,

@@ -50,10 +50,10 @@ def test_the_line_through_points_on_a_line_is_that_line() -> None:
 def sheet() -> Sheet:
     """The service, its tutorial, one model server twice as fast as the tutorial, and one slower."""
     records = []
-    for workload in ("one_row", "rank100"):
-        values = {"service.columns": 40, "tutorial.rows": 5, "fast.rows": 10, "slow.rows": 2}
+    for workload, form in (("one_row", "rows"), ("rank100", "columns")):
+        values = {f"service.{form}": 40, "tutorial.rows": 5, "fast.rows": 10, "slow.rows": 2}
         records += [record((workload, entry), 0, value) for entry, value in values.items()]
-        latencies = {"service.columns": 1, "tutorial.rows": 4, "fast.rows": 7, "slow.rows": 3}
+        latencies = {f"service.{form}": 1, "tutorial.rows": 4, "fast.rows": 7, "slow.rows": 3}
         records += [
             record((workload, entry), 0, value, mode="open", purpose=COMMON_RATE) for entry, value in latencies.items()
         ]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
@@ -77,6 +78,18 @@ def test_candidates_that_share_a_context_differ_in_their_own_fields_alone() -> N
     assert len({tuple(row[name] for name in CONTEXT) for row in batch}) == 1
     assert len({tuple(row[name] for name in OWN) for row in batch}) > 1
     assert (len(CONTEXT), len(OWN)) == (26, 13)
+
+
+def test_columns_are_arrays_by_field_and_rows_objects_whatever_carries_them() -> None:
+    (batch,) = random_batches(4, 1, shared=True)
+    for schema in ("columns", "msgpack"):
+        body = work_of(SCHEMAS[schema].request("/score", batch)).body
+        document = json.loads(body) if schema == "columns" else msgspec.msgpack.decode(body)
+        assert document["context"] == {name: batch[0][name] for name in CONTEXT}
+        assert document["candidates"] == {name: [row[name] for row in batch] for name in OWN}
+    document = json.loads(SCHEMAS["listwise"].body(batch))
+    assert document["candidates"] == [{name: row[name] for name in OWN} for row in batch]
+    assert json.loads(SCHEMAS["pointwise"].body(batch))["candidates"] == batch
 
 
 def test_tensors_for_servers_without_null_hold_their_stand_ins() -> None:
