@@ -120,6 +120,7 @@ def _decode_no_numbers(document: bytes) -> InferRequest:
     """
     try:
         content = json.loads(document, parse_constant=_constant)
+        msgspec.json.encode(content)  # fails on half a surrogate pair, which nothing could answer with
     except (ValueError, RecursionError):
         return _decode(document)
     return msgspec.convert(content, InferRequest)

@@ -68,6 +68,10 @@ OVER_THE_WIRE = settings(
             '{"inputs":[{"name":"price","datatype":"FP64","shape":[1],"data":[NaN}]}',
             "The body cannot be read: expected a number, got NaN at byte 65.",
         ),
+        (
+            '{"id":"\\ud800","inputs":[{"name":"price","datatype":"FP64","shape":[1],"data":[NaN]}]}',
+            "The body cannot be read: unexpected end of escaped utf-16 surrogate pair at byte 13.",
+        ),
         ('{"inputs":[],"id":7}', "id: expected text, got the integer 7"),
         ('{"inputs":[],"inputs":[]}', "The body names a member twice: 'inputs'."),
         ('{"inputs":[],"parameters":{"a":1,"a":2}}', "The body names a member twice: 'a'."),

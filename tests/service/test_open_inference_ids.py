@@ -145,6 +145,8 @@ def test_texts_that_look_like_lengths_are_read_back(written: list[str]) -> None:
 # Mostly small bytes, which make lengths that fit.
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=40) | st.lists(st.sampled_from(b"\0\0\0\0\1\2a"), max_size=30).map(bytes), st.integers(1, 4))
+@example(b"\4\0\0\0abcd\5\0\0\0", 2)
+@example(b"\4\0\0\0abcd\0\0\0\0", 1)
 def test_bytes_that_are_no_texts_are_refused_with_their_place(data: bytes, count: int) -> None:
     read = Tensor("ad", DATATYPES["BYTES"], count, 1, False, None, data, 0, len(data))
     wanted: list[str] | None = []
