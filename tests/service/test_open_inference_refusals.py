@@ -110,6 +110,10 @@ TENSORS: dict[str, tuple[list[dict[str, Any]], str]] = {
         [changed(datatype="INT32", data=[1, 2**31, 3])],
         f"inputs.ad.data[1]: expected an integer from -{2**31} to {2**31 - 1}, as INT32 has, got the integer {2**31}",
     ),
+    "one integer beyond INT8": (
+        [tensor("user", "INT8", [128])],
+        "inputs.user.data[0]: expected an integer from -128 to 127, as INT8 has, got the integer 128",
+    ),
     "a negative UINT8": (
         [changed(datatype="UINT8", data=[1, 2, -1])],
         "inputs.ad.data[2]: expected an integer from 0 to 255, as UINT8 has, got the integer -1",
