@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from service.bundle import BundleError, read_bundle
 from service.coalesce import Coalescer
 from service.errors import NotReadyError
+from service.huge_pages import collapse
 from service.logging import get_logger
 from service.metrics import ServiceMetrics
 from service.openinference.pipeline import InferPipeline
@@ -210,7 +211,8 @@ class Runtime:
         # What was loaded stays until the end: later collections need not look at it again.
         gc.collect()
         gc.freeze()
-        self._call(loop, self._serve, loaded)
+        huge = collapse() if settings.huge_pages else 0
+        self._call(loop, self._serve, loaded, huge)
 
     def _coalescer(self, pipeline: Pipeline) -> Coalescer | None:
         if not self.settings.coalesce:
@@ -232,7 +234,7 @@ class Runtime:
         if self._on_failure is not None:
             self._on_failure()
 
-    def _serve(self, loaded: LoadedModel) -> None:
+    def _serve(self, loaded: LoadedModel, huge_page_bytes: int) -> None:
         if self.stage != "starting":
             return
         bundle = loaded.scorer.bundle
@@ -255,6 +257,7 @@ class Runtime:
             bundle=str(bundle.path),
             precision=loaded.scorer.precision,
             load_seconds=round(loaded.seconds, 4),
+            huge_page_bytes=huge_page_bytes,
             golden_rows=loaded.report.rows,
             largest_difference=loaded.report.largest_difference,
             tolerance=loaded.report.tolerance,

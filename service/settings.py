@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     workers: int | None = Field(
         None, ge=1, le=256, description="Processes that serve; unset, one for each whole CPU that memory allows."
     )
+    huge_pages: bool = Field(
+        True, description="Whether a worker asks the kernel for huge pages under its own memory once it is ready."
+    )
     gzip_bytes: int = Field(
         16_384,
         ge=0,
