@@ -34,8 +34,10 @@ def draw(report: Report, path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    usable = [rate for rate in report.rates if rate.verdict is not Verdict.GENERATOR_BOUND]
-    bound = [rate for rate in report.rates if rate.verdict is Verdict.GENERATOR_BOUND]
+    drawn = [rate for rate in report.rates if rate.requests]
+    usable = [r for r in drawn if r.verdict is not Verdict.GENERATOR_BOUND and not r.overloaded]
+    over = [r for r in drawn if r.verdict is not Verdict.GENERATOR_BOUND and r.overloaded]
+    bound = [r for r in drawn if r.verdict is Verdict.GENERATOR_BOUND]
     for name, colour in _LINES.items():
         width = 2.2 if name == "p99" else 1.2
         axes.plot(*_line(usable, name), color=colour, linewidth=width, marker="o", markersize=3.5, label=_NAMES[name])
@@ -49,29 +51,34 @@ def draw(report: Report, path: Path) -> None:
         linewidth=0,
         label="p99 of single runs",
     )
+    if over:
+        rates, tails = _line(over, "p99")
+        axes.plot(rates, tails, "^", color=_LINES["p99"], markersize=7, label="p99 at least, overloaded")
     if bound:
         rates, tails = _line(bound, "p99")
         axes.plot(rates, tails, "x", color="#CC79A7", markersize=8, label="p99, generator-bound")
     axes.axhline(report.objective_p99 * _MS, color="black", linewidth=1, linestyle="--")
     axes.annotate(
         f"objective: p99 <= {report.objective_p99 * _MS:g} ms",
-        (0.01, report.objective_p99 * _MS),
+        (0.99, report.objective_p99 * _MS),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
+        xytext=(0, 5),
         textcoords="offset points",
+        ha="right",
         fontsize=9,
         bbox=_PAPER,
     )
-    _mark_answer(report, axes)
     axes.set_yscale("log")
-    axes.set_xlim(0, 1.08 * max(rate.rate for rate in report.rates))
+    widest = max((rate.rate for rate in drawn), default=1.0)
+    axes.set_xlim(0, 1.08 * widest)
+    _mark_answer(report, axes, widest)
     axes.set_xlabel("offered load, requests/s (Poisson arrivals)")
     axes.set_ylabel("latency from the intended send time, ms")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     shape = f", {report.load.candidates} candidates" if report.load.candidates is not None else ""
     axes.set_title(f"{report.load.url}: {report.load.form}{shape}", fontsize=11)
     axes.grid(visible=True, which="both", color="#DDDDDD", linewidth=0.5)
-    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -79,19 +86,20 @@ def _line(rates: list[Rate], name: str) -> tuple[list[float], list[float]]:
     return [rate.rate for rate in rates], [getattr(rate.latency, name) * _MS for rate in rates]
 
 
-def _mark_answer(report: Report, axes: Axes) -> None:
+def _mark_answer(report: Report, axes: Axes, widest: float) -> None:
     answer = report.answer
     if answer is None or answer.rate is None:
         return
     least = "" if answer.limited_by == "objective" else "at least "
+    right = answer.rate > widest / 3  # else there is no room before the line
     axes.axvline(answer.rate, color="black", linewidth=1, linestyle=":")
     axes.annotate(
         f"{least}{answer.rate:,.0f}/s",
         (answer.rate, 0.98),
         xycoords=("data", "axes fraction"),
-        xytext=(-5, 0),
+        xytext=(-5 if right else 5, 0),
         textcoords="offset points",
-        ha="right",
+        ha="right" if right else "left",
         va="top",
         fontsize=9,
         bbox=_PAPER,

@@ -85,6 +85,7 @@ class Run(_Document, frozen=True):
 class Rate(_Document, frozen=True):
     """All runs at one rate: latencies pooled, but for runs at which the generator was the bottleneck.
 
+    Where a run was `overloaded`, it was ended with requests unanswered: percentiles are then lower bounds.
     `requests` are those whose latency is known. `p99_range` is the least and the greatest 99th percentile of single
     runs.
     """
@@ -93,6 +94,7 @@ class Rate(_Document, frozen=True):
     runs: int
     usable_runs: int
     requests: int
+    overloaded: bool
     latency: Percentiles
     p99_range: tuple[float, float]
     verdict: Verdict
@@ -202,6 +204,7 @@ def _rate(rate: float, points: list[Point], objective: Objective) -> Rate:
         runs=len(points),
         usable_runs=len(usable),
         requests=sum(result.answered for result in shown),
+        overloaded=any(result.overloaded for result in shown),
         latency=_percentiles(Histogram.sum([result.histogram for result in shown]).quantiles()),
         p99_range=(min(tails), max(tails)),
         verdict=agreed(points, objective),

@@ -21,6 +21,7 @@ _MOST_STALLS: Final = 10
 # Requests without which a percentile is nothing but the largest value.
 _FOR_P99: Final = 100
 _FOR_P999: Final = 1000
+_NO_TAIL: Final = "few"
 _MS: Final = 1e3
 
 
@@ -31,8 +32,8 @@ def print_report(report: Report, console: Console) -> None:
     load = report.load
     shape = f"{load.candidates} candidates each" if load.candidates is not None else "of several sizes"
     console.print(
-        f"{load.url}: Poisson arrivals, {load.bodies} bodies ({load.form}, {shape}, "
-        f"{load.mean_body_bytes:,.0f} bytes), latency from the intended send time, in ms",
+        f"{load.url}: Poisson arrivals, {load.bodies} {'body' if load.bodies == 1 else 'bodies'} "
+        f"({load.form}, {shape}, {load.mean_body_bytes:,.0f} bytes), latency from the intended send time, in ms",
         highlight=False,
         soft_wrap=True,
     )
@@ -47,18 +48,21 @@ def print_report(report: Report, console: Console) -> None:
         errors = sum(sum(run.errors.values()) for run in runs)
         stalls = sum(len(run.stalls) for run in runs if run.verdict is not Verdict.GENERATOR_BOUND)
         low, high = rate.p99_range
+        least = ">" if rate.overloaded else ""  # what was not answered by the end would have come later still
         table.add_row(
             f"{rate.rate:,.1f}",
             str(rate.runs),
-            *(_ms(value) for value in (latency.p50, latency.p90)),
-            _ms(latency.p99) if rate.requests >= _FOR_P99 else "few",
+            *(_ms(value) if rate.requests else _NO_TAIL for value in (latency.p50, latency.p90)),
+            least + _ms(latency.p99) if rate.requests >= _FOR_P99 else _NO_TAIL,
             f"{_ms(low)}-{_ms(high)}" if rate.runs > 1 else "",
-            _ms(latency.p999) if rate.requests >= _FOR_P999 else "few",
-            _ms(latency.max),
+            least + _ms(latency.p999) if rate.requests >= _FOR_P999 else _NO_TAIL,
+            least + _ms(latency.max) if rate.requests else _NO_TAIL,
             _ms(max(run.lag.p99 for run in runs)),
             f"{max(run.generator_busy_share for run in runs):.0%}",
             f"{errors:,}" if errors else "",
-            f"[{_STYLES[rate.verdict]}]{rate.verdict}[/]" + (f", {stalls} stalls" if stalls else ""),
+            f"[{_STYLES[rate.verdict]}]{rate.verdict}[/]"
+            + (", overloaded" if rate.overloaded else "")
+            + (f", {stalls} stalls" if stalls else ""),
         )
     console.print(table)
     for line in answer_lines(report):

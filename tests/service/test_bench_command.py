@@ -172,6 +172,15 @@ def test_the_table_says_the_answer_stalls_and_what_was_not_counted(found: Report
     assert any(line.startswith("Generator-bound at 80.0 requests/s, 1 of 1 runs not counted") for line in lines)
 
 
+def test_percentiles_of_a_run_that_was_given_up_are_told_as_lower_bounds() -> None:
+    report = report_of([judge(measure(300.0, 1), OBJECTIVE)])
+    (rate,) = report.rates
+    assert rate.overloaded
+    text = io.StringIO()
+    print_report(report, Console(width=200, file=text))
+    assert re.search(r"300\.0 .* >\S+ .* >\S+ .*missed, overloaded", text.getvalue())
+
+
 def test_the_exit_status_tells_an_answer_from_a_bound_and_a_miss(found: Report, stalled: Report) -> None:
     assert status(found) == 0
     assert status(stalled) == 3

@@ -10,6 +10,7 @@ from virtual_network import MS, VirtualNetwork, answer
 
 from service.bench import Body, LoadResult, Target, run_load
 from service.bench.arrivals import poisson_arrivals
+from service.bench.stalls import find_stalls
 
 TARGET = Target("virtual", 80)
 SECOND = 1000 * MS
@@ -106,6 +107,19 @@ def test_no_stall_is_flagged_for_a_queue_one_slow_request_an_idle_spell_or_the_g
     assert paused.latency.max > 0.28
     assert paused.longest_pause == pytest.approx(0.3, abs=0.02)
     assert paused.stalls == ()
+
+
+def test_a_pause_of_the_generator_that_an_answer_was_read_right_after_is_taken_off_a_stall() -> None:
+    taken = np.arange(5) * MS
+    ended = np.array([4, 304, 305, 306, 307]) * MS
+    none = np.empty((0, 2), dtype=np.int64)
+    (stall,) = find_stalls(taken, ended, none)
+    assert (stall.start, stall.seconds, stall.waiting) == (0.004, 0.3, 4)
+    assert find_stalls(taken, ended, np.array([[5 * MS, 299 * MS]])) == ()
+    (shorter,) = find_stalls(taken, ended, np.array([[204 * MS, 100 * MS]]))
+    assert shorter.seconds == 0.2
+    # nothing had come when a pause in the middle ended: the server stood still all the same
+    assert find_stalls(taken, ended, np.array([[50 * MS, 200 * MS]])) == (stall,)
 
 
 def test_failures_are_counted_apart_and_never_as_latencies() -> None:
