@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Feed = dict[str, NDArray[np.int32]]
 
@@ -42,16 +42,23 @@ def interleaved_medians(
         quantile: Of the calls; a lower one than the median where other work on the machine must not count.
     """
     spent: dict[str, list[float]] = {name: [] for name in contestants}
-    for name, (runner, feeds) in contestants.items():
-        runner.run(None, feeds[0])
-        del name
+    calls = {name: (*_bare(runner), feeds) for name, (runner, feeds) in contestants.items()}
+    options = ort.RunOptions()
+    for run, outputs, feeds in calls.values():
+        run(outputs, feeds[0], options)
     end = time.perf_counter() + seconds
     turn = 0
     while turn < FEWEST_CALLS or time.perf_counter() < end:
-        for name, (runner, feeds) in contestants.items():
+        for name, (run, outputs, feeds) in calls.items():
             feed = feeds[turn % len(feeds)]
             start = time.perf_counter()
-            runner.run(None, feed)
+            run(outputs, feed, options)
             spent[name].append(time.perf_counter() - start)
         turn += 1
     return {name: float(np.quantile(times, quantile)) * 1e6 for name, times in spent.items()}
+
+
+def _bare(runner: ort.InferenceSession) -> tuple[Callable[..., object], list[str]]:
+    """The call that the service's scorer makes, without the checks of names around it, and what it asks for."""
+    inner = getattr(runner, "_sess", None)
+    return (runner.run if inner is None else inner.run), [output.name for output in runner.get_outputs()]

@@ -126,12 +126,11 @@ class _Side:
         row = BYTES * (dim or width)
         grown = max(0, row - BYTES * field.dim) * field.rows
         counts = Counts(
-            lookups=field.width,
-            lines=lines(dim or width) * field.width,
+            lookups=self.counts(self.kept).lookups,  # the same for every option, and what a share of the cache goes by
+            gathers=((field.width, lines(dim or width), row * field.rows),),
             summed=0 if dim else field.width,
             add=0 if dim else row * field.width,
             flops=int(pressure * 2 * width * dim),
-            table=self.counts(self.kept).table,
         )
         return self._cost.weighed(counts, self._side) + self._cost.growth_us * grown / 2**20
 

@@ -9,7 +9,7 @@ and on the number of rows. The model is linear in counts that can be read off th
                    + rows * (walk * nodes + look-ups * (lookup + miss * doublings) + cache lines * line * doublings
                              + sum * look-ups summed up + add * bytes added up or copied + flop * FLOPs)
 
-where doublings = log2(tables / cache), if positive.
+where doublings = log2(bytes of a field's table / its share of the cache), if positive.
 
 `python -m model_export.measure` fits the prices to timed graphs and prints them beside the error of the fit.
 """
@@ -62,51 +62,64 @@ class CostModel:
         walk_ns: Nanoseconds a graph node and a row: every node walks its rows.
         weight_ns: Nanoseconds a FLOP a row, once a call: its weights are read whatever the number of rows.
         lookup_ns: Nanoseconds a gathered row, whatever its width.
-        miss_ns: Nanoseconds more a gathered row for each doubling of the tables beyond the cache: caches of several
-            levels and page tables make a ramp of it.
+        miss_ns: Nanoseconds more a gathered row for each doubling of its table beyond its share of the cache: caches of
+            several levels and page tables make a ramp of it. Ids are taken to be read evenly.
         line_ns: The same a gathered cache line.
         sum_ns: Nanoseconds a gathered row that is summed up, whatever its width.
         add_ns: Nanoseconds a byte that is added up or copied.
         flop_ns: Nanoseconds a multiplication or addition in a matrix product.
-        cache_bytes: Up to this size, a side's tables stay in cache.
+        cache_bytes: Of a side's tables that stay in cache, an equal share a look-up.
         few_rows: Candidates of the smaller request that the choice is made for; the context is one row in both.
         many_rows: Candidates of the larger request.
         many_weight: What a microsecond of the larger request weighs, the smaller one's being 1. A judgement: the whole
             of a request of 100 candidates costs about four times that of one, so it is a quarter of the share.
         growth_us: Microseconds that a MiB of larger tables has to save. A judgement, not a measurement: folding
             multiplies parameters, which cost cache, memory, and time to ship.
-        margin: The least share of a side's time that folding or padding must save: about the error of this model.
+        margin: The least share of a side's time that folding or padding must save. It is less than the error of this
+            model, of which most is common to all choices.
         largest_folded_bytes: No table is folded or padded to more than this: bundles and memory grow with it, and a
             table of millions of rows is out of cache either way.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
-    call_us: Price = 4.4
-    node_us: Price = 0.39
-    walk_ns: Price = 2.7
-    weight_ns: Price = 0.018
-    lookup_ns: Price = 4.5
-    miss_ns: Price = 3.9
-    line_ns: Price = 0.5
-    sum_ns: Price = 1.7
-    add_ns: Price = 0.047
-    flop_ns: Price = 0.0061
+    call_us: Price = 2.2
+    node_us: Price = 0.4
+    walk_ns: Price = 2.6
+    weight_ns: Price = 0.017
+    lookup_ns: Price = 4.6
+    miss_ns: Price = 3.5
+    line_ns: Price = 0.69
+    sum_ns: Price = 1.8
+    add_ns: Price = 0.045
+    flop_ns: Price = 0.0063
     cache_bytes: Size = 1 << 19
     few_rows: Size = 1
     many_rows: Size = 100
     many_weight: Price = 0.25
     growth_us: Price = 0.05
-    margin: Price = 0.1
+    margin: Price = 0.03
     largest_folded_bytes: Size = 64 << 20
 
     def terms(self, counts: Counts, rows: int) -> tuple[float, ...]:
         """What `PRICES` but the first are multiplied by to give a part's microseconds."""
-        missed = max(0.0, log2(max(1, counts.table) / max(1, self.cache_bytes)))
+        misses, lines = self._misses(counts)
         once = (counts.nodes, 1e-3 * rows * counts.nodes, 1e-3 * counts.flops)
-        gathered = (counts.lookups, missed * counts.lookups, missed * counts.lines)
-        row = (*gathered, counts.summed, counts.add, counts.flops)
+        row = (counts.lookups, misses, lines, counts.summed, counts.add, counts.flops)
         return (*once, *(1e-3 * rows * term for term in row))
+
+    def _misses(self, counts: Counts) -> tuple[float, float]:
+        """Look-ups and cache lines of a row, each times the doublings of its table beyond its share of the cache.
+
+        A row of a small table is read often and stays in cache, however large other fields' tables are.
+        """
+        misses = lines = 0.0
+        share = max(1.0, self.cache_bytes / max(1, counts.lookups))
+        for columns, each, size in counts.gathers:
+            if size > share * columns:
+                missed = columns * log2(size / (share * columns))
+                misses, lines = misses + missed, lines + missed * each
+        return misses, lines
 
     def microseconds(self, counts: Counts, rows: int) -> float:
         """Time a part of a call for `rows` rows of it."""

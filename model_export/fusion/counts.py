@@ -30,7 +30,7 @@ class Counts:
     Attributes:
         nodes: Graph nodes.
         lookups: Rows gathered, a row of the id matrix.
-        lines: Cache lines gathered, a row.
+        gathers: For each field its look-ups, a row; cache lines of a look-up; and bytes of its table.
         summed: Gathered rows that are summed up, a row.
         add: Bytes added up or copied, a row.
         flops: Multiplications and additions of matrix products, a row; half as many weights are read once a call.
@@ -39,7 +39,7 @@ class Counts:
 
     nodes: int = 0
     lookups: int = 0
-    lines: int = 0
+    gathers: tuple[tuple[int, int, int], ...] = ()
     summed: int = 0
     add: int = 0
     flops: int = 0
@@ -73,7 +73,7 @@ def count(tower: FusedTower, side: Side) -> Counts:
     return Counts(
         nodes=nodes,
         lookups=sum(piece.columns for piece in cut),
-        lines=sum(lines(piece.dim) * piece.columns for piece in cut),
+        gathers=tuple((field.width, lines(field.dim), BYTES * field.dim * field.rows) for field in fields),
         summed=sum(piece.columns for piece in summed),
         add=sum(BYTES * piece.dim * piece.columns for piece in summed)
         + row * (adds + (candidate if parts else 2 * candidate))

@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from model_export.errors import GraphError
 from model_export.facts import check_cost, dense_parameters, embedding_parameters, tower_flops
 from model_export.fusion import CostModel, FusionFacts, dense_flops, fold_embeddings, fuse, fuse_towers, logits
-from model_export.fusion.bias import fold_serving_constants
+from model_export.fusion.bias import absorb_bias, fold_serving_constants
 from model_export.fusion.layout import arrange
 from model_export.graph import ALIGNMENT, save, serialise
 from model_export.graph import dense_flops as graph_flops
@@ -114,6 +114,27 @@ def test_one_context_row_gives_the_very_scores_of_the_same_row_repeated(folded: 
     repeated = np.repeat(context_ids[:1], len(candidate_ids), axis=0)
     shared, alike = run(runner, (context_ids[:1], candidate_ids)), run(runner, (repeated, candidate_ids))
     np.testing.assert_allclose(shared, alike, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("folded", [(), {"hour", "genres"}, ALL])
+def test_what_depends_on_the_context_alone_is_computed_for_one_row_whatever_the_number_of_candidates(
+    folded: Collection[str],
+) -> None:
+    tower = arrange(absorb_bias(merged(folded)))
+    graph = apply_passes(to_onnx(tower))
+    shared, every = {"context_ids"}, {"candidate_ids"}
+    model = onnx.load_from_string(serialise(graph))
+    for node in model.graph.node:
+        (every if every & set(node.input) else shared).update(node.output)
+    for name in sorted((shared | every) - {"context_ids", "candidate_ids", "pctr"}):
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    runner = session(model.SerializeToString())
+    context_ids, candidate_ids = served_ids(SLOTS, tower, IDS)
+    names = [node.name for node in runner.get_outputs()]
+    found = runner.run(names, {"context_ids": context_ids[:1], "candidate_ids": candidate_ids})
+    rows = {name: len(value) for name, value in zip(names, found, strict=True)}
+    assert {rows[name] for name in shared & set(names)} == {1}
+    assert {rows[name] for name in every & set(names)} == {len(candidate_ids)}
 
 
 @pytest.mark.parametrize("folded", [(), ALL])
