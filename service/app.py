@@ -26,7 +26,7 @@ from service.runtime import Runtime
 from service.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from fastapi import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,15 +70,16 @@ class ServiceApp(FastAPI):
         self.add_exception_handler(HTTPException, _answer_http_exception)
         self._documented: tuple[object, dict[str, Any]] | None = None
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
-        """Answer one connection. No coroutine of its own: a hot route's is the server's to await."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
         if scope["type"] != "http":
-            return super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send)
+            return
         path = scope["path"]
         if scope.get("root_path"):  # behind a proxy that keeps its prefix
             path = path.removeprefix(scope["root_path"])
         hot = self._hot.get(path) or self._hot_by_pattern(path)
-        return self._answer(path, scope, receive, send) if hot is None else hot(scope, receive, send)
+        await (self._answer(path, scope, receive, send) if hot is None else hot(scope, receive, send))
 
     async def _answer(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by the framework, and count."""
