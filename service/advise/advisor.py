@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from service.advise.decisions import (
     load_gains,
 )
 from service.advise.load import Load, compare_servers
+from service.advise.quiet import QUIET_SHARE, share_of_cpus
 from service.advise.requests import bodies
 from service.advise.servers import running_servers
 from service.advise.tables import call_table, crossover_table, load_table
@@ -71,13 +71,25 @@ class Advisor:
         machine: What this process may use.
         seconds: For measuring; starting servers comes on top.
         say: Told what is going on, a line each.
+        share: What tells how much of some CPUs this process gets.
     """
 
-    def __init__(self, settings: Settings, machine: Machine, seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        seconds: float,
+        say: Callable[[str], None],
+        *,
+        share: Callable[[float], float] = share_of_cpus,
+    ) -> None:
         self._settings = settings
         self._machine = machine
         self._seconds = seconds
         self._say = say
+        self._share = share
+        self._shares: list[float] = []
+        self._by_clock = True  # whether the last step compared times of the clock
         self._plan: Plan = make_plan(settings, machine)
         self._bundle: Bundle = read_bundle(settings.bundle)
         self._tables: list[Table] = []
@@ -95,23 +107,38 @@ class Advisor:
         steps = (self._precision, self._threads, self._crossover, self._coalescing, self._workers)
         for number, (name, step) in enumerate(zip(_SHARES, steps, strict=True), 1):
             seconds = self._seconds * _SHARES[name]
+            self._look_around()
             self._say(f"[{number}/{len(steps)}] {name} (about {seconds:.0f} s)")
             decision = step(seconds)
+            self._look_around()
+            decision = self._withheld(decision)
             decisions.append(decision)
             if decision.value is not None:
                 self._chosen[decision.setting] = decision.value
                 self._say(f"      {decision.setting} {decision.value}: {decision.why}")
         return Advice(self._facts(), tuple(self._tables), tuple(decisions))
 
+    def _look_around(self) -> None:
+        self._shares.append(self._share(self._plan.cpus))
+        if self._shares[-1] < QUIET_SHARE:
+            self._say(f"      the machine is busy: {self._shares[-1]:.0%} of its CPUs are to be had")
+
+    def _withheld(self, decision: Decision) -> Decision:
+        """No advice from times that something else on the machine had a part in."""
+        got = min(self._shares[-2:])
+        if decision.value is None or got >= QUIET_SHARE or not self._by_clock:
+            return decision
+        why = f"withheld, as the machine was busy ({got:.0%} of its CPUs to be had): {decision.value}, {decision.why}"
+        return replace(decision, value=None, why=why)
+
     def _facts(self) -> tuple[str, ...]:
         manifest = self._bundle.manifest
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         rule = f"a gain is a median of rounds (its {CONFIDENCE:.0%} interval), and counts if all above {MARGIN:.0%}"
         digest = digest_file(self._bundle.path / "manifest.json").sha256
         return (
             f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_processor()}, Python {platform.python_version()}",
             *self._plan.why,
-            f"load average at the end {load:.1f}; {rule}",
+            f"of the CPUs, {min(self._shares):.0%} to {max(self._shares):.0%} were to be had; {rule}",
             f"bundle {manifest.model_id} of {manifest.created}, SHA-256 of its manifest {digest}",
         )
 
@@ -172,9 +199,11 @@ class Advisor:
                 notes=self._shared(),
             )
         )
+        self._by_clock = not times.cpu
         return decide_coalescing(times, present)
 
     def _workers(self, seconds: float) -> Decision:
+        self._by_clock = True
         present, cpus = self._plan.workers, self._plan.cpus
         most = max(1, int(cpus))
         counts = sorted({1, present, most, max(1, most // 2)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from service.advise.compare import MARGIN, Gain, Verdict, gain_of
@@ -75,7 +76,7 @@ def _best(gains: Mapping[str, Mapping[str, Gain]]) -> tuple[str | None, str]:
         return max(good, key=lambda way: math.prod(gain.median for gain in gains[way].values())), ""
     mixed = [way for way, cases in gains.items() if any(gain.verdict is Verdict.GAINS for gain in cases.values())]
     if mixed:
-        return None, f"a gain in some requests and a cost in others ({', '.join(mixed)})"
+        return None, f"a gain in some requests, and in others it looks dearer ({', '.join(mixed)})"
     why = f"nothing gains more than {MARGIN:.0%} beyond noise"
     losing = [way for way, cases in gains.items() if any(gain.verdict is Verdict.LOSES for gain in cases.values())]
     return None, f"{why}, and there is a loss with {', '.join(losing)}" if losing else why
@@ -212,10 +213,11 @@ def decide_inline_bytes(points: Sequence[CrossoverPoint], present: int, most: in
 
 
 def _decide_form(points: Sequence[CrossoverPoint], present: int, most: int) -> Decision:
-    """Up to which length bodies are scored on the event loop.
+    """The same for one form.
 
     A body handed to a thread gives its neighbours the time in which it would have blocked the loop, less what it still
     blocks (Python's lock), and costs its own client the hand-over. It is worth it where the first exceeds the second.
+    From where it is set, the limit moves over lengths that say so beyond noise, and stops at the first that does not.
 
     Args:
         points: By rising length.
@@ -223,27 +225,21 @@ def _decide_form(points: Sequence[CrossoverPoint], present: int, most: int) -> D
         most: Largest body that the service takes.
     """
     setting = "inline_body_bytes"
-    lower, upper = 0, math.inf
-    for point in points:
-        if point.median_benefit > 0:
-            upper = min(upper, point.body_bytes)
-        else:
-            lower, upper = point.body_bytes, math.inf
-    if lower <= present < upper:
-        if math.isinf(upper):
-            return Decision(setting, present, None, f"up to {lower:,} bytes, the longest measured, no thread gains")
+    below = [point for point in points if point.body_bytes <= present]
+    above = [point for point in points if point.body_bytes > present]
+    losing = list(takewhile(lambda point: point.high_benefit < 0, above))
+    gaining = list(takewhile(lambda point: point.low_benefit > 0, reversed(below)))
+    if losing and gaining:
         return Decision(
-            setting, present, None, f"a thread begins to gain between {lower:,} and {upper:,} bytes, where it is set"
+            setting, present, None, "a thread gains below this length and loses above it, which is no limit"
         )
-    if present >= upper:
-        between = [point for point in points if upper <= point.body_bytes <= present]
-        decisive = any(point.low_benefit > 0 for point in between)
-        crossing = f"a thread gains from {int(upper):,} bytes on"
-    else:
-        between = [point for point in points if present < point.body_bytes <= lower]
-        decisive = any(point.high_benefit < 0 for point in between)
-        crossing = f"a thread gains nothing up to {lower:,} bytes"
-    if not decisive:
-        return Decision(setting, present, None, f"{crossing}, but within noise")
-    value = lower if math.isinf(upper) else math.isqrt(max(lower, 1) * int(upper))
-    return Decision(setting, present, min(value, most), crossing)
+    if losing:
+        value = losing[-1].body_bytes
+        return Decision(setting, present, min(value, most), f"a thread loses up to {value:,} bytes")
+    if gaining:
+        first = gaining[-1].body_bytes
+        shorter = max((point.body_bytes for point in below if point.body_bytes < first), default=1)
+        return Decision(setting, present, math.isqrt(shorter * first), f"a thread gains from {first:,} bytes on")
+    nearest = [*below[-1:], *above[:1]]
+    found = " and ".join(f"{point.body_bytes:,} bytes ({point.says})" for point in nearest)
+    return Decision(setting, present, None, f"it lies well, as the nearest lengths measured say: {found}")

@@ -86,6 +86,13 @@ class CrossoverPoint:
         return statistics.median(self.benefits)
 
     @property
+    def says(self) -> str:
+        """The benefit in words."""
+        if self.low_benefit > 0:
+            return "thread gains"
+        return "thread loses" if self.high_benefit < 0 else "no difference beyond noise"
+
+    @property
     def low_benefit(self) -> float:
         """Lower end of the median's confidence interval."""
         return interval(self.benefits)[0]

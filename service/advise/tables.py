@@ -114,7 +114,7 @@ def crossover_table(points: Sequence[CrossoverPoint]) -> Table:
                 micro(median(point.threaded)),
                 micro(median(point.blocked)),
                 f"{point.median_benefit * 1e6:+,.0f} ({low * 1e6:+,.0f} to {high * 1e6:+,.0f})",
-                "thread gains" if low > 0 else "thread loses" if high < 0 else "no difference beyond noise",
+                point.says,
             )
         )
     head = (

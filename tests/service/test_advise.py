@@ -17,14 +17,18 @@ import pytest
 from serving import ROOT, Server, environment, samples, serving
 from test_precision import add_variant
 
+from service.advise.advisor import Advisor
 from service.advise.crossover import measure_crossover
+from service.advise.decisions import Decision
 from service.advise.errors import LoadError, ServerError
 from service.advise.load import Load, compare_servers, drive
 from service.advise.requests import bodies, golden_feeds, spread_feeds
 from service.advise.servers import running_servers
 from service.bench.http import Target
 from service.bundle import read_bundle
+from service.machine import Machine
 from service.scorer import Scorer
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +128,35 @@ def test_no_bundle_and_a_precision_it_lacks_end_with_one_line(bundle: Path, tmp_
         assert done.returncode == 1
         assert message in done.stderr.splitlines()[-1]
         assert not (tmp_path / "it.env").exists()
+
+
+def test_what_a_clock_says_of_a_busy_machine_is_shown_but_not_advised(bundle: Path) -> None:
+    said: list[str] = []
+    advisor = Advisor(Settings(bundle=bundle), Machine(affinity=2), 1.0, said.append, share=lambda cpus: cpus / 4)
+    decision = Decision("workers", 1, 2, "it gains")
+    for busy in (True, False):
+        advisor._shares[:] = [0.5, 0.95] if busy else [0.91, 0.95]
+        advisor._by_clock = True
+        seen = advisor._withheld(decision)
+        assert seen.value == (None if busy else 2)
+        assert seen.why.startswith("withheld, as the machine was busy (50% of its CPUs to be had): 2, it g") == busy
+        advisor._by_clock = False  # processor time is the server's own
+        assert advisor._withheld(decision) == decision
+    advisor._look_around()
+    assert said == ["      the machine is busy: 50% of its CPUs are to be had"]
+
+
+def test_a_process_that_shares_its_cpu_with_another_gets_a_part_of_it() -> None:
+    one = sorted(os.sched_getaffinity(0))[:1]
+    code = (
+        f"import os; os.sched_setaffinity(0, {one})\n"
+        "from service.advise.quiet import share_of_cpus\n"
+        "pid = os.fork()\n"
+        "print(share_of_cpus(1.0, 1.0)) if pid else share_of_cpus(1.0, 1.5)\n"
+        "pid and os.waitpid(pid, 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0 < float(done.stdout) < 0.75
 
 
 # ---- parts

@@ -100,7 +100,10 @@ def test_a_precision_that_is_faster_somewhere_and_slower_nowhere_is_advised() ->
 @pytest.mark.parametrize(
     ("int8", "why"),
     [
-        ({"1": (13e-6, STEADY), "1000": (500e-6, STEADY)}, "a gain in some requests and a cost in others (int8)"),
+        (
+            {"1": (13e-6, STEADY), "1000": (500e-6, STEADY)},
+            "a gain in some requests, and in others it looks dearer (int8)",
+        ),
         ({"1": (10e-6, STEADY), "1000": (850e-6, NOISY)}, "nothing gains more than 3% beyond noise; where memory"),
         ({"1": (10e-6, STEADY), "1000": (890e-6, STEADY)}, "int8 takes 30% of float32's memory"),
         ({"1": (10e-6, STEADY), "1000": (990e-6, STEADY)}, "and there is a loss with int8; where memory"),
@@ -227,21 +230,29 @@ def test_the_benefit_is_what_the_loop_is_spared_less_what_the_request_loses() ->
         ({1_000: -100, 10_000: -50, 100_000: -20}, 5_000, 100_000),  # nothing measured gains
         ({1_000: -100, 10_000: -50, 100_000: -20}, 200_000, None),
         ({1_000: 100, 10_000: 50, 100_000: 20}, 65_536, 31),  # everything gains: below the smallest
-        ({1_000: -100, 10_000: 50, 100_000: -20}, 65_536, 100_000),  # a lone gain among losses is none
+        ({1_000: -100, 10_000: 50, 100_000: -20}, 65_536, None),  # that is no limit
     ],
 )
-def test_the_crossover_is_where_threads_begin_to_gain_for_good(
+def test_the_limit_moves_to_where_threads_begin_to_gain(
     benefits: dict[int, float], present: int, advised: int | None
 ) -> None:
     points = [point(size, benefit) for size, benefit in benefits.items()]
-    assert decide_inline_bytes(points, present, 4_000_000).value == advised
+    decision = decide_inline_bytes(points, present, 4_000_000)
+    assert (decision.value is None) == (advised is None)
+    assert decision.value is None or decision.value == advised
 
 
-def test_a_crossover_within_noise_moves_nothing() -> None:
-    points = [point(1_000, -100, 10), point(10_000, 5, 50), point(100_000, 8, 50)]
-    decision = decide_inline_bytes(points, 200_000, 4_000_000)
-    assert decision.value is None
-    assert decision.why == "rows: a thread gains from 10,000 bytes on, but within noise"
+def test_the_limit_moves_over_lengths_that_say_so_beyond_noise_and_stops_at_the_first_that_does_not() -> None:
+    up = [point(1_000, -100), point(10_000, -50), point(20_000, -50), point(30_000, -5, 50), point(40_000, -50)]
+    assert decide_inline_bytes(up, 5_000, 4_000_000).value == 20_000
+    assert decide_inline_bytes(up, 25_000, 4_000_000).value is None
+    assert decide_inline_bytes(up, 5_000, 15_000).value == 15_000  # no longer body is taken
+    down = [point(1_000, 50), point(10_000, 5, 50), point(20_000, 50), point(40_000, 50)]
+    decision = decide_inline_bytes(down, 65_536, 4_000_000)
+    assert (decision.value, decision.why) == (14_142, "rows: a thread gains from 20,000 bytes on")
+    unmoved = decide_inline_bytes(down, 15_000, 4_000_000)
+    assert unmoved.value is None
+    assert "10,000 bytes (no difference beyond noise) and 20,000 bytes (thread gains)" in unmoved.why
 
 
 def test_forms_that_do_not_agree_move_nothing_and_of_those_that_do_the_smaller_counts() -> None:
