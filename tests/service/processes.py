@@ -39,7 +39,7 @@ def count_all(server: Server) -> dict[str, float]:
 
 
 def scored(counts: dict[str, float]) -> float:
-    return counts['reaction_requests_total{route="/score",status="200"}']
+    return counts.get('reaction_requests_total{route="/score",status="200"}', 0.0)
 
 
 def ask(server: Server, times: int) -> Counter[int]:
