@@ -115,6 +115,14 @@ class ServiceApp(FastAPI):
         return self._documented[1]
 
 
+class _PlainApp(ServiceApp):
+    """The same for a server that is told nothing of it, and recognises an application by its coroutine."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
@@ -148,7 +156,8 @@ def create_app(
         plan = make_plan(settings.model_copy(update={"workers": 1}), Machine.read())
     if factory:
         announce(plan)
-    return ServiceApp(Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure))
+    make = _PlainApp if factory else ServiceApp
+    return make(Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure))
 
 
 @asynccontextmanager
