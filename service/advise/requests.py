@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from service.bench.bodies import make_bodies
+from service.bench.rows import Row
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -21,27 +23,11 @@ Feed = tuple["NDArray[np.int32]", "NDArray[np.int32]"]
 """Context ids (1, Cc) and candidate ids (N, Ci) of one request."""
 
 DISTINCT: Final = 32
-
-
-def _rows(rows: Sequence[GoldenRow]) -> Any:
-    return [row.candidate for row in rows]
-
-
-def _columns(rows: Sequence[GoldenRow]) -> Any:
-    names = {name: None for row in rows for name in row.candidate}
-    return {name: [row.candidate.get(name) for row in rows] for name in names}
-
-
-FORMS: Final[dict[str, Callable[[Sequence[GoldenRow]], Any]]] = {"rows": _rows, "columns": _columns}
-
-
-def _requests(golden: Sequence[GoldenRow], candidates: int, count: int) -> list[list[GoldenRow]]:
-    distinct = min(count, len(golden))
-    return [[golden[(start + step) % len(golden)] for step in range(candidates)] for start in range(distinct)]
+FORMS: Final = ("rows", "columns")
 
 
 def bodies(golden: Sequence[GoldenRow], candidates: int, form: str = "rows", count: int = DISTINCT) -> list[bytes]:
-    """JSON bodies of `/score`; each begins at another row, whose context it takes.
+    """JSON bodies of `/score`, as the load tool makes them: each begins at another row, whose context it takes.
 
     Args:
         golden: Real raw rows.
@@ -49,23 +35,21 @@ def bodies(golden: Sequence[GoldenRow], candidates: int, form: str = "rows", cou
         form: One of `FORMS`.
         count: Most bodies.
     """
-    # The standard library's json: integers of any size.
-    return [
-        json.dumps(
-            {"context": rows[0].context, "candidates": FORMS[form](rows)}, separators=(",", ":"), ensure_ascii=False
-        ).encode()
-        for rows in _requests(golden, candidates, count)
-    ]
+    rows = [Row(row.context, row.candidate) for row in golden]
+    return [body.content for body in make_bodies(rows, candidates=candidates, form=form, count=count)]
 
 
 def golden_feeds(golden: Sequence[GoldenRow], candidates: int) -> list[Feed]:
     """Ids of the same requests. Few distinct rows: whatever they read of the tables is in the processor's caches."""
+    distinct = min(DISTINCT, len(golden))
+    starts = [place * len(golden) // distinct for place in range(distinct)]
+    requests = [[golden[(start + step) % len(golden)] for step in range(candidates)] for start in starts]
     return [
         (
             np.array([rows[0].context_ids], np.int32).reshape(1, -1),
             np.array([row.candidate_ids for row in rows], np.int32).reshape(candidates, -1),
         )
-        for rows in _requests(golden, candidates, DISTINCT)
+        for rows in requests
     ]
 
 

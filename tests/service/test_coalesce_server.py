@@ -40,7 +40,7 @@ def counted_server(bundle: Path, scorer: Scorer) -> Iterator[tuple[str, Counting
     """The real web server on a thread of this process, with coalescing on and calls of the model counted."""
     settings = Settings(bundle=bundle, port=0, coalesce=True)
     app = create_app(settings)
-    server = _Server(server_config(app, settings), app)
+    server = _Server(server_config(app, settings), app, None)
     counting = CountingPipeline(scorer)
     loops: list[asyncio.AbstractEventLoop] = []
 
