@@ -17,7 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.bench import Body, LoadResult, Target, TargetError, parse_target, run_load
+from service.bench import Body, LoadResult, Target, TargetError, network, parse_target, run_load
+from service.bench.arrivals import poisson_arrivals
 from service.bench.probe import probe
 
 if TYPE_CHECKING:
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 BODY = Body(b'{"candidates":[{},{}]}', candidates=2)
 STALL = 0.3
-OPTIONS = ["--loop", "uvloop", "--http", "httptools", "--log-level", "error", "--no-access-log", "--lifespan", "off"]
+OPTIONS = [
+    "--loop",
+    "uvloop",
+    "--http",
+    "httptools",
+    "--log-level",
+    "error",
+    "--no-access-log",
+    "--lifespan",
+    "off",
+]
 
 
 def restart(target: Target) -> None:
@@ -41,12 +52,12 @@ def restart(target: Target) -> None:
 
 
 @contextlib.contextmanager
-def stalling_server(stalls: str = "") -> Iterator[tuple[Target, subprocess.Popen[bytes]]]:
+def stalling_server(stalls: str = "", *options: str) -> Iterator[tuple[Target, subprocess.Popen[bytes]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "stalling_app:app", "--port", str(port), *OPTIONS],
+        [sys.executable, "-m", "uvicorn", "stalling_app:app", "--port", str(port), *OPTIONS, *options],
         cwd=HERE,
         env=os.environ | {"STALLS": stalls},
     )
@@ -70,13 +81,13 @@ def assert_stall_was_seen(result: LoadResult, times: int) -> None:
 
 
 def test_an_injected_stall_shows_in_the_tail_and_is_flagged_and_a_closed_loop_would_have_missed_it() -> None:
-    with stalling_server(f"1:{STALL},2.5:{STALL}") as (target, _):
-        result = run_load(target, [BODY], 150, 4, warm_up=0.2)
+    with stalling_server(f"0.6:{STALL},1.7:{STALL}") as (target, _):
+        result = run_load(target, [BODY], 150, 3, warm_up=0.2)
     assert_stall_was_seen(result, 2)
     assert result.errors == {}
     # The same server, one request after the other: one of them a stall is slow, however many it held up.
-    with stalling_server(f"1:{STALL},2.5:{STALL}") as (target, _):
-        took, end = [], time.monotonic() + 4
+    with stalling_server(f"0.6:{STALL},1.7:{STALL}") as (target, _):
+        took, end = [], time.monotonic() + 3
         with socket.create_connection((target.host, target.port)) as connection:
             while time.monotonic() < end:
                 begin = time.perf_counter()
@@ -88,7 +99,7 @@ def test_an_injected_stall_shows_in_the_tail_and_is_flagged_and_a_closed_loop_wo
     slow = np.array(took) > 0.5 * STALL
     open_loop = result.records.ended - result.records.due > 0.5 * STALL * 1e9
     # each stall of 0.3 s holds up half of the arrivals of 0.3 s by more than half of it
-    assert open_loop.mean() > 0.8 * (2 * 0.5 * STALL / 4)
+    assert open_loop.mean() > 0.8 * (2 * 0.5 * STALL / 3)
     assert open_loop.sum() > 5 * slow.sum()
 
 
@@ -157,6 +168,24 @@ def test_every_byte_that_the_server_gets_is_the_request_and_arrivals_keep_their_
         server.join(10)
     assert result.errors == {}
     assert received == [bodies[n % 4].content for n in range(result.requests)]
+
+
+@pytest.mark.parametrize(("poller", "spins"), [("_Epoll", False), ("_Selector", True)])
+def test_every_poller_sends_everything_spinning_or_not_and_idle_connections_may_be_closed_by_the_server(
+    monkeypatch: pytest.MonkeyPatch, poller: str, *, spins: bool
+) -> None:
+    monkeypatch.setattr("service.bench.network._Epoll", getattr(network, poller))
+    # a seed with a gap in which the connection is closed, and none that ends near the moment of the closing
+    gaps = ((seed, np.diff(poisson_arrivals(2, 3, seed)) / 1e9) for seed in range(1000))
+    seed = next(seed for seed, gap in gaps if gap.max(initial=0) > 1.5 and not ((gap > 0.6) & (gap < 1.5)).any())
+    with stalling_server("", "--timeout-keep-alive", "1") as (target, _):
+        result = run_load(target, [BODY], 60, 0.5, warm_up=0.0, spins=spins)
+        time.sleep(0.1)
+        rare = run_load(target, [BODY], 2, 3, warm_up=0.0, spins=spins, warm_connections=1, seed=seed)
+    assert result.errors == {}
+    assert result.answered == result.requests > 0
+    assert rare.connections > 1
+    assert rare.errors == {}
 
 
 def test_an_address_at_which_nobody_listens_is_told_before_any_load() -> None:
