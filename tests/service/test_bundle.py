@@ -1,5 +1,6 @@
 """The bundle: whole or not at all, written and read."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from service.bundle import (
     BundleMissingError,
     read_bundle,
 )
+from service.features import files
 from service.features.files import digest_file
 
 
@@ -48,6 +50,21 @@ class TestReading:
         for name, entry in listed.items():
             found = digest_file(bundle / name)
             assert (entry.bytes, entry.sha256) == (found.bytes, found.sha256)
+
+    @pytest.mark.parametrize("large", [0, 5, 1000])
+    def test_files_digested_side_by_side_have_their_own_digests(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+    ) -> None:
+        monkeypatch.setattr(files, "_LARGE_BYTES", large)
+        contents = {
+            tmp_path / f"{number}": bytes([number]) * size for number, size in enumerate((3, 9, 0, 200_000, 7, 9))
+        }
+        for path, content in contents.items():
+            path.write_bytes(content)
+        found = files.digest_files(contents)
+        assert {path: (digest.bytes, digest.sha256) for path, digest in found.items()} == {
+            path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in contents.items()
+        }
 
     def test_the_path_may_be_a_link_that_moves(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to(bundle)
