@@ -9,6 +9,7 @@ ExportError
 │   ├── FusionMissingError   its fusion phase never ran: there is nothing that merges
 │   ├── NonFiniteError       a weight is NaN or infinite, or all are finite and a score is not
 │   └── VarianceError        a variance of batch normalisation is negative
+├── NoRoomError            too little disk to time the graphs; the bundle is written by then
 ├── GraphError             the graph could not be built, or costs more than it may
 └── ParityError            the merged model does not compute what the fusion form computes
     ├── ParityNameError    inputs, outputs or fields differ
@@ -51,6 +52,10 @@ class NonFiniteError(RunRefusedError):
 
 class VarianceError(RunRefusedError):
     """A variance of batch normalisation is negative: it has no square root."""
+
+
+class NoRoomError(ExportError):
+    """The directory for temporary files cannot hold the graphs that are to be timed."""
 
 
 class GraphError(ExportError):

@@ -6,7 +6,11 @@ tables are graph inputs while passes run; `save` turns them into initialisers, i
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import disk_usage
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -14,9 +18,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from model_export.errors import NoRoomError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 INPUTS: Final = ("context_ids", "candidate_ids")
 OUTPUT: Final = "pctr"
@@ -30,6 +35,9 @@ EXTERNAL_ABOVE_BYTES: Final = 64 << 20
 
 # Each table starts on a page of its own, as mapping needs; 64 KiB also satisfies Windows.
 ALIGNMENT: Final = 1 << 16
+
+SPARE: Final = 0.05
+GIB: Final = 1 << 30
 
 Array: TypeAlias = NDArray[Any]
 """A table: float32 as built, or what a pass stores instead."""
@@ -87,6 +95,29 @@ def save(graph: Graph, path: Path, external_above: int = EXTERNAL_ABOVE_BYTES) -
     path.write_bytes(model.SerializeToString(deterministic=True))
     # By path: a model past 2 GB cannot be checked in memory.
     onnx.checker.check_model(str(path), full_check=True)
+
+
+@contextmanager
+def written(graphs: Mapping[str, Graph]) -> Iterator[dict[str, Path]]:
+    """Write graphs as a bundle has them, large tables beside, into a directory that goes at the end.
+
+    Yields:
+        Name to the .onnx file.
+
+    Raises:
+        NoRoomError: The directory for temporary files has too little room for them.
+    """
+    with TemporaryDirectory(prefix="reaction-export-") as name:
+        directory = Path(name)
+        needed, free = sum(graph.table_bytes for graph in graphs.values()), disk_usage(directory).free
+        if free < needed * (1.0 + SPARE):
+            raise NoRoomError(
+                f"{directory.parent}: expected room for {needed / GIB:.1f} GiB of tables, got {free / GIB:.1f} GiB free"
+            )
+        paths = {key: directory / f"{number}.onnx" for number, key in enumerate(graphs)}
+        for key, path in paths.items():
+            save(graphs[key], path)
+        yield paths
 
 
 def serialise(graph: Graph) -> bytes:

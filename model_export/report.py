@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from model_export.facts import dense_parameters, embedding_parameters
-from model_export.graph import dense_flops, save
+from model_export.graph import dense_flops, written
 from model_export.latency import interleaved_medians, session
 from model_export.report_folding import folding_table, verdict, ways_table
 from model_export.report_variants import variants_table
@@ -68,6 +66,9 @@ def measure_stages(exported: Exported, *, seconds: float = 3.0) -> dict[str, Sta
 
     Returns:
         "pair", "fusion form" and "fused".
+
+    Raises:
+        NoRoomError: See `graph.written`.
     """
     loaded = exported.loaded
     columns = {side: loaded.encoder.width(side) for side in ("context", "candidate")}
@@ -76,10 +77,7 @@ def measure_stages(exported: Exported, *, seconds: float = 3.0) -> dict[str, Sta
         "fusion form": unfused_form(loaded.form, columns),  # type: ignore[arg-type]
         "fused": exported.graph,
     }
-    with TemporaryDirectory(prefix="reaction-export-") as directory:
-        paths = {name: Path(directory) / f"{number}.onnx" for number, name in enumerate(graphs)}
-        for name, path in paths.items():
-            save(graphs[name], path)
+    with written(graphs) as paths:
         sizes = {
             name: sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) for name, path in paths.items()
         }
@@ -123,8 +121,9 @@ def _stage(graph: Graph, file_bytes: int, latency_us: dict[int, float]) -> Stage
 
 
 def render(exported: Exported, stages: Mapping[str, Stage], ways: Mapping[str, Way] | None = None) -> RenderableType:
-    """Return the tables of an export, for `rich` to print."""
-    parts: list[RenderableType] = [_sizes(stages), _metrics(exported.loaded.run.metrics), folding_table(exported.tower)]
+    """Return the tables of an export, for `rich` to print; without what was not measured."""
+    parts: list[RenderableType] = [_sizes(stages)] if stages else []
+    parts += [_metrics(exported.loaded.run.metrics), folding_table(exported.tower)]
     if ways:
         parts += [ways_table(ways), verdict(ways)]
     if exported.variants:

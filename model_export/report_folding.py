@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 
 from model_export.fusion import FusionFacts, fuse, fuse_towers
-from model_export.graph import serialise
+from model_export.graph import written
 from model_export.latency import interleaved_medians, session
 from model_export.passes import apply_passes
 from model_export.serving import serving_encoder, serving_ids
@@ -58,6 +58,9 @@ def measure_ways(
 
     Returns:
         `CHOSEN`, `NONE` and `ALL` (every field whose table may grow that large).
+
+    Raises:
+        NoRoomError: See `graph.written`.
     """
     rate, encoder = exported.loaded.negative_sampling_rate, exported.loaded.encoder
     merged = fuse_towers(exported.loaded.form)
@@ -67,16 +70,17 @@ def measure_ways(
         ALL: fuse(merged, FusionFacts(rate, cost, "all")),
     }
     serving = {name: serving_encoder(encoder, tower) for name, tower in towers.items()}
-    runners = {name: session(serialise(apply_passes(to_onnx(tower)))) for name, tower in towers.items()}
     wanted = tuple(dict.fromkeys([*rows, cost.few_rows, cost.many_rows]))
-    times: dict[int, dict[str, float]] = {}
-    for number in wanted:
-        drawn = requests(number)
-        contestants = {}
-        for name, runner in runners.items():
-            ids = [serving_ids(encoder, serving[name], own) for own in drawn]
-            contestants[name] = (runner, [{"context_ids": one, "candidate_ids": many} for one, many in ids])
-        times[number] = interleaved_medians(contestants, seconds=seconds / len(wanted))
+    with written({name: apply_passes(to_onnx(tower)) for name, tower in towers.items()}) as paths:
+        runners = {name: session(str(path)) for name, path in paths.items()}
+        times: dict[int, dict[str, float]] = {}
+        for number in wanted:
+            drawn = requests(number)
+            contestants = {}
+            for name, runner in runners.items():
+                ids = [serving_ids(encoder, serving[name], own) for own in drawn]
+                contestants[name] = (runner, [{"context_ids": one, "candidate_ids": many} for one, many in ids])
+            times[number] = interleaved_medians(contestants, seconds=seconds / len(wanted))
     return {
         name: Way(
             {number: cost.call(tower, number) for number in rows},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,9 @@ from run_directory import (
 )
 from typer.testing import CliRunner
 
+from model_export import graph
 from model_export.__main__ import app
+from model_export.errors import NoRoomError
 from model_export.export import ExportOptions, export_run
 from model_export.fusion import CostModel
 from model_export.report import measure_stages, render
@@ -201,3 +204,16 @@ def test_the_command_writes_the_same_bundle_prints_its_table_and_refuses_with_ex
     assert wrong_prices.exit_code == 2
     assert "none: expected a file of prices" in wrong_prices.stderr
     assert no_trace_of(tmp_path / "other")
+
+
+def test_where_the_graphs_to_be_timed_find_no_room_the_bundle_is_written_and_the_command_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(NoRoomError, match=r"expected room for .* GiB of tables, got 0\.0 GiB free"):
+        measure_stages(export_run(run, tmp_path / "one"), seconds=0.1)
+    done = CliRunner().invoke(app, [str(run), "--out", str(tmp_path / "two"), "--seconds", "0.1"])
+    assert done.exit_code == 0
+    assert "not timed: " in done.stdout
+    assert "before and after merging" not in done.stdout
+    assert Scorer(read_bundle(tmp_path / "two")).self_test().rows >= 32
