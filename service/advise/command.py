@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -47,6 +48,8 @@ def run(bundle: Path, out: Path = OUT, seconds: float = SECONDS, *, quick: bool 
     except (SettingsError, OutputError) as error:
         typer.echo(f"error: {error}", err=True)
         return USAGE_ERROR
+    # Whoever ends this process ends the servers that it started.
+    signal.signal(signal.SIGTERM, _leave)
     try:
         advisor = Advisor(
             settings, Machine.read(), QUICK_SECONDS if quick else seconds, lambda line: typer.echo(line, err=True)
@@ -61,3 +64,7 @@ def run(bundle: Path, out: Path = OUT, seconds: float = SECONDS, *, quick: bool 
     changes = sum(decision.value is not None for decision in advice.decisions)
     typer.echo(f"{out}: {changes} of {len(advice.decisions)} settings change." if changes else f"{out}: no change.")
     return 0
+
+
+def _leave(_number: int, _frame: Any) -> None:
+    raise SystemExit(FAILURE)

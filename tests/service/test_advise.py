@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -128,6 +129,29 @@ def test_no_bundle_and_a_precision_it_lacks_end_with_one_line(bundle: Path, tmp_
         assert done.returncode == 1
         assert message in done.stderr.splitlines()[-1]
         assert not (tmp_path / "it.env").exists()
+
+
+def test_whoever_ends_it_ends_its_servers_too(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "it.env"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "advise", str(bundle), "--out", str(out), "--seconds", "2"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any("coalescing" in line for line in process.stderr)
+    children: list[psutil.Process] = []
+    while len(children) < 2:
+        time.sleep(0.01)
+        children = psutil.Process(process.pid).children()
+    process.terminate()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert not any(child.is_running() for child in children)
+    assert not out.exists()
 
 
 def test_what_a_clock_says_of_a_busy_machine_is_shown_but_not_advised(bundle: Path) -> None:
