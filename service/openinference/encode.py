@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorEncoder"]
 
+# Numbers that are to be converted anyway are worth bisecting as arrays from about this many rows on.
+_FEW: Final = 32
 _SIDES: Final[tuple[Side, ...]] = ("context", "candidate")
 
 
@@ -69,8 +71,8 @@ class TensorEncoder:
                     ids[name] = self._of_one(tensor, codec)
                 elif not isinstance(codec, NumericCodec) or tensor.datatype.family == "text":
                     ids[name] = self._of_many(tensor, codec, tensor.texts())
-                elif tensor.data is not None and tensor.datatype.name != "FP32":
-                    ids[name] = self._of_many(tensor, codec, tensor.checked_data())
+                elif tensor.rows <= _FEW or (tensor.data is not None and tensor.datatype.name != "FP32"):
+                    ids[name] = self._of_many(tensor, codec, tensor.numbers())
                 else:
                     numbers.setdefault(tensor.rows, []).append(tensor)
             for alike in numbers.values():
@@ -112,7 +114,7 @@ class TensorEncoder:
         """Ids of numeric fields of as many rows each."""
         block = np.empty((len(tensors), tensors[0].rows))
         for place, tensor in enumerate(tensors):
-            block[place] = tensor.numbers()
+            block[place] = tensor.array()
         missing = np.isnan(block)
         if missing.sum() + np.isfinite(block).sum() != block.size:
             place, index = np.argwhere(np.isinf(block))[0]

@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 from itertools import chain
+from operator import ne
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 
 import msgspec
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["DATATYPES", "Datatype", "Tensor", "flat_data"]
 
 _LENGTH_BYTES: Final = 4
+# What packing a number raises if it does not fit; of an integer beyond float64 it is the latter.
+_TOO_LARGE: Final = (OverflowError, struct.error)
+_NAN: Final = math.nan
 _NO_LENGTH: Final = "\0" * _LENGTH_BYTES
 _length_at: Final = struct.Struct("<I").unpack_from
 
@@ -118,11 +122,11 @@ class Tensor(msgspec.Struct, gc=False):
             return [None if value is None else str(value) for value in self.checked_data()]
         return list(map(str, self._binary_numbers().tolist()))
 
-    def numbers(self) -> NDArray[np.float64]:
-        """Elements as float64, NaN where a value is missing.
+    def array(self) -> NDArray[np.float64]:
+        """Elements as float64, NaN where a value is missing; an FP32 in JSON that is beyond its range is infinite.
 
         Raises:
-            RequestError: An element of another type or beyond its range, or binary data of another size.
+            RequestError: An element of another type, or binary data of another size.
         """
         if self.data is None:
             # A binary FP64 is taken as it is, where it lies.
@@ -130,9 +134,29 @@ class Tensor(msgspec.Struct, gc=False):
         values = self.checked_data()
         try:
             numbers = np.array(values, dtype=np.float64)
-        except OverflowError:
-            self._refuse(_too_large, values, "a finite number in the float64 range")
+        except _TOO_LARGE:
+            self._refuse(_beyond_fp32, values, f"a finite number in the range of {self.datatype.name}")
         return numbers.astype(np.float32).astype(np.float64) if self.datatype.name == "FP32" else numbers
+
+    def numbers(self) -> list[int | float | None]:
+        """Elements as they are, None where a value is missing.
+
+        Raises:
+            RequestError: An element of another type or beyond its range, or binary data of another size.
+        """
+        name = self.datatype.name
+        if self.data is None:
+            form = f"<{self.rows * self.width}{self.datatype.code[1:]}"
+            self._check_size(_FORMATS[name].size)
+            return _none_for_nan(struct.unpack_from(form, self.body, self.offset))
+        values = self.checked_data()
+        if name != "FP32":
+            return values
+        form = f"<{len(values)}f"
+        try:
+            return _none_for_nan(struct.unpack(form, struct.pack(form, *[_NAN if v is None else v for v in values])))
+        except _TOO_LARGE:
+            self._refuse(_beyond_fp32, values, "a finite number in the range of FP32")
 
     def one(self) -> str | int | float | None:
         """The only element of a tensor of one, as its field takes it; None or "" where it is missing.
@@ -161,8 +185,8 @@ class Tensor(msgspec.Struct, gc=False):
             return cast("str | int | float | None", value)
         try:
             return cast("float", _FP32.unpack(_FP32.pack(value))[0])
-        except OverflowError:
-            return math.inf
+        except _TOO_LARGE:
+            return self.numbers()[0]  # which refuses it
 
     def _binary_text(self) -> str | None:
         start = self.offset + _LENGTH_BYTES
@@ -278,10 +302,16 @@ def _texts_of_one_length(region: str, count: int) -> list[str | None] | None:
     return found if len(found) == count else None
 
 
-def _too_large(value: Any) -> bool:
+def _none_for_nan(values: tuple[Any, ...]) -> list[int | float | None]:
+    if any(map(ne, values, values)):  # NaN is what differs from itself
+        return [None if math.isnan(value) else value for value in values]
+    return list(values)
+
+
+def _beyond_fp32(value: Any) -> bool:
     try:
-        float(value or 0)
-    except OverflowError:
+        _FP32.pack(value or 0)
+    except _TOO_LARGE:
         return True
     return False
 

@@ -126,7 +126,7 @@ def test_an_error_reaches_the_caller_with_its_place_and_status(client: triton.In
     with pytest.raises(InferenceServerException) as caught:
         client.infer(MODEL_ID, inputs(wrong, binary=True))
     assert caught.value.status() == "400"
-    message = "inputs.price.data[1]: expected a finite number in the range of FP32, got the float inf"
+    message = "inputs.price.data[1]: expected a finite number in the float64 range, got the float inf"
     assert caught.value.message() == message
     with pytest.raises(InferenceServerException, match="expected the served model") as caught:
         client.infer("other", inputs(ARRAYS, binary=True))

@@ -136,11 +136,27 @@ TENSORS: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "a number beyond FP32": (
         [tensor("price", "FP32", [1, 1e39, 2])],
-        "inputs.price.data[1]: expected a finite number in the range of FP32, got the float inf",
+        "inputs.price.data[1]: expected a finite number in the range of FP32, got the float 1e+39",
+    ),
+    "among many numbers one beyond FP32": (
+        [tensor("price", "FP32", [1.0] * 39 + [1e39])],
+        "inputs.price.data[39]: expected a finite number in the range of FP32, got the float inf",
+    ),
+    "one integer beyond all as FP32": (
+        [tensor("price", "FP32", [10**400])],
+        "inputs.price.data[0]: expected a finite number in the range of FP32, got an integer of 1329 bits",
+    ),
+    "an integer beyond all as FP32": (
+        [tensor("price", "FP32", [1, 10**400, None])],
+        "inputs.price.data[1]: expected a finite number in the range of FP32, got an integer of 1329 bits",
+    ),
+    "among many numbers one beyond all": (
+        [tensor("price", "FP32", [1.0] * 39 + [10**400])],
+        "inputs.price.data[39]: expected a finite number in the range of FP32, got an integer of 1329 bits",
     ),
     "one number beyond FP32": (
         [tensor("price", "FP32", [1e39])],
-        "inputs.price.data[0]: expected a finite number in the float64 range, got the float inf",
+        "inputs.price.data[0]: expected a finite number in the range of FP32, got the float 1e+39",
     ),
     "no numeric text": (
         [tensor("price", "BYTES", ["1", "nan", "2"])],
@@ -149,6 +165,10 @@ TENSORS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "a number for text of tags": (
         [tensor("tags", "BYTES", ["x", "y", "x", 3], [2, 2])],
         "inputs.tags.data[3]: expected text or null, as BYTES has, got the integer 3",
+    ),
+    "shared memory beside a size": (
+        [changed(data=..., parameters={"shared_memory_region": "r", "binary_data_size": 3})],
+        "inputs.ad.parameters.shared_memory_region: expected data in the body, got a region of shared memory",
     ),
     "shared memory": (
         [changed(data=..., parameters={"shared_memory_region": "r", "shared_memory_byte_size": 3})],
@@ -228,7 +248,12 @@ SIZES: dict[str, tuple[list[dict[str, Any]], bytes, str]] = {
     "infinity": (
         [{"name": "price", "datatype": "FP32", "shape": [3], "parameters": {"binary_data_size": 12}}],
         packed("FP32", [1.0, NAN, -float("inf")]),
-        "inputs.price.data[2]: expected a finite number in the range of FP32, got the float -inf",
+        "inputs.price.data[2]: expected a finite number in the float64 range, got the float -inf",
+    ),
+    "infinity among many": (
+        [{"name": "price", "datatype": "FP32", "shape": [40], "parameters": {"binary_data_size": 160}}],
+        packed("FP32", [NAN] * 39 + [float("inf")]),
+        "inputs.price.data[39]: expected a finite number in the range of FP32, got the float inf",
     ),
     "one infinity": (
         [{"name": "hour", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}],
