@@ -149,6 +149,7 @@ PROBLEMS: Final[dict[type[Exception], Problem]] = {
     MalformedBodyError: Problem(400, "malformed-body", "The body is no valid document"),
     MethodNotAllowedError: Problem(405, "method-not-allowed", "The method is not allowed here"),
     BodyTooLargeError: Problem(413, "body-too-large", "The body is too large"),
+    InflatedBodyError: Problem(413, "inflated-body-too-large", "The body is too large once it is inflated"),
     MediaTypeError: Problem(415, "media-type", "The media type is not supported"),
     RequestError: Problem(422, "invalid-request", "The request cannot be scored"),
     MemberError: Problem(422, "invalid-member", "A member of the body is wrong"),
