@@ -102,6 +102,7 @@ class Supervisor:
         self._file = shared_file(plan.workers)
         self._cells = Cells(plan.workers, plan.workers, descriptor=self._file)
         self._places = [_Place(number) for number in range(plan.workers)]
+        self._told: list[int] = []  # signals to stop that came since the last look
         self._stop_by = 0.0  # when what is left will be killed; 0.0 while serving
         self._status = 0
 
@@ -118,8 +119,9 @@ class Supervisor:
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda *_: None)
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._told_to_stop)
+                signal.signal(number, self._note)
             while True:
+                self._obey()
                 self._reap()
                 if self._stop_by and not any(place.process for place in self._places):
                     break
@@ -181,11 +183,16 @@ class Supervisor:
 
     # ---- ending
 
-    def _told_to_stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._stop_by and number == signal.SIGINT:  # asked twice: at once
-            self._stop_by = monotonic()
-            return
-        self._stop()
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        """A signal handler: it may come in the middle of a start, so it only takes note."""
+        self._told.append(number)
+
+    def _obey(self) -> None:
+        while self._told:
+            number = self._told.pop(0)
+            if self._stop_by and number == signal.SIGINT:  # asked twice: at once
+                self._stop_by = monotonic()
+            self._stop()
 
     def _stop(self) -> None:
         if self._stop_by:
