@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from service.plan import BASE_BYTES, Footprint, footprint, make_plan
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from serving import Server
+
     from service.plan import Plan
 
 MIB = 1 << 20
@@ -115,9 +118,13 @@ def test_mapped_tables_and_vocabularies_count_once_and_copies_for_each_worker(tm
     assert footprint(NOWHERE) == Footprint()
 
 
-def test_the_plan_is_logged_once_with_its_reasons_and_the_threads_are_those_planned(bundle: Path) -> None:
+def test_the_plan_is_logged_once_with_its_reasons_and_the_threads_are_those_planned(
+    bundle: Path, server: Server
+) -> None:
     with serving(bundle, workers=1, model_threads=64) as running:
-        pass
+        threads = psutil.Process(running.process.pid).num_threads()
+    assert threads >= 64
+    assert psutil.Process(server.process.pid).num_threads() < 16  # as planned: one, whatever the machine has
     (logged,) = [line for line in running.log if line["event"] == "plan"]
     assert (logged["workers"], logged["model_threads"]) == (1, 64)
     assert [text.split(" ")[0] for text in logged["why"]] == ["cpus", "workers", "model_threads", "work_threads"]
