@@ -100,7 +100,7 @@ class ServiceApp(FastAPI):
 
     def _hot_by_pattern(self, path: str) -> ASGIApp | None:
         for start, end, endpoint in self._hot_patterns:
-            if path.startswith(start) and path.endswith(end):
+            if path.startswith(start) and path.endswith(end) and len(path) >= len(start) + len(end):
                 return endpoint
         return None
 

@@ -132,7 +132,9 @@ def test_another_model_or_version_is_not_found(client: httpx.Client, path: str, 
     assert refusal(client.post(path, content=content), 404) == message
 
 
-@pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/tiny-1/versions/2/ready", "/v2/x", "/v2/models"])
+@pytest.mark.parametrize(
+    "path", ["/v2/models/other", "/v2/models/infer", "/v2/models/tiny-1/versions/2/ready", "/v2/x", "/v2/models"]
+)
 def test_what_is_not_there_answers_in_the_protocols_form(client: httpx.Client, path: str) -> None:
     assert refusal(client.get(path), 404)
 
