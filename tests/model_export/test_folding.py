@@ -144,7 +144,11 @@ def test_padding_is_paid_for_by_folding_and_never_makes_more_products_than_the_t
 def test_padding_any_fields_keeps_every_logit_to_the_bit(slots: tuple[FieldSlot, ...], dim: int, seed: int) -> None:
     tower = fuse_towers(random_form(slots, (6, 3), seed))
     padded = replace(tower, fields=tuple(pad(field, dim) for field in tower.fields))
-    assert all(field.dim >= dim for field in padded.fields)
+    for field, own in zip(padded.fields, tower.fields, strict=True):
+        assert field.dim == max(dim, own.dim)
+        assert not field.table[:, own.dim :].any()  # a table's scales must not see the padding either
+        assert field.projection is not None
+        assert not field.projection[own.dim :].any()
     ids = random_ids(slots, 32, seed)
     np.testing.assert_allclose(logits(padded, *ids), logits(tower, *ids), rtol=1e-14, atol=1e-14)
 
@@ -231,6 +235,18 @@ def test_the_context_is_looked_up_once_whatever_the_number_of_candidates(
     assert added[0] == pytest.approx(added[1])
     steps = np.diff([cost.call(tower, rows) for rows in (1, 101, 201, 301)])
     np.testing.assert_allclose(steps, steps[0])
+
+
+def test_a_choice_weighs_two_requests_and_the_context_is_one_row_of_both() -> None:
+    tower = fuse_towers(random_form(sided((4, 4, 8, 8)), (24,)))
+    cost = CostModel(few_rows=3, many_rows=500, many_weight=0.5)
+    context, candidate = (count(tower, side) for side in ("context", "candidate"))
+    assert cost.weighed(context, "context") == pytest.approx(cost.microseconds(context, 1))
+    expected = (cost.microseconds(candidate, 3) + 0.5 * cost.microseconds(candidate, 500)) / 1.5
+    assert cost.weighed(candidate, "candidate") == pytest.approx(expected)
+    grown = replace(candidate, table=candidate.table + (3 << 20))
+    own = CostModel(growth_us=7.0)
+    assert own.price(grown, candidate, "candidate") == pytest.approx(own.weighed(candidate, "candidate") + 21.0)
 
 
 def test_prices_are_written_and_read_back_and_a_wrong_key_or_value_is_named(tmp_path: Path) -> None:
