@@ -242,4 +242,5 @@ def _decide_form(points: Sequence[CrossoverPoint], present: int, most: int) -> D
         return Decision(setting, present, math.isqrt(shorter * first), f"a thread gains from {first:,} bytes on")
     nearest = [*below[-1:], *above[:1]]
     found = " and ".join(f"{point.body_bytes:,} bytes ({point.says})" for point in nearest)
-    return Decision(setting, present, None, f"it lies well, as the nearest lengths measured say: {found}")
+    longer = "" if above else ", and none longer was measured"
+    return Decision(setting, present, None, f"the nearest lengths do not say to move it: {found}{longer}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, Final
 
 from service.advise.tables import Table
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from service.advise.decisions import Decision
 
 __all__ = ["decision_table", "show", "shown_value", "table_lines"]
+
+WIDTH: Final = 110
 
 
 def table_lines(table: Table) -> Iterator[str]:
@@ -28,7 +31,7 @@ def table_lines(table: Table) -> Iterator[str]:
         if number == 0:
             yield f"  {'  '.join('-' * width for width in widths)}"
     for note in table.notes:
-        yield f"  {note}"
+        yield f"  {note}".rstrip()
 
 
 def _is_number(cell: str) -> bool:
@@ -41,17 +44,18 @@ def shown_value(value: object) -> str:
 
 
 def decision_table(decisions: Sequence[Decision]) -> Table:
-    """What to do about each setting."""
+    """What to do about each setting, and below why."""
     rows = tuple(
         (
             f"REACTION_{decision.setting.upper()}",
             shown_value(decision.present),
             "no change" if decision.value is None else shown_value(decision.value),
-            decision.why,
         )
         for decision in decisions
     )
-    return Table("What to set", ("setting", "now", "advice", "because"), rows)
+    reasons = [f"{name}: {decision.why}" for (name, *_), decision in zip(rows, decisions, strict=True)]
+    notes = [line for reason in reasons for line in textwrap.wrap(reason, WIDTH, subsequent_indent="    ")]
+    return Table("What to set", ("setting", "now", "advice"), rows, ("", *notes))
 
 
 def show(tables: Sequence[Table]) -> str:
