@@ -83,6 +83,11 @@ def model_facts(
         "tower_flops": tower_flops(loaded.form),
         "widths": list(loaded.form.widths),
         "folded_fields": [field.name for field in tower.fields if field.folded],
+        "padded_fields": {
+            choice.name: choice.served_dim
+            for choice in tower.folding
+            if not choice.folded and choice.served_dim > choice.dim
+        },
         "dropped_fields": [field.name for field in encoder.ignored],
         "training_only_fields": [field.name for field in encoder.refused],
         "negative_sampling_rate": loaded.negative_sampling_rate,

@@ -152,7 +152,24 @@ def test_folding_all_or_nothing_and_external_tables_serve_the_same_scores(
 ) -> None:
     other = export_run(run, tmp_path / "other", ExportOptions(cost=cost, external_above=0))
     assert len({field.folded for field in other.tower.fields}) == 1
+    facts = read_bundle(other.path).manifest.model
+    assert facts["folded_fields"] == [field.name for field in other.tower.fields if field.folded]
+    assert facts["padded_fields"] == {}
     assert (other.path / "model.onnx.data").is_file()
+    rows = [{**row["context"], **without(row["candidate"], "position")} for row in raw_rows(100, seed=4)]
+    one, two = (Scorer(read_bundle(bundle.path)).score(None, rows) for bundle in (exported, other))
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+def test_padded_fields_stand_in_the_manifest_and_serve_the_same_scores(
+    run: Path, exported: Exported, tmp_path: Path
+) -> None:
+    # Where only nodes cost, padding saves some; a small limit leaves the widest tables unfolded.
+    nodes = CostModel(node_us=50.0, flop_ns=0.0, weight_ns=0.0, growth_us=0.0, largest_folded_bytes=1100)
+    other = export_run(run, tmp_path / "other", ExportOptions(cost=nodes))
+    padded = read_bundle(other.path).manifest.model["padded_fields"]
+    assert padded
+    assert padded == {field.name: field.dim for field in other.tower.fields if field.name in padded}
     rows = [{**row["context"], **without(row["candidate"], "position")} for row in raw_rows(100, seed=4)]
     one, two = (Scorer(read_bundle(bundle.path)).score(None, rows) for bundle in (exported, other))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
