@@ -9,8 +9,8 @@ busy for long.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import math
 from typing import TYPE_CHECKING, Final
 
 from service.cells import CONNECTIONS, READY
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.cells import Cells
+
+    class Connection(asyncio.Protocol):
+        """What the web server makes of a connection."""
+
+        def shutdown(self) -> None:
+            """End it once it is idle."""
+
 
 __all__ = ["Acceptor"]
 
@@ -48,7 +55,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        make_protocol: Callable[[], asyncio.Protocol],
+        make_protocol: Callable[[], Connection],
         served: Callable[[], int],
         cells: Cells,
     ) -> None:
@@ -57,6 +64,7 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._served = served
         self._cells = cells
+        self._closed = False
         self._patience = 1  # connections taken after giving way, whoever holds fewer
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[object]] = set()
@@ -66,6 +74,8 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept no more."""
+        self._closed = True
+        self._held()
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
@@ -78,7 +88,7 @@ class Acceptor:
     def _held(self) -> int:
         """Connections of this worker, told to the others. One that has just arrived may count twice for a moment."""
         held = self._served() + len(self._arriving)
-        self._cells.own[CONNECTIONS] = held
+        self._cells.own[CONNECTIONS] = math.inf if self._closed else held  # no other gives way to one that ends
         return held
 
     def _accept(self) -> None:
@@ -128,5 +138,9 @@ class Acceptor:
         self._held()
 
     async def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the client has gone meanwhile
-            await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        try:
+            _, protocol = await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        except OSError:  # the client has gone meanwhile
+            return
+        if self._closed:  # after the web server told its connections to end; this one it did not know
+            protocol.shutdown()

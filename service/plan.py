@@ -30,10 +30,10 @@ _MEBIBYTE: Final = 1 << 20
 BASE_BYTES: Final = 96 * _MEBIBYTE
 # ONNX Runtime keeps a copy of what lies inside `model.onnx`, and reads it through one more.
 _GRAPH_COPIES: Final = 2
-# Small vocabularies become dictionaries, up to this much for each (see `service.features.vocabulary`) ...
-_DICTIONARY_BYTES: Final = 25 * _MEBIBYTE
-# ... at some ten times their file's size; larger ones stay mapped.
+# Small vocabularies become dictionaries (see `service.features.vocabulary`) of some ten times their file's size, and of
+# this much at most. A file too large for that is mapped or has long tokens: it counts as both.
 _DICTIONARY_FACTOR: Final = 10
+_DICTIONARY_BYTES: Final = 25 * _MEBIBYTE
 # Not all memory is the workers': the supervisor, the kernel's buffers, requests in flight.
 _USABLE: Final = 0.9
 _MOST_WORK_THREADS: Final = 4  # they share one interpreter lock
@@ -114,10 +114,10 @@ def _describe(machine: Machine) -> str:
 
 
 def _workers(settings: Settings, machine: Machine, whole: int) -> tuple[int, str]:
-    if settings.workers is not None:
-        return settings.workers, "as set"
     if sys.platform == "win32":
         return 1, "one, as a listening socket cannot be handed to processes here"
+    if settings.workers is not None:
+        return settings.workers, "as set"
     if machine.memory is None or whole == 1:
         return whole, "one for each whole CPU"
     need = footprint(settings.bundle, settings.precision)
@@ -132,6 +132,8 @@ def _workers(settings: Settings, machine: Machine, whole: int) -> tuple[int, str
 
 def _contradictions(settings: Settings, machine: Machine, workers: int, model_threads: int) -> list[str]:
     found = []
+    if settings.workers not in (None, workers):
+        found.append(f"workers: expected 1 on this system, got {settings.workers}")
     if workers * model_threads > max(1.0, machine.cpus):
         found.append(
             f"workers x model_threads: expected at most {machine.cpus:g} (the CPUs there are), "

@@ -13,10 +13,10 @@ from service.app import ServiceApp, create_app
 from service.sockets import BACKLOG
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
     from types import FrameType
 
+    from service.acceptor import Connection
     from service.cells import Cells
     from service.plan import Plan
     from service.settings import Settings
@@ -55,8 +55,8 @@ class _Server(uvicorn.Server):
             return
         await super().startup([])
 
-        def make_protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+        def make_protocol() -> Connection:
+            made: Connection = self.config.http_protocol_class(  # type: ignore[call-arg, assignment]
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
             return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ class Held(asyncio.Protocol):
     """Serves nothing, but is counted."""
 
     connections: set[Held]
+    told_to_end = False
 
     def __init__(self, connections: set[Held]) -> None:
         self.connections = connections
@@ -34,6 +36,9 @@ class Held(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.connections.add(self)
+
+    def shutdown(self) -> None:
+        self.told_to_end = True
 
 
 @contextlib.contextmanager
@@ -119,3 +124,27 @@ def test_a_pause_ends_by_itself() -> None:
 
     with queue(WAITING) as listener:
         asyncio.run(run(listener))
+
+
+def test_a_connection_that_arrives_while_the_worker_ends_is_told_to_end_and_nobody_gives_way_any_more() -> None:
+    file = shared_file(2)
+    own, other, _ = (Cells(2, block, descriptor=file) for block in range(3))
+    own.own[READY] = 1.0
+    held: set[Held] = set()
+
+    async def run(listener: socket.socket) -> list[bool]:
+        taking = Acceptor(listener, lambda: Held(held), held.__len__, own)
+        taking._accept()  # accepted, and not served yet
+        assert not held
+        taking.close()
+        await taking.wait_closed()
+        await settle()
+        ends = [one.told_to_end for one in held]
+        for one in held:
+            one.transport.close()
+        await settle()
+        return ends
+
+    with queue(2) as listener:
+        assert asyncio.run(run(listener)) == [True]
+    assert other.least_of_others(CONNECTIONS, among=READY) == math.inf
