@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from benchmarks.serving import contestants as who
 from benchmarks.serving.cells import run_pinned
 from benchmarks.serving.floor import STAGES
 from benchmarks.serving.job import CONTEXT
-from benchmarks.serving.model import features, random_tower, write_plain_model, write_service_bundle
+from benchmarks.serving.model import FEW_CONTEXT, write_bundles, write_plain_model
 from benchmarks.serving.payloads import JSON, http_post, to_json, write_requests
 from benchmarks.serving.processes import SERVER_CORE, TICK_SECONDS, core_ticks
 from benchmarks.serving.race import Entry, Race
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FEW_CONTEXT: Final = CONTEXT[-1:]
-"""Context fields of the second bundle, for the cost of the others."""
-
 
 def build(scratch: Path) -> tuple[Path, str]:
     """Write two bundles, `bundle` and `few` (of one context field), and the model for everyone else.
@@ -32,15 +30,9 @@ def build(scratch: Path) -> tuple[Path, str]:
         That model, and the form it has.
     """
     model = scratch / "model.onnx"
-    encoder = features()
-    tower = random_tower(encoder)
-    if not (scratch / "bundle").exists():
-        write_service_bundle(scratch / "bundle", encoder, tower)
-    form = write_plain_model(model, tower)
-    if not (scratch / "few").exists():
-        few = features(FEW_CONTEXT)
-        write_service_bundle(scratch / "few", few, random_tower(few), "few")
-    return model, form
+    for name in ("bundle", "few"):  # of an earlier run, where the folder is kept
+        shutil.rmtree(scratch / name, ignore_errors=True)
+    return model, write_plain_model(model, write_bundles(scratch))
 
 
 def measure_floor(race: Race, block: str, turn: int, workloads: Sequence[str], seconds: float) -> None:

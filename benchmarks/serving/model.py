@@ -39,6 +39,8 @@ SMALL_DIM: Final = 4
 LARGE_DIM: Final = 8
 _LARGE_FROM: Final = 1000
 """Fields of this many texts or more get the larger dimension."""
+FEW_CONTEXT: Final = CONTEXT[-1:]
+"""The context field of the second bundle, for the cost of the others."""
 _GOLDEN_ROWS: Final = 48
 _TABLE_SCALE: Final = 0.5
 _BIAS: Final = -1.0
@@ -89,9 +91,26 @@ def _dense(generator: np.random.Generator, inputs: int, outputs: int) -> Dense:
     return Dense(generator.normal(0, inputs**-0.5, (inputs, outputs)), generator.normal(0, 0.1, outputs))
 
 
-def write_service_bundle(path: Path, encoder: FeatureEncoder, tower: FusedTower, model_id: str = MODEL_ID) -> None:
-    """Export the tower as a bundle."""
+def write_bundles(folder: Path) -> FusedTower:
+    """Write `bundle`, and `few`: the same model and graph without most context fields.
+
+    Returns:
+        The model.
+    """
+    tower = random_tower(features())
     fused = fuse(tower, FusionFacts())
+    _write_bundle(folder / "bundle", features(), tower, fused, MODEL_ID)
+    _write_bundle(folder / "few", features(FEW_CONTEXT), _with_few(tower), _with_few(fused), "few")
+    return tower
+
+
+def _with_few(tower: FusedTower) -> FusedTower:
+    """The tower with the one context field of `FEW_CONTEXT`; how its candidates are looked up does not change."""
+    kept = [field for field in tower.fields if field.side == "candidate" or field.name in FEW_CONTEXT]
+    return replace(tower, fields=tuple(replace(f, first=0) if f.side == "context" else f for f in kept), folding=())
+
+
+def _write_bundle(path: Path, encoder: FeatureEncoder, tower: FusedTower, fused: FusedTower, model_id: str) -> None:
     serving = FeatureEncoder(
         [encoder.field(field.name) for field in fused.fields],
         {field.name: encoder.vocabulary(field.name) for field in fused.fields},

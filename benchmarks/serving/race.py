@@ -26,6 +26,7 @@ Record = dict[str, Any]
 TOLERANCE: Final = 1e-5
 """Largest difference of a score from the model's."""
 _START_SECONDS: Final = 90
+_ATTEMPTS: Final = 2
 _BREATH_SECONDS: Final = 0.1
 
 
@@ -130,12 +131,16 @@ class Block:
     def add(self, contestant: Contestant) -> None:
         """Start one server; one that cannot take part is written down."""
         race = self.race
-        try:
-            self._start(contestant, free_ports(PORTS_EACH))
-        except (StartError, AnswerError, OSError) as error:
-            race.failed[contestant.name] = str(error)
-            race.say(f"{contestant.name}: cannot take part: {error}")
-            self.drop(contestant)
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._start(contestant, free_ports(PORTS_EACH))
+            except (StartError, AnswerError, OSError) as error:
+                self.drop(contestant)
+                if attempt + 1 < _ATTEMPTS:  # a port that was free may be another's by now
+                    continue
+                race.failed[contestant.name] = str(error)
+                race.say(f"{contestant.name}: cannot take part: {error}")
+            return
 
     def _start(self, contestant: Contestant, port: int) -> None:
         """Start one server.

@@ -5,19 +5,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.serving.job import Job
-from benchmarks.serving.model import features, random_tower, write_plain_model, write_service_bundle
+from benchmarks.serving.model import write_bundles, write_plain_model
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundle of the service and the model of everyone else."""
     folder = tmp_path_factory.mktemp("bench")
-    encoder = features()
-    tower = random_tower(encoder)
-    write_service_bundle(folder / "bundle", encoder, tower)
-    write_plain_model(folder / "model.onnx", tower)
-    few = features(("C19",))
-    write_service_bundle(folder / "few", few, random_tower(few), "few")
+    write_plain_model(folder / "model.onnx", write_bundles(folder))
     return folder
 
 
