@@ -73,7 +73,7 @@ def measure_stages(exported: Exported, *, seconds: float = 3.0) -> dict[str, Sta
     loaded = exported.loaded
     columns = {side: loaded.encoder.width(side) for side in ("context", "candidate")}
     graphs = {
-        "pair": unfused_pair(load_pair(loaded.run.path), columns),  # type: ignore[arg-type]
+        "pair": unfused_pair(load_pair(loaded.run.path, mapped=True), columns),  # type: ignore[arg-type]
         "fusion form": unfused_form(loaded.form, columns),  # type: ignore[arg-type]
         "fused": exported.graph,
     }

@@ -6,6 +6,7 @@ Readers check names, then shapes, then values, and say which file, what was expe
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Literal
 
 import torch
@@ -67,8 +68,13 @@ def save_pair(run_dir: Path, pair: TowerPair) -> None:
     save_weights(run_dir / "pair.safetensors", pair)
 
 
-def load_pair(run_dir: Path) -> TowerPair:
-    """Read the dual form of a run, in evaluation mode (raises as `load_fusion_form`)."""
+def load_pair(run_dir: Path, *, mapped: bool = False) -> TowerPair:
+    """Read the dual form of a run, in evaluation mode (raises as `load_fusion_form`).
+
+    Args:
+        run_dir: The run.
+        mapped: Read the tables where the mapped file has them, for a pair that is not trained any further.
+    """
     path = run_dir / "pair.safetensors"
     document = read_document(run_dir)
     # The pair's tables may be narrower or wider than the fused ones, so its dimensions come from its own file.
@@ -80,8 +86,9 @@ def load_pair(run_dir: Path) -> TowerPair:
         for slot, table in zip(document.slots, dims, strict=True)
         if table is not None
     ]
-    pair = TowerPair(Tower(slots, document.widths), Tower(slots, document.widths))
-    load_weights(path, pair)
+    with torch.device("meta") if mapped else nullcontext():
+        pair = TowerPair(Tower(slots, document.widths), Tower(slots, document.widths))
+    load_weights(path, pair, assign=mapped)
     return pair.eval()
 
 
