@@ -73,6 +73,8 @@ def _targets(document: Document) -> str:
     for name, target in document["targets"].items():
         spread = document["spread"].get(name)
         verdict = "not measured" if target["met"] is None else "met" if target["met"] else "**not met**"
+        if spread is not None and spread["noisy"]:
+            verdict += ", disturbed"
         rows.append(
             [
                 f"`{name}`",
@@ -87,8 +89,9 @@ def _targets(document: Document) -> str:
     head = ["figure", "what", "wanted", "measured", "rounds", "by processor time", ""]
     text = "\n## What was to be reached\n\n" + prose(
         "Medians over rounds of ratios of the same round. The last number is the same ratio by the servers' processor",
-        "time a request instead of by the clock: where the two differ, other work disturbed the measurement (`*`: all",
-        "rounds), or a server did not use its whole core.",
+        "time a request instead of by the clock: where the two differ, other work disturbed the measurement, or a",
+        "server did not use its whole core. `*`, disturbed: in every round others used the cores; the figure by",
+        "processor time is then the better one.",
     )
     return text + "\n" + table(head, rows, texts=3) + _absent(document)
 
@@ -112,6 +115,7 @@ def _stages(document: Document) -> str:
         "stage counts: sockets, parsing the head, the event loop, counting. Beside it: the no-op with the same body",
         "and as many bytes back, and decode + encode + infer + write in one process without HTTP",
         "(`python -m benchmarks.serving.floor`).",
+        "Stages are by the clock: on a disturbed machine they hold others' time.",
     )
     return text + "\n" + table(head, rows, texts=2) if rows else ""
 

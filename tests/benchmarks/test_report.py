@@ -84,6 +84,17 @@ def test_every_target_stands_beside_what_was_measured_met_or_not() -> None:
     assert "`broken` could not take part: it ended with 1" in page
 
 
+def test_what_others_disturbed_in_every_round_is_said_to_be() -> None:
+    measured = result()
+    for record in measured.records:
+        record["noise"] = 0.5
+    page = markdown(summarise(measured, machine=MACHINE, command=""))
+    lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert lines["one_row_vs_noop_asgi"].endswith("| met, disturbed |")
+    assert "0.4 *" in lines["one_row_vs_noop_asgi"]
+    assert lines["best_peer_p99"].endswith("| not measured |")
+
+
 def test_stages_and_what_is_left_for_http_add_up_to_all() -> None:
     document = summarise(result(), machine=MACHINE, command="make bench-serving")
     (row,) = document["stages"]
