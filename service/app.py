@@ -115,14 +115,6 @@ class ServiceApp(FastAPI):
         return self._documented[1]
 
 
-class _PlainApp(ServiceApp):
-    """The same for a server that is told nothing of it, and recognises an application by its coroutine."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection."""
-        await super().__call__(scope, receive, send)
-
-
 def create_app(
     settings: Settings | None = None,
     *,
@@ -156,8 +148,7 @@ def create_app(
         plan = make_plan(settings.model_copy(update={"workers": 1}), Machine.read())
     if factory:
         announce(plan)
-    make = _PlainApp if factory else ServiceApp
-    return make(Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure))
+    return ServiceApp(Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure))
 
 
 @asynccontextmanager
