@@ -242,12 +242,13 @@ def test_equal_weights_are_equal_bytes_whichever_process_saves_them(tmp_path: Pa
     assert len({path.read_bytes() for path in files}) == 1
 
 
-def test_a_saved_pair_comes_back_with_dimensions_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_saved_pair_comes_back_with_dimensions_of_its_own(tmp_path: Path, mapped: bool) -> None:
     save_model(tmp_path, a_form())
     narrow = with_dims(SLOTS, {slot.name: 2 for slot in SLOTS})
     pair = TowerPair(Tower(narrow, WIDTHS), Tower(narrow, WIDTHS)).eval()
     save_pair(tmp_path, pair)
-    back, (context, candidate) = load_pair(tmp_path), some_ids(9)
+    back, (context, candidate) = load_pair(tmp_path, mapped=mapped), some_ids(9)
     assert [slot.dim for slot in back.slots] == [2] * len(SLOTS)
     assert torch.equal(back(context, candidate), pair(context, candidate))
 
