@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from model_export.fusion.cost import CostModel
     from model_export.fusion.tower import FoldingChoice, FusedField, FusedTower, Table
 
+CHUNK_ROWS: Final = 1 << 16
+
 
 def fold(field: FusedField) -> FusedField:
     """Return the field with its projection in its table; the pad row stays zero."""
     if field.projection is None:
         return field
-    return replace(field, table=np.asarray(field.table.astype(np.float64) @ field.projection), projection=None)
+    folded = np.empty((field.rows, field.projection.shape[1]), np.float64)
+    for start in range(0, field.rows, CHUNK_ROWS):  # a large table in float64 need not stand beside what it becomes
+        rows = field.table[start : start + CHUNK_ROWS].astype(np.float64)
+        np.matmul(rows, field.projection, out=folded[start : start + CHUNK_ROWS])
+    return replace(field, table=folded, projection=None)
 
 
 def fold_embeddings(tower: FusedTower, names: Collection[str]) -> FusedTower:
