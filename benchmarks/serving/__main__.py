@@ -56,6 +56,8 @@ def main(  # noqa: PLR0917 - options, not arguments
         if keep is None:
             shutil.rmtree(scratch, ignore_errors=True)
     command = f"make bench-serving{' QUICK=1' if quick else ''}{' PEERS=DIR PEERS_VENVS=DIR' if peers else ''}"
+    if only is not None or workloads is not None:
+        command += f", in part: servers {only or 'all'}, workloads {workloads or 'all'}"
     document = summarise(result, machine=facts(plan.peers), command=command)
     out.mkdir(parents=True, exist_ok=True)
     (out / "serving.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -57,7 +57,7 @@ def facts(peers: tuple[Path, Path] | None) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "versions": _versions(),

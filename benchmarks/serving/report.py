@@ -190,6 +190,7 @@ def _throughput(document: Document) -> str:
                 _server(row) + (" *" if row["noisy"] else ""),
                 row["kind"],
                 *(number(row[name]) for name in ("requests_per_second", "rows_per_second", "cpu_us")),
+                "–" if row["busy"] is None else f"{row['busy']:.0%}",
                 number(row["lead"]),
                 number(row["p50_ms"]),
                 number(row["p99_ms"]),
@@ -197,7 +198,7 @@ def _throughput(document: Document) -> str:
             ]
             for row in entries
         ]
-        head = ["server (form)", "kind", "req/s", "candidates/s", "µs a request", "service ahead"]
+        head = ["server (form)", "kind", "req/s", "candidates/s", "µs a request", "core used", "service ahead"]
         head += ["p50 ms", "p99 ms", "errors"]
         text += f"\n### {kind.title}, {kind.connections} connections\n\n" + table(head, rows, texts=2)
     return text
