@@ -57,10 +57,12 @@ def drop_silent_fields(tower: FusedTower) -> FusedTower:
 def absorbs(tower: FusedTower) -> FusedField | None:
     """The folded field whose table can take the first layer's bias in: every row of its side reads it exactly once.
 
-    The context's, where it has fields: its one row starts the sum. The candidates' otherwise.
+    The context's, where it has fields: its one row starts the sum. The candidates' otherwise. The smallest, for the
+    table is copied.
     """
     side: Side = "context" if tower.side("context") else "candidate"
-    return next((field for field in tower.side(side) if field.folded and field.pad_id is None), None)
+    fitting = [field for field in tower.side(side) if field.folded and field.pad_id is None]
+    return min(fitting, key=lambda field: field.rows, default=None)
 
 
 def absorb_bias(tower: FusedTower) -> FusedTower:
