@@ -155,7 +155,7 @@ class Supervisor:
             for place in self._places:
                 if place.process is not None:
                     _log.warning("worker_killed", worker=place.number, process=place.process.pid)
-                    place.process.kill()
+                    _send(place.process, signal.SIGKILL)
             self._stop_by = now + _IDLE_SECONDS  # the kernel ends them
 
     def _start(self, place: _Place) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
         self._listener.close()  # so that the last worker's close refuses new connections
         for place in self._places:
             if place.process is not None:
-                place.process.terminate()
+                _send(place.process, signal.SIGTERM)
 
     def _reap(self) -> None:
         for place in self._places:
@@ -240,3 +240,11 @@ class Supervisor:
             restart_seconds=place.wait,
         )
         place.wait = min(max(2 * place.wait, _FIRST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS)
+
+
+def _send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a worker that was not reaped yet, so that its number is still its own; it may have ended already.
+
+    `Popen.send_signal` would reap one that has ended, and with it what `Supervisor` is to learn of its end.
+    """
+    os.kill(process.pid, number)

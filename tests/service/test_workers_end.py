@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 from processes import GOOD, ask_until_told, count_all, is_alive, scored, wait_for, workers_of
-from serving import MODEL_ID, ROOT, build_bundle, environment, serving, start
+from serving import MODEL_ID, ROOT, build_bundle, environment, parse_log, serving, start
 
 from service.metrics import _QUEUED
 
@@ -112,6 +112,36 @@ def test_a_bundle_that_cannot_be_loaded_ends_all_with_status_1(tmp_path: Path) -
     (*_, failed) = [line for line in lines if line["event"] == "start_failed"]
     assert "expected the directory of a bundle, got nothing" in failed["error"]
     assert lines[-1]["event"] == "all_stopped"
+
+
+def is_dead_and_not_yet_noticed(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_that_died_just_before_the_signal_to_stop_does_not_disturb_the_stop(bundle: Path) -> None:
+    running = start(bundle, workers=2)
+    killed, other = workers_of(running)
+    running.process.send_signal(signal.SIGSTOP)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: is_dead_and_not_yet_noticed(killed), "the worker is dead")
+    running.process.terminate()  # pending until it goes on: then it learns of both at once
+    running.process.send_signal(signal.SIGCONT)
+    assert running.stop() == 0
+    assert not is_alive(other)
+    assert running.log[-1]["event"] == "all_stopped"
+
+
+def test_workers_that_all_failed_at_their_start_are_noticed_at_once_without_a_traceback(tmp_path: Path) -> None:
+    running = start(tmp_path / "none", wait=False, workers=2)
+    wait_for(lambda: len(workers_of(running)) == 2, "both are started")
+    running.process.send_signal(signal.SIGSTOP)
+    both = workers_of(running)
+    assert len(both) == 2
+    wait_for(lambda: all(map(is_dead_and_not_yet_noticed, both)), "both have failed")
+    running.process.send_signal(signal.SIGCONT)
+    _, rest = running.process.communicate(timeout=30)
+    assert running.process.returncode == 1
+    assert parse_log(rest)[-1]["event"] == "all_stopped"
 
 
 def test_a_worker_that_cannot_be_replaced_leaves_the_others_serving_until_it_can(tmp_path: Path) -> None:
