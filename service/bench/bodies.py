@@ -15,7 +15,7 @@ from service.bench.load import Body
 from service.wire import JSON, MSGPACK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from service.bench.rows import Row
@@ -28,10 +28,14 @@ _INT64: Final = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """One ranking decision: the context of the first row, and the candidates of all."""
+    """One ranking decision: the context of the first row, and the candidates of all.
+
+    `separators` split the text form of multi-valued fields, by name, as far as they are known.
+    """
 
     rows: Sequence[Row]
     top_k: int | None
+    separators: Mapping[str, str]
 
     @property
     def context(self) -> dict[str, Any]:
@@ -72,47 +76,77 @@ def _msgpack(ranking: _Ranking) -> Body:
     return Body(msgspec.msgpack.encode(ranking.document(ranking.columns)), MSGPACK, len(ranking.rows))
 
 
-def _tensors(ranking: _Ranking) -> list[tuple[str, str, list[Any]]]:
-    """Name, datatype and elements of a tensor a field: reals as FP64, integers as INT64, all else as text."""
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A tensor: its elements in row-major order."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    elements: list[Any]
+
+
+def _tensors(ranking: _Ranking) -> list[_Column]:
+    """A tensor a field: reals as FP64, integers as INT64, all else as text; where there are lists, [N, K]."""
     columns = {name: [value] for name, value in ranking.context.items()} | ranking.columns
-    found: list[tuple[str, str, list[Any]]] = []
+    found: list[_Column] = []
     for name, values in columns.items():
         kinds = set(map(type, values))
-        if float in kinds and kinds <= {int, float, type(None)}:
-            found.append((name, "FP64", values))
+        if list in kinds:
+            found.append(_matrix(name, values, ranking.separators.get(name)))
+        elif float in kinds and kinds <= {int, float, type(None)}:
+            found.append(_Column(name, "FP64", [len(values)], values))
         elif kinds == {int} and all(-_INT64 <= value < _INT64 for value in values):
-            found.append((name, "INT64", values))
+            found.append(_Column(name, "INT64", [len(values)], values))
         else:
-            found.append((name, "BYTES", [_text(value) for value in values]))
+            found.append(_Column(name, "BYTES", [len(values)], [_text(value) for value in values]))
     return found
 
 
+def _matrix(name: str, values: list[Any], separator: str | None) -> _Column:
+    """Elements one by one, which needs no separator: the service skips the empty ones that make rows equally long."""
+    rows = []
+    for value in values:
+        if isinstance(value, list):
+            rows.append([_text(element) for element in value])
+        elif not isinstance(value, str):
+            rows.append([_text(value)])
+        elif separator is not None or not value:
+            rows.append(value.split(separator) if value else [])
+        else:
+            raise BodyError(
+                f"field {name}: expected arrays alone, or --bundle, which says what separates several values in text; "
+                f"got arrays beside the text {value[:40]!r}"
+            )
+    width = max(1, *map(len, rows))
+    elements = [element for row in rows for element in (*row, *[""] * (width - len(row)))]
+    return _Column(name, "BYTES", [len(rows), width], elements)
+
+
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return "|".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "" if value is None else str(value)
 
 
 def _oip(ranking: _Ranking) -> Body:
     inputs = [
-        {"name": name, "shape": [len(values)], "datatype": kind, "data": values}
-        for name, kind, values in _tensors(ranking)
+        {"name": column.name, "shape": column.shape, "datatype": column.datatype, "data": column.elements}
+        for column in _tensors(ranking)
     ]
     return Body(_json({"inputs": inputs}), JSON, len(ranking.rows))
 
 
 def _oip_binary(ranking: _Ranking) -> Body:
     inputs, parts = [], []
-    for name, kind, values in _tensors(ranking):
-        if kind == "BYTES":
-            texts = [value.encode() for value in values]
+    for column in _tensors(ranking):
+        if column.datatype == "BYTES":
+            texts = [value.encode() for value in column.elements]
             part = b"".join(struct.pack("<I", len(text)) + text for text in texts)
-        elif kind == "FP64":
-            part = np.array(values, dtype="<f8").tobytes()  # None becomes NaN, which stands for missing
+        elif column.datatype == "FP64":
+            part = np.array(column.elements, dtype="<f8").tobytes()  # None becomes NaN, which stands for missing
         else:
-            part = np.array(values, dtype="<i8").tobytes()
+            part = np.array(column.elements, dtype="<i8").tobytes()
         size = {"binary_data_size": len(part)}
-        inputs.append({"name": name, "shape": [len(values)], "datatype": kind, "parameters": size})
+        inputs.append({"name": column.name, "shape": column.shape, "datatype": column.datatype, "parameters": size})
         parts.append(part)
     head = _json({"inputs": inputs, "parameters": {"binary_data_output": True}})
     return Body(
@@ -136,7 +170,13 @@ INFER_FORMS: Final = frozenset({"oip", "oip-binary"})
 
 
 def make_bodies(
-    rows: Sequence[Row], *, candidates: int, form: str = "rows", top_k: int | None = None, count: int = DISTINCT_BODIES
+    rows: Sequence[Row],
+    *,
+    candidates: int,
+    form: str = "rows",
+    top_k: int | None = None,
+    count: int = DISTINCT_BODIES,
+    separators: Mapping[str, str] | None = None,
 ) -> list[Body]:
     """Bodies that differ: each begins at another row, and takes as many as it needs in their order, round and round.
 
@@ -146,6 +186,8 @@ def make_bodies(
         form: One of `FORMS`; `msgpack` is the columns as MessagePack, `oip` the Open Inference Protocol.
         top_k: Ask for so many places of the ranking.
         count: Most distinct bodies.
+        separators: Of multi-valued fields by name. Only tensors need them, and only where some rows hold arrays and
+            others text.
 
     Raises:
         BodyError: No rows, or a value that the form cannot hold.
@@ -154,13 +196,14 @@ def make_bodies(
         raise BodyError("rows: expected one row or more, got none")
     if form not in FORMS:
         raise BodyError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
+
+    def body(start: int) -> Body:
+        chosen = [rows[(start + step) % len(rows)] for step in range(candidates)]
+        return FORMS[form](_Ranking(chosen, top_k, separators or {}))
+
     distinct = min(count, len(rows))
-    starts = [place * len(rows) // distinct for place in range(distinct)]
     try:
-        return [
-            FORMS[form](_Ranking([rows[(start + step) % len(rows)] for step in range(candidates)], top_k))
-            for start in starts
-        ]
+        return [body(place * len(rows) // distinct) for place in range(distinct)]
     except (TypeError, ValueError, OverflowError) as error:
         raise BodyError(f"form {form}: expected values that it can hold, got {error}") from error
 

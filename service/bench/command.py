@@ -118,7 +118,8 @@ def _load(options: Options) -> tuple[Target, list[Body]]:
         raise BodyError("expected one of --bundle, --table and --body, got none: there is nothing to send")
     rows = table_rows(table, fields) if table is not None else golden_rows(bundle or Path())
     path = f"/v2/models/{model}/infer" if form in INFER_FORMS else "/score"
-    bodies = make_bodies(rows, candidates=options.candidates, form=form, top_k=options.top_k)
+    separators = {field.name: field.separator for field in fields if field.separator is not None}
+    bodies = make_bodies(rows, candidates=options.candidates, form=form, top_k=options.top_k, separators=separators)
     return parse_target(options.url, path, headers), bodies
 
 

@@ -16,6 +16,9 @@ from service.bench.bodies import FORMS, body_file, make_bodies
 from service.bench.http import AnswerReader
 from service.bench.probe import check_answer, probe, served_model
 from service.bench.rows import Row, bundle_fields, bundle_model, golden_rows, table_rows
+from service.features import FeatureEncoder, MultiValuedField, Vocabulary
+from service.openinference.document import decode, split
+from service.openinference.encode import TensorEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,12 +72,41 @@ def test_every_form_of_the_same_rows_gets_the_scores_worked_out_by_hand(
 def test_the_probe_sends_every_body_as_it_is_and_finds_every_answer_right(
     server: Server, bundle: Path, form: str
 ) -> None:
-    bodies = make_bodies(golden_rows(bundle), candidates=5, form=form, top_k=2 if not form.startswith("oip") else None)
+    top_k = None if form.startswith("oip") else 2
+    bodies = make_bodies(golden_rows(bundle), candidates=5, form=form, top_k=top_k, separators={"tags": "|"})
     target = parse_target(server.url, PATHS[form])
     assert len(probe(target, bodies)) == len(bodies) == 9
     wrong = [type(body)(body.content, body.content_type, 6, body.headers) for body in bodies]
     with pytest.raises(TargetError, match="body 0: expected 6 scores, got 5"):
         probe(target, wrong)
+
+
+@pytest.mark.parametrize("form", ["oip", "oip-binary"])
+def test_tensors_hold_the_values_of_a_field_whose_separator_is_no_bar(form: str) -> None:
+    """Encoded by the service's own pipeline, against the encoder on the raw rows."""
+    fields = [
+        MultiValuedField("tags", "candidate", 3, separator=","),
+        MultiValuedField("of", "context", 2, separator=";"),
+    ]
+    vocabulary = Vocabulary(["a|b", "c", "d", "7"], 3)
+    encoder = FeatureEncoder(fields, {"tags": vocabulary, "of": vocabulary})
+    values = [["a|b", "c"], [], None, ["c", "", "a|b", "d", "c"], "a|b,,d", 7, ""]
+    rows = [Row({"of": ["d", "a|b"]}, {"tags": value}) for value in values]
+    (body,) = make_bodies(rows, candidates=len(rows), form=form, count=1, separators={"tags": ",", "of": ";"})
+    length = int(dict(body.headers).get("inference-header-content-length", len(body.content)))
+    request = decode(split(body.content, length if body.headers else None))
+    tensors = TensorEncoder(encoder, max_candidates=100)
+    context, candidates = tensors.encode(request, body.content, length if body.headers else None)
+    assert context.tolist() == encoder.encode_rows("context", [rows[0].context]).tolist()
+    assert candidates.tolist() == encoder.encode_rows("candidate", [row.candidate for row in rows]).tolist()
+
+
+@pytest.mark.parametrize("form", ["oip", "oip-binary"])
+def test_text_beside_arrays_is_refused_where_nothing_says_what_separates_it(form: str) -> None:
+    rows = [Row({}, {"tags": ["x"]}), Row({}, {"tags": "x,y"})]
+    with pytest.raises(BodyError, match=r"field tags: expected arrays alone, or --bundle.*got arrays .*'x,y'"):
+        make_bodies(rows, candidates=2, form=form)
+    assert len(make_bodies(rows[1:], candidates=2, form=form)) == 1  # the service splits it
 
 
 def test_a_refused_body_is_shown_with_its_problem_document(server: Server) -> None:
