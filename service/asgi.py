@@ -15,11 +15,12 @@ from service.errors import (
     problem_bytes,
     problem_of,
 )
+from service.joined_writes import join_next_writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from starlette.types import Receive, Send
+    from starlette.types import Receive, Scope, Send
 
 __all__ = [
     "DEFLATED",
@@ -64,7 +65,7 @@ class RequestHead:
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
         content_type = accept = self.accept_encoding = b""
-        self.compressed = False
+        encodings: list[bytes] = []
         for name, value in headers:
             if name == b"content-type":
                 content_type = value
@@ -76,7 +77,8 @@ class RequestHead:
             elif name == b"accept-encoding":
                 self.accept_encoding = value
             elif name == b"content-encoding":
-                self.compressed = is_compressed(value)
+                encodings.append(value)
+        self.compressed = is_compressed(b", ".join(encodings)) if encodings else False
         packed = _MEDIA_TYPES.get(content_type)
         if packed is None:
             packed = _parse_content_type(content_type)
@@ -162,11 +164,12 @@ async def read_body(receive: Receive, max_body_bytes: int) -> bytes:
 
 
 async def send_answer(
-    send: Send, status: int, body: bytes, media_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+    scope: Scope, send: Send, body: bytes, media_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Send a whole answer."""
+    """Send a whole good answer, head and body in one write where the server can."""
+    join_next_writes(scope)
     start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.start", "status": 200, "headers": start})
     await send({"type": "http.response.body", "body": body})
 
 

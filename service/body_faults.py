@@ -46,6 +46,8 @@ _TYPES: Final = {
 }
 _LONGEST_INTEGER: Final = 640
 _LONGEST_QUOTE: Final = 60
+# Reading a body again takes many times its length; of a longer one the decoder's own message has to do.
+_LONGEST_EXPLAINED: Final = 262_144
 # What may stand before the colon after a member's name.
 _BEFORE_COLON: Final = (b'":', b" :", b"\n:", b"\t:", b"\r:")
 
@@ -154,6 +156,8 @@ def explain_misshapen(body: bytes, error: Exception, *, packed: bool) -> MemberE
         packed: MessagePack, else JSON.
     """
     fallback = _first_fault(str(error))
+    if len(body) > _LONGEST_EXPLAINED:
+        return fallback
     try:
         document = msgspec.msgpack.decode(body) if packed else read_text_numbers(body)
         return next(chain(numbers_out_of_range(document, ""), _shape_faults(document)), fallback)

@@ -22,6 +22,8 @@ WRITTEN: Final = b"gzip"
 _EITHER_HEADER: Final = 32 + zlib.MAX_WBITS
 _GZIP_HEADER: Final = 16 + zlib.MAX_WBITS
 _FAST: Final = 1
+# Every further member copies what is left of the body.
+_MOST_MEMBERS: Final = 64
 
 
 def decompress(body: bytes, limit: int) -> bytes:
@@ -32,13 +34,15 @@ def decompress(body: bytes, limit: int) -> bytes:
         limit: Most bytes that may come out.
 
     Raises:
-        MalformedBodyError: The body is neither gzip nor zlib, is damaged, or breaks off.
+        MalformedBodyError: The body is neither gzip nor zlib, is damaged, breaks off, or has over 64 members.
         InflatedBodyError: More bytes come out; inflating has stopped there.
     """
     parts: list[bytes] = []
     room = limit
     rest = body
     while rest or not parts:
+        if len(parts) == _MOST_MEMBERS:
+            raise _damaged(f"in more than {_MOST_MEMBERS} parts")
         member = zlib.decompressobj(_EITHER_HEADER)
         try:
             part = member.decompress(rest, room + 1)

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from service.compression import compress, decompress, takes_gzip
+from service.counted import refuse_too_many
 from service.errors import MemberError
 from service.typed import TypedReader
 from service.wire import AnswerWriter, decode, rank
@@ -92,6 +93,14 @@ class Work:
         self.deflate_from = 0
         self.deflated = False
 
+    def waited(self, seconds: float) -> None:
+        """Count time that others took to the time before this request was read."""
+        self.started += seconds
+        self.decoded += seconds
+        self.encoded += seconds
+        if self.inferred:
+            self.inferred += seconds
+
     def inflate(self) -> None:
         """Replace a compressed body by what it holds.
 
@@ -147,6 +156,7 @@ class Pipeline:
         """
         work.started = perf_counter()
         work.inflate()
+        refuse_too_many(work.body, self._max_candidates, packed=work.packed)
         decoded = self._typed.decode(work.body, packed=work.packed)
         if decoded is None:
             self._read_generally(work)

@@ -10,6 +10,7 @@ import uvicorn
 
 from service.acceptor import Acceptor
 from service.app import ServiceApp, create_app
+from service.joined_writes import JoiningProtocol
 from service.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=JoiningProtocol,
         ws="none",
         lifespan="on",
         interface="asgi3",

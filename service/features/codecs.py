@@ -139,7 +139,7 @@ class NumericCodec:
         self._of_bucket = [vocabulary.lookup.one(token) for token in tokens]
         self._texts = table_lookup(_NumericTexts(self._of_one))
         self.missing = _MISSING
-        self.table = Memo(self._of_one)
+        self.table = Memo(self._of_one, numbers=True)
         self._bisections = 0
 
     def one(self, raw: object) -> bytes:

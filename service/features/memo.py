@@ -23,26 +23,27 @@ _LARGEST: Final = 1 << 63
 class Memo(dict[object, bytes]):
     """Ids by raw value, each found once and remembered.
 
-    Keys meet by equality, and `1 == 1.0 == True`: it must never be asked for a boolean, and of numbers only where
-    equal numbers have equal ids or one of the two types is refused.
+    Keys meet by equality, and `1 == 1.0 == True`: it must never be asked for a boolean, and remembers numbers only
+    where all that are equal have the same ids.
 
     Args:
         find: Ids of one raw value as bytes of int32. What it raises is raised to whoever asked.
+        numbers: Whether numbers are remembered; else text and None alone.
     """
 
-    def __init__(self, find: Callable[[object], bytes]) -> None:
+    def __init__(self, find: Callable[[object], bytes], *, numbers: bool = False) -> None:
         super().__init__()
         self._find = find
+        self._numbers = numbers
         self.missed = 0
 
     def __missing__(self, raw: object) -> bytes:
         found = self._find(raw)
         self.missed += 1
-        kind = type(raw)
-        if kind is str:
-            if len(raw) > _LONGEST:  # type: ignore[arg-type]  # its type has just been shown
+        if isinstance(raw, str):
+            if len(raw) > _LONGEST:
                 return found
-        elif kind is int and not -_LARGEST < raw < _LARGEST:  # type: ignore[operator]
+        elif (raw is not None and not self._numbers) or (isinstance(raw, int) and not -_LARGEST < raw < _LARGEST):
             return found
         if len(self) >= _MOST:
             self.clear()

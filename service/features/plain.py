@@ -1,7 +1,7 @@
 """PlainEncoder: the encoder's short way, for values that a typed decoder has let through and that came in column order.
 
 It takes no names and says of no fault where it is: a caller that is refused goes the encoder's own way, which does.
-Ids are the same by either; `tests/service/test_plain.py` holds them against each other.
+Ids are the same by either; `tests/service/test_typed.py` holds them against each other.
 """
 
 from __future__ import annotations

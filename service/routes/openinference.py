@@ -1,6 +1,5 @@
 """`/v2`: the Open Inference Protocol. Metadata and health by the framework; inference is raw ASGI, as `/score` is."""
 
-import asyncio
 import re
 from collections.abc import Iterable
 from time import perf_counter
@@ -62,13 +61,10 @@ class InferEndpoint(ScoreEndpoint):
             work = InferWork(body, request_id=request_id, header_length=head.header_length)
             work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
             if head.compressed:
-                work.inflate_to = self._max_body_bytes  # who knows how much is in it
-            if len(body) <= self._inline_body_bytes and not head.compressed:
-                model.inference.run(work)
-            else:
-                await asyncio.get_running_loop().run_in_executor(runtime.workers, model.inference.run, work)
+                work.inflate_to = self._max_body_bytes
+            await self._run(model.inference, work)
             status = _OK
-            await _send_scores(send, work)
+            await _send_scores(scope, send, work)
         except ClientGoneError:
             pass
         except Exception as error:  # the last resort: logged, answered, not passed on
@@ -84,15 +80,15 @@ class InferEndpoint(ScoreEndpoint):
             self._count(model, work, status, received)
 
 
-async def _send_scores(send: Send, work: InferWork) -> None:
+async def _send_scores(scope: Scope, send: Send, work: InferWork) -> None:
     headers = [(b"x-request-id", work.request_id.encode())]
     if work.deflated:
         headers += DEFLATED
     if work.answer_header_length is None:
-        await send_answer(send, _OK, work.answer, _JSON, headers)
+        await send_answer(scope, send, work.answer, _JSON, headers)
     else:
         headers.append((_HEADER_LENGTH, b"%d" % work.answer_header_length))
-        await send_answer(send, _OK, work.answer, _BINARY, headers)
+        await send_answer(scope, send, work.answer, _BINARY, headers)
 
 
 def _addressed(runtime: Runtime, scope: Scope) -> Model:
@@ -135,7 +131,7 @@ class _Head:
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
         self.header_length: int | None = None
-        self.compressed = False
+        encodings: list[bytes] = []
         self.accept_encoding = b""
         for name, value in headers:
             if name == _HEADER_LENGTH:
@@ -146,7 +142,8 @@ class _Head:
             elif name == b"accept-encoding":
                 self.accept_encoding = value
             elif name == b"content-encoding":
-                self.compressed = is_compressed(value)
+                encodings.append(value)
+        self.compressed = is_compressed(b", ".join(encodings)) if encodings else False
 
 
 def _length(value: bytes) -> int:

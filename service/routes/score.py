@@ -3,16 +3,19 @@
 import asyncio
 import random
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.asgi import DEFLATED, RequestHead, read_body, send_answer, send_problem
+from service.coalesce import Coalescer
 from service.errors import ClientGoneError, MethodNotAllowedError, problem_of
 from service.logging import get_logger
-from service.pipeline import Work
+from service.openinference.pipeline import InferPipeline
+from service.pipeline import Pipeline, Work
 from service.runtime import Model, Runtime
+from service.stages import run_in_stages
 from service.wire import JSON, MSGPACK
 
 __all__ = ["PATH", "HandOver", "ScoreEndpoint", "router"]
@@ -22,6 +25,8 @@ PATH: Final = "/score"
 _OK: Final = 200
 _GONE: Final = problem_of(ClientGoneError("")).status
 _SERVER_FAULT: Final = 500
+# Longer requests keep a processor's caches busy by themselves, and would hold each other up.
+_STAGED_BODY_BYTES: Final = 32_768
 _JSON: Final = JSON.encode()
 _MSGPACK: Final = MSGPACK.encode()
 _log: Final = get_logger("service.score")
@@ -63,20 +68,14 @@ class ScoreEndpoint:
             received = perf_counter()
             work = Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
             work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
-            inline = len(body) <= self._inline_body_bytes
             if head.compressed:
-                work.inflate_to, inline = self._max_body_bytes, False  # who knows how much is in it
-            if model.coalescer is not None:
-                await (model.coalescer.run if inline else model.coalescer.run_in_thread)(work)
-            elif inline:
-                model.pipeline.run(work)
-            else:
-                await asyncio.get_running_loop().run_in_executor(runtime.workers, model.pipeline.run, work)
+                work.inflate_to = self._max_body_bytes
+            await self._run(model.pipeline, work, model.coalescer)
             status = _OK
             headers = [(b"x-request-id", work.request_id.encode())]
             if work.deflated:
                 headers += DEFLATED
-            await send_answer(send, _OK, work.answer, _MSGPACK if work.answer_packed else _JSON, headers)
+            await send_answer(scope, send, work.answer, _MSGPACK if work.answer_packed else _JSON, headers)
         except ClientGoneError:
             pass
         except Exception as error:  # the last resort: logged, answered, not passed on
@@ -89,6 +88,20 @@ class ScoreEndpoint:
             await send_problem(receive, send, error, request_id)
         finally:
             self._count(model, work, status, received)
+
+    async def _run(self, pipeline: Pipeline | InferPipeline, work: Any, coalescer: Coalescer | None = None) -> None:
+        """Fill in the answer, on the event loop or in a worker thread, by itself or in company."""
+        runtime, size = self._runtime, len(work.body)
+        # Who knows how much is in a compressed body.
+        inline = size <= self._inline_body_bytes and work.inflate_to is None
+        if coalescer is not None:
+            await (coalescer.run if inline else coalescer.run_in_thread)(work)
+        elif not inline:
+            await asyncio.get_running_loop().run_in_executor(runtime.workers, pipeline.run, work)
+        elif size <= _STAGED_BODY_BYTES and runtime.has_company():
+            await run_in_stages(pipeline, work)
+        else:
+            pipeline.run(work)
 
     def _count(self, model: Model | None, work: Work | None, status: int, received: float) -> None:
         ended = perf_counter()

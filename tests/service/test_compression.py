@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import tracemalloc
 import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT
+from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, Server
 
 from service.compression import compress, decompress, takes_gzip
 from service.errors import InflatedBodyError, MalformedBodyError
@@ -134,3 +136,32 @@ def test_a_body_that_is_not_what_its_header_says_is_refused(client: httpx.Client
     answer = client.post(path, content=b'{"candidates":[{}]}', headers=JSON | {"content-encoding": "gzip"})
     assert answer.status_code == 400
     assert "Content-Encoding" in answer.text
+
+
+def test_a_body_of_many_small_members_is_refused_after_a_few() -> None:
+    assert decompress(gzip.compress(b"x") * 64, 100) == b"x" * 64
+    with pytest.raises(MalformedBodyError, match="more than 64 parts"):
+        decompress(gzip.compress(b"") * 100_000, 1 << 22)
+
+
+def test_no_more_is_inflated_than_a_body_may_have() -> None:
+    bomb = gzip.compress(bytes(64 << 20), 9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InflatedBodyError):
+            decompress(bomb, 1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_encoding_on_top_of_another_is_refused_however_it_is_written(server: Server) -> None:
+    body = gzip.compress(json.dumps(REQUEST).encode())
+    for encodings in ([b"gzip, identity"], [b"gzip", b"identity"], [b"identity", b"gzip"]):
+        lines = b"".join(b"content-encoding: %b\r\n" % encoding for encoding in encodings)
+        head = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(
+            body
+        )
+        with socket.create_connection(server.address, timeout=10) as connection:
+            connection.sendall(head + lines + b"\r\n" + body)
+            assert connection.recv(100).startswith(b"HTTP/1.1 415")

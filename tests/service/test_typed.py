@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import MalformedBodyError
-from service.features import CategoricalField, FeatureEncoder, NumericField, RequestError, Vocabulary
+from service.features import (
+    CategoricalField,
+    FeatureEncoder,
+    HashedVocabulary,
+    NumericField,
+    RequestError,
+    Vocabulary,
+)
 from service.features import memo as memo_module
 from service.features.memo import Memo
 from service.features.plain import RefusedError
@@ -176,7 +183,7 @@ def test_numbers_that_never_repeat_and_those_that_do_get_the_ids_of_bisection() 
 
 def test_what_is_remembered_stays_bounded_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memo_module, "_MOST", 100)
-    table = Memo(lambda raw: str(raw).encode())
+    table = Memo(lambda raw: str(raw).encode(), numbers=True)
     for number in range(1000):
         assert table[number] == str(number).encode()
         assert table["x" * number] == b"x" * number
@@ -191,3 +198,15 @@ def test_a_value_without_ids_is_refused_and_left_to_the_general_way() -> None:
     assert typed(body, packed=False) is None
     with pytest.raises(RequestError, match=r"candidates\[0\]\.ad"):
         general(body, packed=False)
+
+
+@pytest.mark.parametrize("vocabulary", [Vocabulary(["7", "x"], packed=True), HashedVocabulary(10)])
+def test_what_was_asked_before_changes_nothing(vocabulary: Vocabulary | HashedVocabulary) -> None:
+    encoder = FeatureEncoder([CategoricalField("user", "candidate")], {"user": vocabulary})
+    for _ in range(3):
+        assert encoder.plain.row("candidate", [7]).tolist() == [[vocabulary.id("7")]]
+        for refused in (7.0, -0.0, 1e300):
+            with pytest.raises(RefusedError):
+                encoder.plain.row("candidate", [refused])
+            with pytest.raises(RefusedError):
+                encoder.plain.columns("candidate", [["x", refused]], 2)
