@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from service.bench.rows import Row
 
-__all__ = ["FORMS", "INFER_FORMS", "body_file", "make_bodies"]
+__all__ = ["BODY_BYTES", "FORMS", "INFER_FORMS", "body_file", "distinct_rows", "make_bodies"]
 
-DISTINCT_BODIES: Final = 64
+BODY_BYTES: Final = 64 << 20  # of all bodies: beyond every cache of a processor, and little enough to hold
+_WEIGHED_BODIES: Final = 8
+_WEIGHED_CANDIDATES: Final = 256
 _INT64: Final = 1 << 63
 
 
@@ -175,7 +177,7 @@ def make_bodies(
     candidates: int,
     form: str = "rows",
     top_k: int | None = None,
-    count: int = DISTINCT_BODIES,
+    count: int | None = None,
     separators: Mapping[str, str] | None = None,
 ) -> list[Body]:
     """Bodies that differ: each begins at another row, and takes as many as it needs in their order, round and round.
@@ -185,27 +187,56 @@ def make_bodies(
         candidates: Candidates a request.
         form: One of `FORMS`; `msgpack` is the columns as MessagePack, `oip` the Open Inference Protocol.
         top_k: Ask for so many places of the ranking.
-        count: Most distinct bodies.
+        count: Most distinct bodies; None: one a row, and in any case no more than come to some `BODY_BYTES`.
         separators: Of multi-valued fields by name. Only tensors need them, and only where some rows hold arrays and
             others text.
 
     Raises:
-        BodyError: No rows, or a value that the form cannot hold.
+        BodyError: No rows, a value that the form cannot hold, or a body of more than `BODY_BYTES`.
     """
     if not rows:
         raise BodyError("rows: expected one row or more, got none")
     if form not in FORMS:
         raise BodyError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
 
-    def body(start: int) -> Body:
-        chosen = [rows[(start + step) % len(rows)] for step in range(candidates)]
+    def body(start: int, length: int) -> Body:
+        chosen = [rows[(start + step) % len(rows)] for step in range(length)]
         return FORMS[form](_Ranking(chosen, top_k, separators or {}))
 
-    distinct = min(count, len(rows))
     try:
-        return [body(place * len(rows) // distinct) for place in range(distinct)]
+        # Weighed by short ones: a wrong number of candidates must not fill the memory.
+        length = min(candidates, _WEIGHED_CANDIDATES)
+        weighed = [len(body(start, length).content) for start in _starts(len(rows), _WEIGHED_BODIES)]
+        size = sum(weighed) / len(weighed) * (candidates / length)
+        if size > BODY_BYTES:
+            raise BodyError(
+                f"candidates: expected a body of at most {BODY_BYTES >> 20} MiB, "
+                f"got {candidates} candidates, some {size / (1 << 20):,.0f} MiB"
+            )
+        most = min(len(rows) if count is None else count, max(1, int(BODY_BYTES / size)))
+        return [body(start, candidates) for start in _starts(len(rows), most)]
     except (TypeError, ValueError, OverflowError) as error:
         raise BodyError(f"form {form}: expected values that it can hold, got {error}") from error
+
+
+def _starts(rows: int, bodies: int) -> list[int]:
+    """The row at which each body begins, evenly spread."""
+    bodies = min(bodies, rows)
+    return [place * rows // bodies for place in range(bodies)]
+
+
+def distinct_rows(rows: Sequence[Row], *, candidates: int, bodies: int, sent: int) -> int:
+    """How many rows of different content were in what was sent.
+
+    Args:
+        rows: As given to `make_bodies`.
+        candidates: Candidates a request.
+        bodies: Bodies that it made.
+        sent: Bodies that were sent, the first of them.
+    """
+    reach = min(candidates, len(rows))
+    places = {(start + step) % len(rows) for start in _starts(len(rows), bodies)[:sent] for step in range(reach)}
+    return len({repr(rows[place]) for place in places})
 
 
 def body_file(path: Path) -> list[Body]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from service.bench.http import Target
     from service.bench.load import Body
     from service.bench.report import Report
+    from service.bench.rows import Row
     from service.bench_command import Options
 
 __all__ = ["run", "status"]
@@ -38,10 +39,11 @@ def run(options: Options) -> int:
     """Do what the options say, print what came of it, and return the exit status."""
     try:
         _check_extra(options.picture)
-        target, bodies = _load(options)
+        target, bodies, rows = _load(options)
         plan = Plan(
             target=target,
             bodies=bodies,
+            rows=rows,
             objective=Objective(options.p99_ms / 1e3, options.errors),
             form=options.form if options.body is None else options.body.name,
             rates=_rates(options.rate, options.rates),
@@ -99,15 +101,15 @@ def _rates(rate: float | None, rates: str | None) -> tuple[float, ...]:
     return found
 
 
-def _load(options: Options) -> tuple[Target, list[Body]]:
-    """The target and the bodies; a bundle beside a table says what the columns are."""
+def _load(options: Options) -> tuple[Target, list[Body], list[Row] | None]:
+    """The target, the bodies, and the rows they are made of; a bundle beside a table says what the columns are."""
     bundle, table, form = options.bundle, options.table, options.form
     headers = _headers(options.header or [])
     target = parse_target(options.url, headers=headers)
     if options.body is not None:
         if bundle is not None or table is not None:
             raise BodyError("--body: expected neither --bundle nor --table beside it")
-        return target, body_file(options.body)
+        return target, body_file(options.body), None
     if form not in FORMS:
         raise BodyError(f"--form {form}: expected one of {', '.join(FORMS)}")
     if bundle is not None:
@@ -120,7 +122,7 @@ def _load(options: Options) -> tuple[Target, list[Body]]:
     path = f"/v2/models/{model}/infer" if form in INFER_FORMS else "/score"
     separators = {field.name: field.separator for field in fields if field.separator is not None}
     bodies = make_bodies(rows, candidates=options.candidates, form=form, top_k=options.top_k, separators=separators)
-    return parse_target(options.url, path, headers), bodies
+    return parse_target(options.url, path, headers), bodies, rows
 
 
 def _show(report: Report, picture: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Before any load: every body is sent once, and its answer is read in full. Fast nonsense is no success."""
+"""Before any load: bodies are sent once, and their answers read in full. Fast nonsense is no success."""
 
 from __future__ import annotations
 
@@ -24,10 +24,20 @@ __all__ = ["check_answer", "fetch", "probe", "served_model"]
 
 _READ_BYTES: Final = 1 << 18
 _SHOWN: Final = 600
+_LEAST_PROBED: Final = 64
+_PROBE_SECONDS: Final = 10.0
 
 
-def probe(target: Target, bodies: Sequence[Body], timeout: float = 10.0) -> list[float]:
+def probe(
+    target: Target, bodies: Sequence[Body], timeout: float = 10.0, *, most_seconds: float = _PROBE_SECONDS
+) -> list[float]:
     """Send every body once, one after the other, and check the answers.
+
+    Args:
+        target: Where to.
+        bodies: What is sent; the first are spread over all of them.
+        timeout: Seconds until an answer has to be there.
+        most_seconds: After so many seconds no more than 64 are sent, for there may be thousands.
 
     Returns:
         Seconds that each took; the first of them opened the connection.
@@ -36,10 +46,15 @@ def probe(target: Target, bodies: Sequence[Body], timeout: float = 10.0) -> list
         TargetError: Nobody listens, an answer is no 200 (its problem document is shown), or does not hold as many
             scores as the body has candidates.
     """
-    seconds = []
+    seconds: list[float] = []
+    stride = -(-len(bodies) // _LEAST_PROBED)
+    end = time.perf_counter() + most_seconds
     connection = _connect(target, timeout)
     try:
-        for number, body in enumerate(bodies):
+        for number in sorted(range(len(bodies)), key=lambda place: (place % stride, place)):
+            if len(seconds) >= _LEAST_PROBED and time.perf_counter() > end:
+                break
+            body = bodies[number]
             begin = time.perf_counter()
             request = target.request(body.content, body.content_type, body.headers)
             answer = _exchange(target, connection, request)

@@ -115,10 +115,14 @@ class Answer(_Document, frozen=True):
 
 
 class Load(_Document, frozen=True):
-    """What was sent: distinct bodies, their mean length, and the candidates in each if they are all alike."""
+    """What was sent: distinct bodies, their mean length, and the candidates in each if they are all alike.
+
+    `distinct_rows` counts the rows of different content in all requests that were sent; null where bodies came ready.
+    """
 
     url: str
     bodies: int
+    distinct_rows: int | None
     mean_body_bytes: float
     candidates: int | None
     form: str
@@ -151,6 +155,7 @@ def make_report(
     form: str,
     objective: Objective,
     search: SearchResult | None = None,
+    rows: int | None = None,
 ) -> Report:
     """The document of a bench.
 
@@ -161,6 +166,7 @@ def make_report(
         form: What the form of the bodies is called.
         objective: What had to hold.
         search: What was found, where it was searched for.
+        rows: Distinct rows that were sent, where that is known.
     """
     counts = {body.candidates for body in bodies}
     each = counts.pop() if len(counts) == 1 else None
@@ -178,6 +184,7 @@ def make_report(
         load=Load(
             url=target.url,
             bodies=len(bodies),
+            distinct_rows=rows,
             mean_body_bytes=sum(len(body.content) for body in bodies) / len(bodies),
             candidates=each,
             form=form,

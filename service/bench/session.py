@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from service.bench.bodies import distinct_rows
 from service.bench.load import run_load
 from service.bench.probe import probe
 from service.bench.report import Report, make_report
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from service.bench.http import Target
     from service.bench.load import Body, LoadResult
+    from service.bench.rows import Row
     from service.bench.search import Objective
 
 __all__ = ["Plan", "run_bench"]
@@ -37,9 +39,10 @@ class Plan:
 
     Attributes:
         target: Where to.
-        bodies: Sent in turn.
+        bodies: Sent in turn; a run goes on where the last one ended.
         objective: What has to hold.
         form: What the form of the bodies is called in the report.
+        rows: What `make_bodies` made them of; None if something else did.
         rates: Measure these alone; empty searches for the highest rate that holds the objective.
         start: Where the search begins; None: from the time of one request.
         ceiling: The search tries no higher rate.
@@ -57,6 +60,7 @@ class Plan:
     bodies: Sequence[Body]
     objective: Objective
     form: str = "rows"
+    rows: Sequence[Row] | None = None
     rates: tuple[float, ...] = ()
     start: float | None = None
     ceiling: float = math.inf
@@ -81,12 +85,13 @@ def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Re
         TargetError: The target cannot be reached, refuses a body, or answers it wrongly.
     """
     took = probe(plan.target, plan.bodies, plan.timeout)
+    runs = _Runs(plan, on_point)
     search: SearchResult | None = None
     if plan.rates:
-        points = _measured(plan, [rate for rate in plan.rates for _ in range(plan.repeats)], on_point, 0)
+        points = runs.judged([rate for rate in plan.rates for _ in range(plan.repeats)], 0)
     else:
         search = highest_rate(
-            lambda rate, number: _run(plan, rate, number),
+            runs.run,
             plan.objective,
             start=plan.start or max(1.0, _FIRST_SHARE / statistics.median(took)),
             ceiling=plan.ceiling,
@@ -95,8 +100,16 @@ def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Re
             on_point=on_point,
         )
         points = list(search.points)
-        points += _measured(plan, _curve(search), on_point, len(points))
-    return make_report(plan.target, plan.bodies, points, form=plan.form, objective=plan.objective, search=search)
+        points += runs.judged(_curve(search), len(points))
+    return make_report(
+        plan.target,
+        plan.bodies,
+        points,
+        form=plan.form,
+        objective=plan.objective,
+        search=search,
+        rows=runs.distinct_rows(),
+    )
 
 
 def _curve(search: SearchResult) -> list[float]:
@@ -108,30 +121,51 @@ def _curve(search: SearchResult) -> list[float]:
     return [rate for rate in wanted if all(abs(rate - other) > _NEAR * search.rate for other in known)]
 
 
-def _measured(plan: Plan, rates: list[float], on_point: Callable[[Point], None] | None, before: int) -> list[Point]:
-    points = []
-    for number, rate in enumerate(rates, before + 1):
-        points.append(judge(_run(plan, rate, number), plan.objective))
-        if on_point is not None:
-            on_point(points[-1])
-    return points
+class _Runs:
+    """Runs of a plan, and how many requests they have sent."""
 
+    def __init__(self, plan: Plan, on_point: Callable[[Point], None] | None) -> None:
+        self._plan = plan
+        self._on_point = on_point
+        self._sent = 0
 
-def _run(plan: Plan, rate: float, number: int) -> LoadResult:
-    length, give_up = plan.seconds, None
-    if not plan.rates:
-        length = min(max(length, _ENOUGH_REQUESTS / rate), length * _LONGEST_STRETCH)
-        length = max(length, _LEAST_REQUESTS / rate)
-        give_up = min(plan.timeout, max(_GIVE_UP_SECONDS, _GIVE_UP_OBJECTIVES * plan.objective.seconds))
-    return run_load(
-        plan.target,
-        plan.bodies,
-        rate,
-        length,
-        warm_up=plan.warm_up,
-        seed=plan.seed * 1_000_003 + number,
-        connections=plan.connections,
-        timeout=plan.timeout,
-        give_up=give_up,
-        spins=plan.spins,
-    )
+    def judged(self, rates: list[float], before: int) -> list[Point]:
+        """One run of each rate; `before` so many have been made."""
+        points = []
+        for number, rate in enumerate(rates, before + 1):
+            points.append(judge(self.run(rate, number), self._plan.objective))
+            if self._on_point is not None:
+                self._on_point(points[-1])
+        return points
+
+    def run(self, rate: float, number: int) -> LoadResult:
+        """One run, which is the `number`-th."""
+        plan = self._plan
+        length, give_up = plan.seconds, None
+        if not plan.rates:
+            length = min(max(length, _ENOUGH_REQUESTS / rate), length * _LONGEST_STRETCH)
+            length = max(length, _LEAST_REQUESTS / rate)
+            give_up = min(plan.timeout, max(_GIVE_UP_SECONDS, _GIVE_UP_OBJECTIVES * plan.objective.seconds))
+        turn = self._sent % len(plan.bodies)
+        result = run_load(
+            plan.target,
+            [*plan.bodies[turn:], *plan.bodies[:turn]],
+            rate,
+            length,
+            warm_up=plan.warm_up,
+            seed=plan.seed * 1_000_003 + number,
+            connections=plan.connections,
+            timeout=plan.timeout,
+            give_up=give_up,
+            spins=plan.spins,
+        )
+        self._sent += int((result.records.taken >= 0).sum())
+        return result
+
+    def distinct_rows(self) -> int | None:
+        """Rows of different content in all that was sent."""
+        plan = self._plan
+        candidates = plan.bodies[0].candidates
+        if plan.rows is None or candidates is None:
+            return None
+        return distinct_rows(plan.rows, candidates=candidates, bodies=len(plan.bodies), sent=self._sent)

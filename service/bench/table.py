@@ -22,6 +22,7 @@ _MOST_STALLS: Final = 10
 _FOR_P99: Final = 100
 _FOR_P999: Final = 1000
 _NO_TAIL: Final = "few"
+_FEW_ROWS: Final = 1000  # values of fewer rows stay in a processor's caches
 _MS: Final = 1e3
 
 
@@ -31,8 +32,9 @@ def print_report(report: Report, console: Console) -> None:
 
     load = report.load
     shape = f"{load.candidates} candidates each" if load.candidates is not None else "of several sizes"
+    rows = "" if load.distinct_rows is None else f" of {_counted(load.distinct_rows, 'distinct row', 'distinct rows')}"
     console.print(
-        f"{load.url}: Poisson arrivals, {load.bodies} {'body' if load.bodies == 1 else 'bodies'} "
+        f"{load.url}: Poisson arrivals, {_counted(load.bodies, 'body', 'bodies')}{rows} "
         f"({load.form}, {shape}, {load.mean_body_bytes:,.0f} bytes), latency from the intended send time, in ms",
         highlight=False,
         soft_wrap=True,
@@ -91,6 +93,12 @@ def answer_lines(report: Report) -> Iterator[str]:
             also = f" = {scored:,.0f} candidates/s" if scored is not None else ""
             least = "" if limit is Limit.OBJECTIVE else "at least "
             yield f"Highest rate at {wanted}: {least}{answer.rate:,.1f} requests/s{also}{tail}; {bounds[limit]}."
+    rows = report.load.distinct_rows
+    if rows is not None and rows < _FEW_ROWS:
+        yield (
+            f"Caveat: {_counted(rows, 'distinct row', 'distinct rows')} went round and round, which flatters every "
+            "cache of the server and its processor; --table sends up to 20,000 rows of your own."
+        )
     for rate in report.rates:
         lost = [run for run in report.runs if run.rate == rate.rate and run.verdict is Verdict.GENERATOR_BOUND]
         if lost:
@@ -116,6 +124,10 @@ def progress_line(point: Point) -> str:
         f"{result.rate:,.1f} requests/s for {result.seconds:.1f} s: p99 {_ms(result.latency.p99)} ms, {point.verdict}"
     )
     return f"{text} ({point.why})" if point.why else text
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def _ms(seconds: float) -> str:

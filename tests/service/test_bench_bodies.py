@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import socket
+import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 from serving import DROPPED, FIELDS, MODEL_ID, ROW_CANDIDATES, HandModel, Server
 
-from service.bench import BodyError, Target, TargetError, parse_target
-from service.bench.bodies import FORMS, body_file, make_bodies
+from service.bench import Body, BodyError, Target, TargetError, parse_target
+from service.bench.bodies import FORMS, body_file, distinct_rows, make_bodies
 from service.bench.http import AnswerReader
 from service.bench.probe import check_answer, probe, served_model
 from service.bench.rows import Row, bundle_fields, bundle_model, golden_rows, table_rows
@@ -107,6 +110,57 @@ def test_text_beside_arrays_is_refused_where_nothing_says_what_separates_it(form
     with pytest.raises(BodyError, match=r"field tags: expected arrays alone, or --bundle.*got arrays .*'x,y'"):
         make_bodies(rows, candidates=2, form=form)
     assert len(make_bodies(rows[1:], candidates=2, form=form)) == 1  # the service splits it
+
+
+@pytest.mark.parametrize(("candidates", "bodies"), [(1, 5000), (40, 5000), (20_000, 78)])
+def test_small_requests_use_every_row_and_long_ones_as_many_as_64_mib_hold(candidates: int, bodies: int) -> None:
+    rows = [Row({"user": n}, {"ad": f"ad-{n:026d}"}) for n in range(5000)]
+    made = make_bodies(rows, candidates=candidates, form="rows")
+    assert len(made) == pytest.approx(bodies, rel=0.1)
+    assert len({body.content for body in made}) == len(made)
+    assert sum(len(body.content) for body in made) < 1.1 * (64 << 20)
+
+
+def test_so_many_candidates_that_no_memory_holds_them_are_refused_before_a_body_is_made() -> None:
+    with pytest.raises(BodyError, match=r"candidates: expected a body of at most 64 MiB, got 10{12} candidates"):
+        make_bodies(ROWS, candidates=10**12)
+
+
+def test_distinct_rows_are_counted_by_content_and_only_where_they_were_sent() -> None:
+    rows = [Row({}, {"ad": n % 60}) for n in range(100)]
+    assert len(make_bodies(rows, candidates=1)) == 100
+    sent = {
+        (sent, reach): distinct_rows(rows, candidates=reach, bodies=100, sent=sent)
+        for sent in (10, 500)
+        for reach in (1, 25)
+    }
+    assert sent == {(10, 1): 10, (10, 25): 34, (500, 1): 60, (500, 25): 60}
+
+
+def test_the_probe_of_many_bodies_ends_in_time_and_has_seen_some_of_all_of_them() -> None:
+    seen: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as requests:
+                while requests.readline():
+                    length = 0
+                    while (header := requests.readline()) != b"\r\n":
+                        if header.startswith(b"content-length"):
+                            length = int(header.split()[1])
+                    seen.append(int(requests.read(length)))
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+        server = threading.Thread(target=serve)
+        server.start()
+        target = Target("127.0.0.1", listener.getsockname()[1])
+        took = probe(target, [Body(b"%d" % n) for n in range(1000)], most_seconds=0.0)
+        server.join(10)
+    assert len(took) == len(seen) == 64
+    assert seen[0] == 0
+    assert max(seen) > 990
+    assert max(b - a for a, b in pairwise(seen)) <= 16
 
 
 def test_a_refused_body_is_shown_with_its_problem_document(server: Server) -> None:

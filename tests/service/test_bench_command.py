@@ -82,6 +82,9 @@ def test_a_run_prints_a_table_writes_a_document_and_draws_a_picture(
     assert len({run.seed for run in report.runs}) == 4
     assert report.load.url == f"{server.url}/score"
     assert (report.load.candidates, report.load.form, report.load.bodies) == (3, "columns", 9)
+    assert report.load.distinct_rows == 9
+    assert "9 bodies of 9 distinct rows (columns, 3 candidates each" in done.stdout
+    assert "Caveat: 9 distinct rows went round and round" in done.stdout
     for run in report.runs:
         assert run.errors == {}
         assert run.answered == run.requests == sum(count for _, count in run.histogram_ns)
@@ -103,6 +106,18 @@ def test_a_search_without_given_rates_ends_with_an_answer(server: Server, bundle
         assert report.answer.candidates_a_second == 400.0
         assert report.answer.limited_by == "ceiling"
         assert "Highest rate at p99 <= 2000 ms: at least 200.0 requests/s = 400 candidates/s" in done.stdout
+
+
+def test_every_row_of_a_table_is_sent_run_after_run(server: Server, tmp_path: Path) -> None:
+    out, table = tmp_path / "bench.json", tmp_path / "rows.csv"
+    table.write_text("ad\n" + "".join(f"ad{n}\n" for n in range(2000)), encoding="utf-8")
+    words = ["--table", table, "--candidates", 1, "--rate", 400, "--seconds", 0.5, "--warm-up", 0, "--repeats", 3]
+    done = bench(server.url, *words, "--json", out)
+    assert done.returncode in MEASURED, done.stderr
+    report = read_report(out)
+    assert report.load.bodies == 2000
+    # each run goes on where the last one ended
+    assert report.load.distinct_rows == sum(run.requests for run in report.runs) > 300
 
 
 def test_what_stands_in_the_way_is_told_with_a_status_of_its_own(server: Server, bundle: Path, tmp_path: Path) -> None:
