@@ -20,6 +20,7 @@ from service.advise.decisions import (
     decide_precision,
     decide_workers,
     load_gains,
+    slower_tails,
 )
 from service.advise.load import Load, compare_servers
 from service.advise.quiet import QUIET_SHARE, share_of_cpus
@@ -89,7 +90,6 @@ class Advisor:
         self._say = say
         self._share = share
         self._shares: list[float] = []
-        self._by_clock = True  # whether the last step compared times of the clock
         self._plan: Plan = make_plan(settings, machine)
         self._bundle: Bundle = read_bundle(settings.bundle)
         self._tables: list[Table] = []
@@ -126,7 +126,7 @@ class Advisor:
     def _withheld(self, decision: Decision) -> Decision:
         """No advice from times that something else on the machine had a part in."""
         got = min(self._shares[-2:])
-        if decision.value is None or got >= QUIET_SHARE or not self._by_clock:
+        if decision.value is None or got >= QUIET_SHARE:
             return decision
         why = f"withheld, as the machine was busy ({got:.0%} of its CPUs to be had): {decision.value}, {decision.why}"
         return replace(decision, value=None, why=why)
@@ -184,10 +184,7 @@ class Advisor:
     def _coalescing(self, seconds: float) -> Decision:
         present = "on" if self._settings.coalesce else "off"
         ways = {"off": {"coalesce": False, "workers": 1}, "on": {"coalesce": True, "workers": 1}}
-        loads = {
-            _case(size, connections): self._load(size, connections)
-            for size, connections in ((1, CONNECTIONS), (10, CONNECTIONS), (100, CONNECTIONS), (1, 1))
-        }
+        loads = self._loads((1, CONNECTIONS), (10, CONNECTIONS), (100, CONNECTIONS), (1, 1))
         times = self._under_load(ways, loads, seconds)
         self._tables.append(
             load_table(
@@ -196,14 +193,12 @@ class Advisor:
                 present,
                 label="coalesce",
                 gains=cpu_gains(times, present),
-                notes=self._shared(),
+                notes=(*_tails(times, present), *self._shared()),
             )
         )
-        self._by_clock = not times.cpu
         return decide_coalescing(times, present)
 
     def _workers(self, seconds: float) -> Decision:
-        self._by_clock = True
         present, cpus = self._plan.workers, self._plan.cpus
         most = max(1, int(cpus))
         counts = sorted({1, present, most, max(1, most // 2)})
@@ -215,7 +210,7 @@ class Advisor:
             return Decision("workers", present, None, why)
         times = self._under_load(
             {str(count): {"workers": count} for count in counts},
-            {_case(100, CONNECTIONS): self._load(100, CONNECTIONS)},
+            self._loads((100, CONNECTIONS)),
             seconds,
         )
         self._tables.append(
@@ -225,13 +220,16 @@ class Advisor:
                 str(present),
                 label="workers",
                 gains=load_gains(times, str(present)),
-                notes=self._shared(),
+                notes=(*_tails(times, str(present)), *self._shared()),
             )
         )
         return decide_workers(times, present, cpus=cpus)
 
-    def _load(self, candidates: int, connections: int) -> Load:
-        return Load(bodies(self._bundle.golden, min(candidates, self._settings.max_candidates)), connections)
+    def _loads(self, *cases: tuple[int, int]) -> dict[str, Load]:
+        """Candidates and connections as a load each, named by what is sent: no more than a request may have."""
+        most, golden = self._settings.max_candidates, self._bundle.golden
+        sent = [(min(candidates, most), connections) for candidates, connections in cases]
+        return {_case(*one): Load(bodies(golden, one[0]), one[1]) for one in dict.fromkeys(sent)}
 
     def _under_load(
         self, ways: Mapping[str, Mapping[str, object]], loads: Mapping[str, Load], seconds: float
@@ -246,6 +244,12 @@ class Advisor:
             "Where that is near 100%, or no CPU was left for it, servers show less than they can do. Latencies are of",
             "a closed loop at full load: what clients see at a rate of their own is for `python -m service bench`.",
         )
+
+
+def _tails(times: LoadTimes, present: str) -> tuple[str, ...]:
+    """A line for each 99th percentile that gets worse."""
+    tails = slower_tails(times, present)
+    return tuple(f"p99 worse: {way}, {case}: {how}" for way in tails for case, how in tails[way].items())
 
 
 def _case(candidates: int, connections: int) -> str:

@@ -48,19 +48,22 @@ def run(bundle: Path, out: Path = OUT, seconds: float = SECONDS, *, quick: bool 
     except (SettingsError, OutputError) as error:
         typer.echo(f"error: {error}", err=True)
         return USAGE_ERROR
-    # Whoever ends this process ends the servers that it started.
-    signal.signal(signal.SIGTERM, _leave)
+    # Whoever ends this process ends the servers that it started; under `nohup` a terminal that closes ends nothing.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
     try:
         advisor = Advisor(
             settings, Machine.read(), QUICK_SECONDS if quick else seconds, lambda line: typer.echo(line, err=True)
         )
         advice = advisor.advise()
+        # What took minutes to measure is shown whatever becomes of the file.
+        typer.echo("\n".join(["", *advice.facts, ""]))
+        typer.echo(show([*advice.tables, decision_table(advice.decisions)]))
         write_env(out, env_text(advice.decisions, advice.facts), bundle, force=force)
     except (AdviseError, BundleError, ScorerError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         return FAILURE
-    typer.echo("\n".join(["", *advice.facts, ""]))
-    typer.echo(show([*advice.tables, decision_table(advice.decisions)]))
     changes = sum(decision.value is not None for decision in advice.decisions)
     typer.echo(f"{out}: {changes} of {len(advice.decisions)} settings change." if changes else f"{out}: no change.")
     return 0

@@ -6,9 +6,10 @@ Each gives a value for a setting, or none, and why.
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from service.advise.compare import MARGIN, Gain, Verdict, gain_of
 
@@ -27,7 +28,12 @@ __all__ = [
     "decide_workers",
     "felt_gains",
     "load_gains",
+    "slower_tails",
+    "tail_gains",
 ]
+
+# How many times as long a 99th percentile may look before doubt speaks against a change.
+TAIL_DOUBT: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,30 @@ def cpu_gains(times: LoadTimes, present: str) -> dict[str, dict[str, Gain]]:
     }
 
 
+def tail_gains(times: LoadTimes, present: str) -> dict[str, dict[str, Gain]]:
+    """Gain in the 99th percentile of latency of every way over the present one, by case."""
+    return {
+        way: {case: gain_of(times.p99[case, present], times.p99[case, way]) for case in times.cases}
+        for way in times.ways
+        if way != present
+    }
+
+
+def slower_tails(times: LoadTimes, present: str) -> dict[str, dict[str, str]]:
+    """Where the 99th percentile of a way gets worse than the present one's: way to case to how, in words.
+
+    Worse is a loss beyond noise, and what looks worse by a `TAIL_DOUBT`, be it noise or not: a percentile that few
+    requests make is too unsteady for rounds to agree on, and too dear to clients to be risked for throughput.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for way, cases in tail_gains(times, present).items():
+        for case, gain in cases.items():
+            if gain.verdict is Verdict.LOSES or gain.median < 1 / TAIL_DOUBT:
+                before, after = (statistics.median(times.p99[case, one]) * 1e3 for one in (present, way))
+                found.setdefault(way, {})[case] = f"{before:.2f} to {after:.2f} ms, {gain} as good"
+    return found
+
+
 def decide_workers(times: LoadTimes | None, present: int, *, cpus: float) -> Decision:
     """How many workers serve.
 
@@ -168,12 +198,16 @@ def decide_workers(times: LoadTimes | None, present: int, *, cpus: float) -> Dec
     if best is None:
         return Decision(setting, present, None, why)
     gain = load_gains(times, str(present))[best]
+    tails = slower_tails(times, str(present)).get(best, {})
+    if tails:
+        found = "; ".join(f"{case}: {how}" for case, how in tails.items())
+        return Decision(setting, present, None, f"{best}: more requests a second, but its p99 gets worse ({found})")
     case, most = max(gain.items(), key=lambda item: item[1].median)
     return Decision(setting, present, int(best), f"{most} the rate with {case}")
 
 
 def decide_coalescing(times: LoadTimes, present: str) -> Decision:
-    """Whether queued requests should share calls.
+    """Whether queued requests should share calls: where that is cheaper for some, and dearer or later for none.
 
     Args:
         times: Ways are `off` and `on`.
@@ -190,8 +224,14 @@ def decide_coalescing(times: LoadTimes, present: str) -> Decision:
     slower = [case for case, gain in load_gains(times, present)[best].items() if gain.verdict is Verdict.LOSES]
     if slower:
         return Decision(setting, on, None, f"{best}: cheaper, but fewer requests a second ({', '.join(slower)})")
+    tails = slower_tails(times, present).get(best, {})
+    if tails:
+        found = "; ".join(f"{case}: {how}" for case, how in tails.items())
+        return Decision(setting, on, None, f"{best}: cheaper, but its p99 gets worse ({found})")
     case, gain = max(gains[best].items(), key=lambda item: item[1].median)
-    return Decision(setting, on, best == "on", f"{best}: {gain} the {unit} ({case}); none costs more")
+    return Decision(
+        setting, on, best == "on", f"{best}: {gain} the {unit} ({case}); none costs more, and no p99 gets worse"
+    )
 
 
 def decide_inline_bytes(points: Sequence[CrossoverPoint], present: int, most: int) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from service.advise.errors import OutputError
@@ -11,7 +12,7 @@ from service.features.files import write_file
 from service.settings import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from service.advise.decisions import Decision
@@ -44,7 +45,7 @@ def check_destination(path: Path, bundle: Path, *, force: bool) -> None:
 
     Raises:
         OutputError: It lies in the bundle, which nothing may change; its directory does not exist; or it is there
-            already, and is not to be replaced.
+            already, and is not to be replaced; or the system does not let a file be made beside it.
     """
     place, inside = path.resolve(), bundle.resolve()
     if place == inside or inside in place.parents:
@@ -53,6 +54,9 @@ def check_destination(path: Path, bundle: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: expected a directory that exists, got {place.parent}")
     if os.path.lexists(path) and (not force or not path.is_file()):
         raise OutputError(f"{path}: expected no such file, or one to replace with --force; it exists")
+    with _writing(path):
+        _beside(place).open("xb").close()
+        _beside(place).unlink()
 
 
 def write_env(path: Path, text: str, bundle: Path, *, force: bool) -> None:
@@ -63,8 +67,8 @@ def write_env(path: Path, text: str, bundle: Path, *, force: bool) -> None:
     """
     check_destination(path, bundle, force=force)
     place = path.resolve()
-    aside = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
+    aside = _beside(place)
+    with _writing(path):
         write_file(aside, text.encode())
         try:
             if force:
@@ -73,5 +77,15 @@ def write_env(path: Path, text: str, bundle: Path, *, force: bool) -> None:
                 place.hardlink_to(aside)  # fails where a file has come meanwhile
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.{os.getpid()}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"{path}: expected a file that can be written, got {error}") from error

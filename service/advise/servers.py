@@ -82,7 +82,10 @@ def _server(bundle: Path, settings: Mapping[str, object]) -> Iterator[tuple[subp
     # A file, not a pipe: nobody reads it while servers are driven.
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service"], env=environment, stdout=subprocess.DEVNULL, stderr=log
+            [sys.executable, "-m", "service.advise.child", str(os.getpid())],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
         )
         try:
             yield process, log.fileno()

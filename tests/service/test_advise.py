@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -18,13 +20,16 @@ import pytest
 from serving import ROOT, Server, environment, samples, serving
 from test_precision import add_variant
 
-from service.advise.advisor import Advisor
+from service.advise import command
+from service.advise.advisor import Advice, Advisor
+from service.advise.child import die_with
 from service.advise.crossover import measure_crossover
 from service.advise.decisions import Decision
 from service.advise.errors import LoadError, ServerError
 from service.advise.load import Load, compare_servers, drive
 from service.advise.requests import bodies, golden_feeds, spread_feeds
 from service.advise.servers import running_servers
+from service.advise.tables import Table
 from service.bench.http import Target
 from service.bundle import read_bundle
 from service.machine import Machine
@@ -32,6 +37,7 @@ from service.scorer import Scorer
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -108,6 +114,12 @@ def test_on_one_cpu_it_says_what_could_not_be_measured(bundle: Path, tmp_path: P
         (("--out", "{bundle}/it.env"), 2, "expected a file outside the bundle"),
         (("--seconds", "0"), 2, "error: --seconds: expected more than 0, got 0"),
         (("--out", "{tmp}/none/it.env"), 2, "expected a directory that exists"),
+        (("--out", "/proc/it.env"), 2, "/proc/it.env: expected a file that can be written"),
+        (
+            ("--out", "{tmp}/" + "n" * 250),
+            2,
+            "expected a file that can be written",
+        ),  # no name is left for the file aside
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_measured(
@@ -131,12 +143,14 @@ def test_no_bundle_and_a_precision_it_lacks_end_with_one_line(bundle: Path, tmp_
         assert not (tmp_path / "it.env").exists()
 
 
-def test_whoever_ends_it_ends_its_servers_too(bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "it.env"
+@contextmanager
+def advising(bundle: Path, out: Path, *prefix: str) -> Iterator[tuple[psutil.Process, list[psutil.Process]]]:
+    """The real command while it drives servers, and those servers."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "service", "advise", str(bundle), "--out", str(out), "--seconds", "2"],
+        [*prefix, sys.executable, "-m", "service", "advise", str(bundle), "--out", str(out), "--seconds", "2"],
         cwd=ROOT,
         env=environment(),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -144,14 +158,71 @@ def test_whoever_ends_it_ends_its_servers_too(bundle: Path, tmp_path: Path) -> N
     assert process.stderr is not None
     assert any("coalescing" in line for line in process.stderr)
     children: list[psutil.Process] = []
-    while len(children) < 2:
+    while len(children) < 2 or any("advise" in " ".join(child.cmdline()) for child in children):
         time.sleep(0.01)
         children = psutil.Process(process.pid).children()
-    process.terminate()
-    process.stderr.close()
-    assert process.wait(60) == 1
-    assert not any(child.is_running() for child in children)
-    assert not out.exists()
+    try:
+        yield psutil.Process(process.pid), children
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_however_it_is_ended_its_servers_end_too(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with advising(bundle, tmp_path / "it.env") as (process, children):
+        process.send_signal(number)
+        assert process.wait(60) == (1 if number is not signal.SIGKILL else -number)
+        assert psutil.wait_procs(children, timeout=0 if number is not signal.SIGKILL else 30)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_under_nohup_a_terminal_that_closes_does_not_end_it(bundle: Path, tmp_path: Path) -> None:
+    with advising(bundle, tmp_path / "it.env", "nohup") as (process, children):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert all(one.is_running() for one in (process, *children))
+
+
+def test_a_server_whose_starter_ended_before_it_could_ask_does_not_start() -> None:
+    with pytest.raises(SystemExit):
+        die_with(os.getpid())  # which is not its parent
+
+
+def test_what_was_measured_is_shown_even_where_the_file_cannot_be_written_in_the_end(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def measured(_advisor: Advisor) -> Advice:
+        place.rmdir()
+        table = Table("Measured", ("a",), (("1",),))
+        return Advice(("a fact",), (table,), (Decision("workers", 1, 2, "it gains"),))
+
+    monkeypatch.setattr(Advisor, "advise", measured)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        assert command.run(bundle, place / "it.env") == 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    out, err = capsys.readouterr()
+    assert all(shown in out for shown in ("a fact", "Measured", "What to set", "it gains"))
+    assert "expected a directory that exists" in err
+
+
+def test_cases_are_named_by_the_candidates_that_are_sent(bundle: Path) -> None:
+    advisor = Advisor(Settings(bundle=bundle, max_candidates=5), Machine(affinity=2), 1.0, str)
+    loads = advisor._loads((1, 32), (10, 32), (100, 32), (1, 1))
+    names = ["1 candidate on 32 connections", "5 candidates on 32 connections", "1 candidate on 1 connection"]
+    assert list(loads) == names
+    sent = [{len(json.loads(body)["candidates"]) for body in load.bodies} for load in loads.values()]
+    assert sent == [{1}, {5}, {1}]
 
 
 def test_what_a_clock_says_of_a_busy_machine_is_shown_but_not_advised(bundle: Path) -> None:
@@ -160,12 +231,9 @@ def test_what_a_clock_says_of_a_busy_machine_is_shown_but_not_advised(bundle: Pa
     decision = Decision("workers", 1, 2, "it gains")
     for busy in (True, False):
         advisor._shares[:] = [0.5, 0.95] if busy else [0.91, 0.95]
-        advisor._by_clock = True
         seen = advisor._withheld(decision)
         assert seen.value == (None if busy else 2)
         assert seen.why.startswith("withheld, as the machine was busy (50% of its CPUs to be had): 2, it g") == busy
-        advisor._by_clock = False  # processor time is the server's own
-        assert advisor._withheld(decision) == decision
     advisor._look_around()
     assert said == ["      the machine is busy: 50% of its CPUs are to be had"]
 
