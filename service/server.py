@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
+import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
@@ -11,6 +15,7 @@ import uvicorn
 from service.acceptor import Acceptor
 from service.app import ServiceApp, create_app
 from service.joined_writes import JoiningProtocol
+from service.logging import get_logger
 from service.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["START_ERROR", "serve", "server_config"]
 
 START_ERROR: Final = 1
+# Threads that have nothing left to do end within this time after the server; what goes on is cut off.
+_THREADS_END_SECONDS: Final = 0.5
+
+_log: Final = get_logger("service")
 
 
 class _Server(uvicorn.Server):
@@ -70,7 +79,7 @@ class _Server(uvicorn.Server):
 def serve(
     settings: Settings, plan: Plan, listener: socket.socket, *, cells: Cells | None = None, late: bool = False
 ) -> int:
-    """Serve until told to stop.
+    """Serve until told to stop. Does not return, but ends the process, where a thread scores on after that.
 
     Args:
         settings: The settings.
@@ -96,7 +105,29 @@ def serve(
     server = _Server(server_config(app, settings), app, cells)
     with listener:
         server.run(sockets=[listener])
-    return START_ERROR if app.runtime.failure is not None else 0
+    status = START_ERROR if app.runtime.failure is not None else 0
+    app.runtime.stop()  # the server leaves that out where it was told twice to end
+    _end_with_threads(status, settings)
+    return status
+
+
+def _end_with_threads(status: int, settings: Settings) -> None:
+    """End the process if a thread goes on: an interpreter that ends waits for its threads, however long they take.
+
+    The server has waited as long as requests in flight may take, and no thread can be made to end.
+    """
+    ended_by = monotonic() + _THREADS_END_SECONDS
+    this = threading.current_thread()
+    threads = [thread for thread in threading.enumerate() if thread is not this and not thread.daemon]
+    for thread in threads:
+        thread.join(max(0.0, ended_by - monotonic()))
+    going_on = sum(thread.is_alive() for thread in threads)
+    if not going_on:
+        return
+    _log.warning("scoring_cut_off", threads=going_on, shutdown_seconds=settings.shutdown_seconds)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:

@@ -91,7 +91,8 @@ class HandModel:
         logit = sum(float(self.weights[f.name][i]) for f in self.fields for i in self.ids(f.name, row.get(f.name)))
         return 1 / (1 + math.exp(-logit))
 
-    def graph(self, encoder: FeatureEncoder) -> onnx.ModelProto:
+    def graph(self, encoder: FeatureEncoder, *, endless_above: int | None = None) -> onnx.ModelProto:
+        """The same as a graph; one that computes for days where there are more candidates than `endless_above`."""
         nodes, constants, terms = [], [], []
         for side, name in (("context", "context_ids"), ("candidate", "candidate_ids")):
             offsets, first, parts = [], 0, []
@@ -111,6 +112,11 @@ class HandModel:
             terms.append(f"{side}_sum")
         constants.append(numpy_helper.from_array(np.array([1], np.int64), "one"))
         nodes += [helper.make_node("Add", terms, ["logit"]), helper.make_node("Sigmoid", ["logit"], ["pctr"])]
+        if endless_above is not None:
+            nodes[-1].output[:] = ["probability"]
+            more, constants_of_loop = _endless_loop(endless_above)
+            nodes += more
+            constants += constants_of_loop
         inputs = [
             helper.make_tensor_value_info(f"{side}_ids", TensorProto.INT32, [f"{side}_rows", encoder.width(side)])
             for side in ("context", "candidate")
@@ -120,13 +126,41 @@ class HandModel:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def _endless_loop(candidates: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """From `probability` to `pctr`, which is the same, by way of 10^12 rounds for each candidate that is too many."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("value", "next_value")]
+    go_on = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go_on", "go_on_too")]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_too"]),
+            helper.make_node("Mul", ["value", "factor"], ["next_value"]),
+        ],
+        "round",
+        [helper.make_tensor_value_info("round", TensorProto.INT64, []), go_on[0], value[0]],
+        [go_on[1], value[1]],
+        [numpy_helper.from_array(np.array(1, np.float32), "factor")],
+    )
+    numbers = {"first": 0, "few": candidates, "none": 0, "rounds_of_each": 10**12}
+    nodes = [
+        helper.make_node("Shape", ["candidate_ids"], ["candidate_shape"]),
+        helper.make_node("Gather", ["candidate_shape", "first"], ["candidates"]),
+        helper.make_node("Sub", ["candidates", "few"], ["beyond"]),
+        helper.make_node("Max", ["beyond", "none"], ["too_many"]),
+        helper.make_node("Mul", ["too_many", "rounds_of_each"], ["rounds"]),
+        helper.make_node("Loop", ["rounds", "", "probability"], ["pctr"], body=body),
+    ]
+    return nodes, [numpy_helper.from_array(np.array(number, np.int64), name) for name, number in numbers.items()]
+
+
 def build_encoder() -> FeatureEncoder:
     vocabularies = {f.name: Vocabulary.fit(COUNTS[f.name], 1, reserved=f.reserved) for f in FIELDS}
     return FeatureEncoder(FIELDS, vocabularies).for_serving(DROPPED)
 
 
-def build_bundle(destination: Path, *, golden_offset: float = 0.0, model_id: str = MODEL_ID) -> HandModel:
-    """Write the bundle; `golden_offset` makes golden scores that the graph does not give."""
+def build_bundle(
+    destination: Path, *, golden_offset: float = 0.0, model_id: str = MODEL_ID, endless_above: int | None = None
+) -> HandModel:
+    """Write the bundle; `golden_offset` makes golden scores that the graph does not give, see also `graph`."""
     model, encoder = HandModel(), build_encoder()
     golden = [
         GoldenRow(
@@ -140,7 +174,7 @@ def build_bundle(destination: Path, *, golden_offset: float = 0.0, model_id: str
         for candidate in ROW_CANDIDATES
     ]
     with write_bundle(destination) as staged:
-        onnx.save(model.graph(encoder), staged.path / "model.onnx")
+        onnx.save(model.graph(encoder, endless_above=endless_above), staged.path / "model.onnx")
         staged.write_encoder(encoder)
         staged.write_golden(golden)
         staged.write_reference(

@@ -114,6 +114,34 @@ def test_a_bundle_that_cannot_be_loaded_ends_all_with_status_1(tmp_path: Path) -
     assert lines[-1]["event"] == "all_stopped"
 
 
+@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_process_ends_although_a_thread_still_scores(tmp_path: Path, workers: int, number: signal.Signals) -> None:
+    few = 20
+    build_bundle(tmp_path / "bundle", endless_above=few)
+    with serving(tmp_path / "bundle", workers=workers, shutdown_seconds=1, inline_body_bytes=0) as running:
+        pids = workers_of(running) or [running.process.pid]
+        assert httpx.post(f"{running.url}/score", json=GOOD).status_code == 200
+        spent = {pid: sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids}
+
+        def busy() -> list[int]:
+            return [pid for pid in pids if sum(psutil.Process(pid).cpu_times()[:2]) > spent[pid] + 0.5]
+
+        with socket.create_connection(running.address, timeout=60) as client:
+            body = json.dumps({"candidates": [{}] * (few + 1)}).encode()
+            client.sendall(HEAD.replace(b"%d" % len(BODY), b"%d" % len(body)) + body)
+            wait_for(lambda: bool(busy()), "it is being scored")
+            running.process.send_signal(number)
+            try:
+                _, rest = running.process.communicate(timeout=60)
+            finally:
+                running.process.kill()
+    assert running.process.returncode == 0
+    events = [line["event"] for line in parse_log(rest)]
+    assert "worker_killed" not in events  # each ends by itself
+    assert events.count("stopped") == workers
+    assert events.count("scoring_cut_off") == 1
+
+
 def is_dead_and_not_yet_noticed(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
