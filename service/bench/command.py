@@ -13,7 +13,7 @@ from service.bench.errors import BenchError, BodyError, TargetError
 from service.bench.http import parse_target
 from service.bench.picture import draw
 from service.bench.probe import served_model
-from service.bench.report import write_report
+from service.bench.report import check_place, write_report
 from service.bench.rows import bundle_fields, bundle_model, golden_rows, table_rows
 from service.bench.search import Limit, Objective, Verdict
 from service.bench.session import Plan, run_bench
@@ -39,6 +39,9 @@ def run(options: Options) -> int:
     """Do what the options say, print what came of it, and return the exit status."""
     try:
         _check_extra(options.picture)
+        for path in (options.json, options.picture):
+            if path is not None:
+                check_place(path)
         target, bodies, rows = _load(options)
         plan = Plan(
             target=target,
@@ -62,10 +65,11 @@ def run(options: Options) -> int:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return TARGET_ERROR if isinstance(error, TargetError) else USAGE_ERROR
-    if options.json is not None:
-        write_report(options.json, report)
-    _show(report, options.picture)
-    return status(report)
+    try:
+        _show(report)
+    finally:  # whoever reads the table may have gone
+        written = _write(report, options)
+    return status(report) if written else USAGE_ERROR
 
 
 def _check_extra(picture: Path | None) -> None:
@@ -125,13 +129,27 @@ def _load(options: Options) -> tuple[Target, list[Body], list[Row] | None]:
     return parse_target(options.url, path, headers), bodies, rows
 
 
-def _show(report: Report, picture: Path | None) -> None:
+def _show(report: Report) -> None:
     from rich.console import Console  # noqa: PLC0415 - of the extra: a serving process has no rich
 
-    console = Console(width=None if Console().is_terminal else 200)
-    print_report(report, console)
-    if picture is not None:
-        draw(report, picture)
+    print_report(report, Console(width=None if Console().is_terminal else 200))
+
+
+def _write(report: Report, options: Options) -> bool:
+    """Write what was asked for; what cannot be written is told, and keeps nothing else from being written."""
+    written = True
+    for option, path, write in (("--json", options.json, write_report), ("--picture", options.picture, _draw)):
+        if path is not None:
+            try:
+                write(path, report)
+            except (OSError, ValueError) as error:
+                print(f"error: {option} {path}: expected a place that can be written, got {error}", file=sys.stderr)
+                written = False
+    return written
+
+
+def _draw(path: Path, report: Report) -> None:
+    draw(report, path)
 
 
 def status(report: Report) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
+from service.bench.report import write_whole
 from service.bench.search import Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def draw(report: Report, path: Path) -> None:
 
     Raises:
         ValueError: The format is not known.
+        OSError: It cannot be written; what was there before is there still.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - of the extra: not for serving
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -79,7 +82,10 @@ def draw(report: Report, path: Path) -> None:
     axes.set_title(f"{report.load.url}: {report.load.form}{shape}", fontsize=11)
     axes.grid(visible=True, which="both", color="#DDDDDD", linewidth=0.5)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    drawing = io.BytesIO()
+    kind = path.suffix.removeprefix(".")
+    figure.savefig(drawing, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    write_whole(path, drawing.getvalue())
 
 
 def _line(rates: list[Rate], name: str) -> tuple[list[float], list[float]]:

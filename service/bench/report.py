@@ -6,6 +6,7 @@ most 0.1% too high. A reader refuses a format or a version that it does not know
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
     from service.bench.load import Body, LoadResult
     from service.bench.search import Objective
 
-__all__ = ["FORMAT", "VERSION", "Answer", "Rate", "Report", "Run", "make_report", "read_report", "write_report"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Answer",
+    "Rate",
+    "Report",
+    "Run",
+    "check_place",
+    "make_report",
+    "read_report",
+    "write_report",
+    "write_whole",
+]
 
 FORMAT: Final = "reaction-bench"
 VERSION: Final = 1
@@ -246,10 +259,45 @@ def _run(point: Point) -> Run:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the document beside its place, then rename: a reader sees all of it or what was there before."""
+    """Write the document.
+
+    Raises:
+        OSError: It cannot be written; what was there before is there still.
+    """
+    write_whole(path, msgspec.json.encode(report) + b"\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place, then rename: a reader sees all of it or what was there before.
+
+    Raises:
+        OSError: It cannot be written; what was there before is there still.
+    """
     staged = path.with_name(f".{path.name}.partial")
-    staged.write_bytes(msgspec.json.encode(report) + b"\n")
-    staged.replace(path)
+    try:
+        staged.write_bytes(content)
+        staged.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise
+
+
+def check_place(path: Path) -> None:
+    """Whether `write_whole` could write there now; nothing is left of the trial.
+
+    Raises:
+        BenchError: It could not.
+    """
+    staged = path.with_name(f".{path.name}.partial")
+    try:
+        if path.exists() and not path.is_file():
+            raise BenchError(f"{path}: expected a regular file or none, got something else")
+        staged.open("ab").close()
+        staged.unlink()
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or error
+        raise BenchError(f"{path}: expected a place that can be written, got {found}") from error
 
 
 def read_report(path: Path) -> Report:

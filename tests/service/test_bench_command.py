@@ -120,6 +120,39 @@ def test_every_row_of_a_table_is_sent_run_after_run(server: Server, tmp_path: Pa
     assert report.load.distinct_rows == sum(run.requests for run in report.runs) > 300
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_sent(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.svg").mkdir()
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for option in ("--json", "--picture"):
+        for place in ("none/a.svg", "folder.svg", "file/a.svg", f"{'n' * 300}.svg"):
+            # nobody listens at port 9: whatever is sent would end with another status
+            words = ["http://127.0.0.1:9", "--bundle", bundle, option, tmp_path / place]
+            done = CliRunner().invoke(cli, ["bench", *map(str, words)])
+            assert (done.exit_code, done.stdout) == (2, ""), (option, place, done.stderr)
+            assert re.fullmatch(rf"error: {re.escape(str(tmp_path / place))}: expected .*\n", done.stderr), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.svg"]
+
+
+def test_a_write_that_fails_after_the_run_is_told_after_the_table(
+    server: Server, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    (tmp_path / "a.json").write_text("before", encoding="utf-8")
+    words = ["--bundle", bundle, "--rate", 100, "--seconds", 0.2, "--warm-up", 0, "--repeats", 1]
+    words += ["--json", tmp_path / "a.json", "--picture", tmp_path / "a.svg"]
+    done = CliRunner().invoke(cli, ["bench", server.url, *map(str, words)])
+    assert done.exit_code == 2
+    assert re.search(r"^ *100\.0 +1 ", done.stdout, re.MULTILINE), done.stdout
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert [line.split()[1] for line in errors] == ["--json", "--picture"]
+    assert all("No space left" in line for line in errors)
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"a.json": "before"}
+
+
 def test_what_stands_in_the_way_is_told_with_a_status_of_its_own(server: Server, bundle: Path, tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
