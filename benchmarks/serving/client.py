@@ -51,6 +51,13 @@ def scores_of(media_type: str, body: bytes) -> list[float]:
     Raises:
         AnswerError: There are none.
     """
+    try:
+        return _scores_of(media_type, body)
+    except (ValueError, LookupError, TypeError, struct.error, msgspec.MsgspecError) as error:
+        raise AnswerError(f"expected scores, got {body[:300]!r}") from error
+
+
+def _scores_of(media_type: str, body: bytes) -> list[float]:
     if media_type.startswith("application/octet-stream"):  # Open Inference Protocol: one tensor after its description
         end = json.JSONDecoder().raw_decode(body.decode("latin-1"))[1]
         return [value for (value,) in struct.iter_unpack("<f", body[end:])]

@@ -23,6 +23,7 @@ Kind = Literal["service", "floor", "tutorial", "by hand", "model server"]
 
 SERVICE: Final = "service"
 LOG_OFF: Final = "service_log_off"
+COALESCED: Final = "service_coalesced"
 BASELINE: Final = "columns"
 _BASELINES: Final = {"one_row": "rows"}
 
@@ -101,6 +102,11 @@ def service(bundle: Path, name: str = SERVICE, **settings: object) -> Contestant
     environment = {f"REACTION_{key.upper()}": str(value) for key, value in settings.items()}
     command = (sys.executable, "-m", "service", "--bundle", str(bundle), "--host", "127.0.0.1", "--port", "{port}")
     return Contestant(name, "service", (*command, "--workers", "1"), environment, every)
+
+
+def services(bundle: Path) -> list[Contestant]:
+    """The service as shipped, first; then without its request log, and as `python -m service advise` may advise."""
+    return [service(bundle), service(bundle, LOG_OFF, request_log_ratio=0), service(bundle, COALESCED, coalesce=True)]
 
 
 def noop(workload: str, form: str, answer_bytes: int) -> Contestant:

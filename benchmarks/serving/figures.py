@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from benchmarks.serving.cells import NOISE
+from benchmarks.serving.cells import GENERATOR_BUSY, NOISE, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 Cell = tuple[str, str]
 """A workload and an entry."""
+Bound = Literal["", "upper", "lower", "unknown"]
+_RATES: Final = ("requests_per_second", "rows_per_second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Figure:
         high: Largest round.
         rounds: How many there were.
         noisy: Every round was disturbed by other processes.
+        bound: A closed loop's generator was too busy: beside the lower cell, so that the figure is an upper bound,
+            beside the upper one, or beside both, and then nothing is known.
     """
 
     value: float
@@ -39,11 +43,12 @@ class Figure:
     high: float
     rounds: int
     noisy: bool = False
+    bound: Bound = ""
 
     @classmethod
-    def of(cls, values: Sequence[float], *, noisy: bool = False) -> Figure | None:
+    def of(cls, values: Sequence[float], *, noisy: bool = False, bound: Bound = "") -> Figure | None:
         """The figure of one value a round; None of none."""
-        return cls(median(values), min(values), max(values), len(values), noisy) if values else None
+        return cls(median(values), min(values), max(values), len(values), noisy, bound) if values else None
 
 
 def is_noisy(record: Record) -> bool:
@@ -52,9 +57,13 @@ def is_noisy(record: Record) -> bool:
 
 
 def select(records: Iterable[Record], cell: Cell, mode: str = "closed", **facts: object) -> list[Record]:
-    """Records of a cell with these facts."""
+    """Records of a cell with these facts, but for those that no figure may be made of."""
     wanted = {"workload": cell[0], "entry": cell[1], "mode": mode} | facts
-    return [record for record in records if all(record.get(name) == value for name, value in wanted.items())]
+    return [
+        record
+        for record in records
+        if all(record.get(name) == value for name, value in wanted.items()) and unusable(record) is None
+    ]
 
 
 def typical(records: Sequence[Record], cell: Cell, name: str, mode: str = "closed", **facts: object) -> float | None:
@@ -90,7 +99,21 @@ def ratio(
     ]
     pairs = [(one, two) for one, two in pairs if one.get(name) and two.get(name)]
     clean = [(one, two) for one, two in pairs if not (is_noisy(one) or is_noisy(two))]
-    return Figure.of([one[name] / two[name] for one, two in clean or pairs], noisy=not clean)
+    used = clean or pairs
+    values = [one[name] / two[name] for one, two in used]
+    return Figure.of(values, noisy=not clean, bound=_bound(used) if name in _RATES and mode == "closed" else "")
+
+
+def held_back(record: Record) -> bool:
+    """Whether a closed loop's generator used so much of its core that it may have been the limit."""
+    return float(record.get("generator_cpu", 0.0)) > GENERATOR_BUSY
+
+
+def _bound(pairs: Sequence[tuple[Record, Record]]) -> Bound:
+    upper, lower = any(held_back(two) for _, two in pairs), any(held_back(one) for one, _ in pairs)
+    if upper and lower:
+        return "unknown"
+    return "upper" if upper else "lower" if lower else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The open loop, in a process of its own: `python -m benchmarks.serving.openloop URL REQUESTS RATE SECONDS`.
+"""The open loop, in a process of its own: `python -m benchmarks.serving.openloop URL REQUESTS RATE SECONDS OBJECTIVE`.
 
 Poisson arrivals by the service's own load tool; latency counts from when a request was due. Prints one JSON object.
 """
@@ -19,7 +19,7 @@ from service.bench.load import Body, run_load
 _CONTENT_TYPE: Final = re.compile(rb"\r\nContent-Type: ([^\r]+)\r\n")
 
 
-def main(url: str, file: Path, rate: float, seconds: float) -> dict[str, Any]:
+def main(url: str, file: Path, rate: float, seconds: float, objective: float) -> dict[str, Any]:
     """Run, and tell what `cells.measure` reads."""
     bodies = []
     for request in read_requests(file):
@@ -33,16 +33,17 @@ def main(url: str, file: Path, rate: float, seconds: float) -> dict[str, Any]:
         "requests": result.answered,
         "seconds": result.seconds,
         "errors": sum(result.errors.values()),
+        "error_kinds": {str(kind): count for kind, count in result.errors.items()},
         "p50_ms": latency.p50 * 1e3,
         "p99_ms": latency.p99 * 1e3,
         "p999_ms": latency.p999 * 1e3,
         "max_ms": latency.max * 1e3,
         "lag_p99_ms": result.lag.p99 * 1e3,
         "generator_busy": result.busy_share,
-        "generator_bound": result.generator_bound(latency.p99),
+        "generator_bound": result.generator_bound(min(latency.p99, objective)),
         "stalls": len(result.stalls),
     }
 
 
 if __name__ == "__main__":
-    json.dump(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])), sys.stdout)
+    json.dump(main(sys.argv[1], Path(sys.argv[2]), *map(float, sys.argv[3:6])), sys.stdout)

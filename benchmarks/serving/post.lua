@@ -20,8 +20,10 @@ end
 function done(summary, latency)
   local errors = summary.errors
   print(string.format(
-    'RESULT {"requests":%d,"seconds":%.6f,"errors":%d,"p50_ms":%.4f,"p99_ms":%.4f,"max_ms":%.4f}',
+    'RESULT {"requests":%d,"seconds":%.6f,"errors":%d,"error_kinds":{"status":%d,"timeout":%d,"socket":%d},' ..
+    '"p50_ms":%.4f,"p99_ms":%.4f,"max_ms":%.4f}',
     summary.requests, summary.duration / 1e6,
     errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+    errors.status, errors.timeout, errors.connect + errors.read + errors.write,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3))
 end

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.serving.cells import NOISE, Closed, LoadError, Open, measure
+from benchmarks.serving.cells import (
+    SERVICE_TIMES,
+    Closed,
+    LoadError,
+    Measured,
+    Open,
+    least_disturbed,
+    measure,
+    unusable,
+)
 from benchmarks.serving.client import AnswerError, exchange, scores_of, stage_sums, stages_between
 from benchmarks.serving.contestants import PORTS_EACH, Contestant, common_environment
+from benchmarks.serving.figures import typical
 from benchmarks.serving.payloads import BODIES, SCHEMAS, random_batches, read_requests, write_requests
 from benchmarks.serving.processes import LOAD_CORE, Running, free_ports, pinned
 from benchmarks.serving.workloads import WORKLOADS
@@ -31,7 +42,7 @@ _BREATH_SECONDS: Final = 0.1
 
 
 class StartError(RuntimeError):
-    """A server did not start, or does not give the model's scores."""
+    """A server did not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Bodies:
     folder: Path
     job: Job
     _batches: dict[str, list[list[Row]]] = field(default_factory=dict)
-    _scores: dict[str, list[float]] = field(default_factory=dict)
+    _scores: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
     def batches(self, workload: str) -> list[list[Row]]:
         """The rows of a workload's requests."""
@@ -69,11 +80,11 @@ class Bodies:
             self._batches[workload] = random_batches(kind.rows, BODIES[kind.rows], shared=kind.shared)
         return self._batches[workload]
 
-    def scores(self, workload: str) -> list[float]:
-        """What the first request's answer must hold."""
-        if workload not in self._scores:
-            self._scores[workload] = self.job(self.batches(workload)[0])
-        return self._scores[workload]
+    def scores(self, workload: str, place: int) -> list[float]:
+        """What the answer to one of its requests must hold."""
+        if (workload, place) not in self._scores:
+            self._scores[workload, place] = self.job(self.batches(workload)[place])
+        return self._scores[workload, place]
 
     def file(self, entry: Entry) -> Path:
         """The requests of an entry."""
@@ -146,7 +157,8 @@ class Block:
         """Start one server.
 
         Raises:
-            StartError: It ended, did not answer in time, or answers other scores than the model's.
+            StartError: It ended, or did not answer in time.
+            AnswerError: It answers other scores than the model's.
         """
         scratch = self.race.scratch
         command, environment = contestant.started_with(port)
@@ -178,16 +190,23 @@ class Block:
         running.freeze()
 
     def _check(self, entry: Entry, port: int) -> None:
-        media_type, body = exchange(port, read_requests(self.race.bodies.file(entry))[0])
-        if not entry.contestant.scores:
-            return
-        wanted, got = self.race.bodies.scores(entry.workload), scores_of(media_type, body)
-        worst = max((abs(a - b) for a, b in zip(wanted, got, strict=False)), default=0.0)
-        if len(wanted) != len(got) or worst > TOLERANCE:
-            raise StartError(
-                f"{entry.label}, {entry.workload}: expected the model's {len(wanted)} scores within {TOLERANCE}, "
-                f"got {len(got)}, off by {worst}"
-            )
+        """Ask for the first and the last of an entry's requests.
+
+        Raises:
+            AnswerError: An answer does not hold the model's scores.
+        """
+        requests = read_requests(self.race.bodies.file(entry))
+        for place in (0, len(requests) - 1):
+            media_type, body = exchange(port, requests[place])
+            if not entry.contestant.scores:
+                continue
+            wanted, got = self.race.bodies.scores(entry.workload, place), scores_of(media_type, body)
+            worst = max((abs(a - b) for a, b in zip(wanted, got, strict=False)), default=0.0)
+            if len(wanted) != len(got) or not worst <= TOLERANCE:  # a NaN is not either
+                raise AnswerError(
+                    f"{entry.label}, {entry.workload}, request {place}: expected the model's {len(wanted)} scores "
+                    f"within {TOLERANCE}, got {len(got)}, off by {worst}"
+                )
 
     def drop(self, contestant: Contestant) -> None:
         """Stop one server."""
@@ -243,7 +262,7 @@ class Block:
             running.freeze()
 
     def visit(self, entry: Entry, turn: int, seconds: float, rate: float | None = None, **facts: object) -> None:
-        """Measure one entry, again while the machine is noisy, and keep the least disturbed.
+        """Measure one entry; a cell that cannot be used is kept with the reason, and no figure is made of it.
 
         Args:
             entry: What to measure.
@@ -253,42 +272,64 @@ class Block:
             facts: For the record.
         """
         race = self.race
+        mode = "closed" if rate is None else "open"
+        record = {"block": self.name, "round": turn, "workload": entry.workload, "entry": entry.label, "mode": mode}
+        record |= {"rate": rate} | facts
+        running = self._running[entry.contestant.name][1]
+        running.thaw()
+        try:
+            record |= self._measure(entry, seconds, rate)
+        except (LoadError, AnswerError, OSError) as error:
+            record |= {"error": str(error), "errors": 0}
+        finally:
+            running.freeze()
+        race.records.append(record)
+        reason = unusable(record)
+        if reason is not None:
+            race.say(f"  {entry.workload:13} {entry.label:28} {mode:6} NOT USED: {reason}")
+            return
+        race.say(
+            f"  {entry.workload:13} {entry.label:28} {mode:6} {record['requests_per_second']:9.1f} req/s"
+            f"  p50 {record['p50_ms']:7.3f}  p99 {record['p99_ms']:7.3f} ms  cpu {record['cpu_us']:8.1f} us"
+            f"  noise {record['noise']:.2f}"
+        )
+
+    def leave_out(self, entry: Entry, turn: int, reason: str, **facts: object) -> None:
+        """Write down that an open-loop cell was not measured."""
+        where = {"block": self.name, "round": turn, "workload": entry.workload, "entry": entry.label, "mode": "open"}
+        self.race.records.append(where | facts | {"error": reason, "errors": 0})
+
+    def _measure(self, entry: Entry, seconds: float, rate: float | None) -> Measured:
+        """Load a server that is up, and ask it once more: load must not have changed what it answers.
+
+        Raises:
+            LoadError: The generator failed.
+            AnswerError: There were no answers, or others than the model's.
+        """
+        race = self.race
         contestant, running, port = self._running[entry.contestant.name]
         kind = WORKLOADS[entry.workload]
         file, url = race.bodies.file(entry), f"http://127.0.0.1:{port}{contestant.path}"
-        closed = Closed(url, file, kind.rows, kind.connections, seconds)
-        load = closed if rate is None else Open(url, file, kind.rows, rate, seconds)
-        where = {"block": self.name, "round": turn, "workload": entry.workload, "entry": entry.label}
-        running.thaw()
-        try:
-            time.sleep(_BREATH_SECONDS)
-            if contestant.name not in self._warm:
-                measure(running, Closed(url, file, kind.rows, kind.connections, 1))
-                self._warm.add(contestant.name)
-            best: Record | None = None
-            for _ in range(race.retries + 1):
-                counted = stage_sums(port) if contestant.kind == "service" else None
-                found = measure(running, load)
-                if counted is not None:
-                    found["stages_us"] = stages_between(counted, stage_sums(port))
-                if best is None or found["noise"] < best["noise"]:
-                    best = found
-                if best["noise"] <= NOISE:
-                    break
-        except (LoadError, AnswerError, OSError) as error:
-            race.say(f"{entry.label}, {entry.workload}: {error}")
-            race.records.append(where | facts | {"mode": "failed", "error": str(error)})
-            return
-        finally:
-            running.freeze()
-        assert best is not None  # noqa: S101 - one attempt was made
-        mode = "closed" if rate is None else "open"
-        race.records.append(where | {"mode": mode, "rate": rate} | facts | best)
-        race.say(
-            f"  {entry.workload:13} {entry.label:28} {mode:6} {best['requests_per_second']:9.1f} req/s"
-            f"  p50 {best['p50_ms']:7.3f}  p99 {best['p99_ms']:7.3f} ms  cpu {best['cpu_us']:8.1f} us"
-            f"  noise {best['noise']:.2f}{'' if not best['errors'] else ' ERRORS ' + str(best['errors'])}"
-        )
+        time.sleep(_BREATH_SECONDS)
+        if contestant.name not in self._warm:
+            measure(running, Closed(url, file, kind.rows, kind.connections, 1))
+            self._warm.add(contestant.name)
+        load: Closed | Open = Closed(url, file, kind.rows, kind.connections, seconds)
+        if rate is not None:
+            fastest = typical(race.records, (entry.workload, entry.label), "requests_per_second")
+            load = Open(url, file, kind.rows, rate, seconds, SERVICE_TIMES / fastest if fastest else math.inf)
+
+        def attempt() -> Measured:
+            counted = stage_sums(port) if contestant.kind == "service" else None
+            found = measure(running, load)
+            if counted is not None:
+                found["stages_us"] = stages_between(counted, stage_sums(port))
+            return found
+
+        found = least_disturbed(attempt, race.retries)
+        if not found["errors"]:
+            self._check(entry, port)
+        return found
 
 
 def rotated(entries: Sequence[Entry], turn: int) -> list[Entry]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.serving.contestants import BASELINE, LOG_OFF, SERVICE, against_peers
+from benchmarks.serving.contestants import BASELINE, COALESCED, LOG_OFF, SERVICE, against_peers
 from benchmarks.serving.figures import (
     Figure,
     Line,
@@ -42,6 +42,7 @@ class Sheet:
         tutorial: The tutorial's entry.
         listwise: The entry of the tutorial for ranking.
         throughput: The measure that throughputs are compared by.
+        failed: Servers that could not take part.
     """
 
     records: Sequence[Record]
@@ -49,6 +50,7 @@ class Sheet:
     tutorial: str = "tutorial.rows"
     listwise: str = "listwise.listwise"
     throughput: str = "rows_per_second"
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def rivals(self, workload: str, *kinds: str) -> list[str]:
         """Entries of servers of these kinds that were measured at a workload."""
@@ -108,6 +110,19 @@ def ahead(sheet: Sheet, kinds: Sequence[str], *, latency: bool) -> dict[str, dic
     return table
 
 
+def missing(sheet: Sheet, kinds: Sequence[str], *, latency: bool) -> list[str]:
+    """Rivals that a figure over all of them does not hold, for want of a cell that can be used."""
+    lost = [name for name in sheet.failed if sheet.kinds.get(name) in kinds]
+    compared = ahead(sheet, kinds, latency=latency)
+    for workload, kind in WORKLOADS.items():
+        own = [one for one in sheet.records if one["workload"] == workload and one.get("purpose") != LOAD]
+        if not kind.peers or (latency and not any(one["mode"] == "open" for one in own)):
+            continue
+        entries = {one["entry"] for one in own if sheet.kinds.get(one["entry"].partition(".")[0]) in kinds}
+        lost += [f"{entry} at {workload}" for entry in sorted(entries - set(compared.get(workload, {})))]
+    return lost
+
+
 def _best(sheet: Sheet, kinds: Sequence[str], *, latency: bool) -> Figure | None:
     """Over the workloads, the smallest lead over the best rival. Without other servers there is none."""
     if "model server" not in sheet.kinds.values():
@@ -130,9 +145,18 @@ def _context(sheet: Sheet) -> Figure | None:
     return ratio(sheet.records, ("rank1000", "floor.context"), ("one_row", "floor.context"), "difference_us", "context")
 
 
+OVER_ALL: Final = {
+    "best_peer_throughput": (ALL_RIVALS, False),
+    "best_peer_p99": (ALL_RIVALS, True),
+    "best_model_server_throughput": (("model server",), False),
+    "best_model_server_p99": (("model server",), True),
+}
+"""Figures over all rivals: of which kinds, and whether latencies are compared."""
+
 RATIOS: Final[dict[str, Callable[[Sheet], Figure | None]]] = {
     "one_row_vs_noop_asgi": lambda s: _against(s, "one_row", "rows", "noop_one_row.rows"),
     "one_row_vs_noop_asgi_log_off": lambda s: _against(s, "one_row", "rows", "noop_one_row.rows", LOG_OFF),
+    "one_row_coalesced_vs_noop_asgi": lambda s: _against(s, "one_row", "rows", "noop_one_row.rows", COALESCED),
     "one_row_vs_tutorial": _tutorial("one_row", "rows"),
     "rank100_rows_vs_tutorial": _tutorial("rank100", "rows"),
     "rank100_columns_vs_tutorial": _tutorial("rank100", "columns"),
@@ -144,10 +168,7 @@ RATIOS: Final[dict[str, Callable[[Sheet], Figure | None]]] = {
     "rank100_rows_cpu_vs_inproc_floor": _floor("rows"),
     "rank1000_p99_vs_p50_at_25": _tail(0.25),
     "rank1000_p99_vs_p50_at_50": _tail(0.5),
-    "best_peer_throughput": partial(_best, kinds=ALL_RIVALS, latency=False),
-    "best_peer_p99": partial(_best, kinds=ALL_RIVALS, latency=True),
-    "best_model_server_throughput": partial(_best, kinds=("model server",), latency=False),
-    "best_model_server_p99": partial(_best, kinds=("model server",), latency=True),
+    **{name: partial(_best, kinds=kinds, latency=latency) for name, (kinds, latency) in OVER_ALL.items()},
     "slope_vs_floor": _slope,
     "slope_straightness": _straightness,
     "context_fields_1_vs_1000": _context,
@@ -207,3 +228,12 @@ TARGETS: Final[dict[str, Target]] = {
         "cost of 25 context fields at 1000 candidates, times that at 1", 1.5, False, 0.5
     ),
 }
+
+ASIDE: Final[dict[str, str]] = {
+    "one_row_coalesced_vs_noop_asgi": (
+        "1 row: share of the no-op's requests/s with `REACTION_COALESCE=true`, "
+        "as `python -m service advise` may advise, not as shipped"
+    ),
+    "slope_straightness": "largest distance of the service's costs from their line",
+}
+"""Figures without a target."""

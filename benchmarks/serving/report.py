@@ -5,8 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.serving.cells import GENERATOR_BUSY, NOISE, SERVICE_TIMES, WARM_UP_SECONDS
 from benchmarks.serving.profile import PERF_COMMAND, PY_SPY_COMMAND
+from benchmarks.serving.run import FEWEST_ARRIVALS, ISOLATED_ROUNDS, SHORTEST_OPEN
 from benchmarks.serving.workloads import WORKLOADS
+from service.bench.load import LARGEST_BUSY_SHARE, LARGEST_LAG_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +29,7 @@ def markdown(document: Document) -> str:
         _loads(document),
         _throughput(document),
         _latency(document),
+        _unused(document),
         _method(document),
     ]
     return "\n".join(part for part in parts if part)
@@ -73,8 +77,7 @@ def _targets(document: Document) -> str:
     for name, target in document["targets"].items():
         spread = document["spread"].get(name)
         verdict = "not measured" if target["met"] is None else "met" if target["met"] else "**not met**"
-        if spread is not None and spread["noisy"]:
-            verdict += ", disturbed"
+        verdict = "; ".join([verdict, *target["notes"]])
         rows.append(
             [
                 f"`{name}`",
@@ -90,10 +93,22 @@ def _targets(document: Document) -> str:
     text = "\n## What was to be reached\n\n" + prose(
         "Medians over rounds of ratios of the same round. The last number is the same ratio by the servers' processor",
         "time a request instead of by the clock: where the two differ, other work disturbed the measurement, or a",
-        "server did not use its whole core. `*`, disturbed: in every round others used the cores; the figure by",
-        "processor time is then the better one.",
+        "server did not use its whole core.",
+        "`*`, disturbed: others used the cores in every round; by processor time is then the better figure.",
+        f"An upper bound: beside the lower of the two the generator used over {GENERATOR_BUSY:.0%} of its core (at",
+        "a no-op it often does), so that server may do more, and the service's",
+        "share is this at most; the ratio by processor time does not depend on the generator.",
     )
-    return text + "\n" + table(head, rows, texts=3) + _absent(document)
+    return text + "\n" + table(head, rows, texts=3) + _aside(document) + _absent(document)
+
+
+def _aside(document: Document) -> str:
+    lines = [
+        f"- `{name}`: {'; '.join([number(one['value']), *one['notes']])} (by processor time "
+        f"{number(document['by_processor_time'].get(name))}). {one['text']}"
+        for name, one in document["aside"].items()
+    ]
+    return "\nWithout a target:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _absent(document: Document) -> str:
@@ -115,7 +130,7 @@ def _stages(document: Document) -> str:
         "stage counts: sockets, parsing the head, the event loop, counting. Beside it: the no-op with the same body",
         "and as many bytes back, and decode + encode + infer + write in one process without HTTP",
         "(`python -m benchmarks.serving.floor`).",
-        "Stages are by the clock: on a disturbed machine they hold others' time.",
+        "Stages are by the clock: where others disturbed every round they hold others' time, and the rest is left out.",
     )
     return text + "\n" + table(head, rows, texts=2) if rows else ""
 
@@ -179,9 +194,16 @@ def _server(row: Mapping[str, Any]) -> str:
     return f"{row['server']} ({row['form']})"
 
 
+def _generator(row: Mapping[str, Any]) -> str:
+    if row["generator_cpu"] is None:
+        return "–"
+    return f"{row['generator_cpu']:.0%}{' †' if row['held_back'] else ''}"
+
+
 def _throughput(document: Document) -> str:
     text = "\n## Throughput, closed loop\n\n" + prose(
-        "How far ahead is told of the service's columns, of its rows where there is one row."
+        "How far ahead is told of the service's columns, of its rows where there is one row.",
+        f"†: wrk used over {GENERATOR_BUSY:.0%} of its core and may have been the limit; the server may do more.",
     )
     for workload, entries in document["throughput"].items():
         kind = WORKLOADS[workload]
@@ -191,6 +213,9 @@ def _throughput(document: Document) -> str:
                 row["kind"],
                 *(number(row[name]) for name in ("requests_per_second", "rows_per_second", "cpu_us")),
                 "–" if row["busy"] is None else f"{row['busy']:.0%}",
+                "–"
+                if row["generator_cpu"] is None
+                else f"{row['generator_cpu']:.0%}" + (" †" if row["held_back"] else ""),
                 number(row["lead"]),
                 number(row["p50_ms"]),
                 number(row["p99_ms"]),
@@ -198,7 +223,16 @@ def _throughput(document: Document) -> str:
             ]
             for row in entries
         ]
-        head = ["server (form)", "kind", "req/s", "candidates/s", "µs a request", "core used", "service ahead"]
+        head = [
+            "server (form)",
+            "kind",
+            "req/s",
+            "candidates/s",
+            "µs a request",
+            "core used",
+            "wrk's core used",
+            "service ahead",
+        ]
         head += ["p50 ms", "p99 ms", "errors"]
         text += f"\n### {kind.title}, {kind.connections} connections\n\n" + table(head, rows, texts=2)
     return text
@@ -218,15 +252,48 @@ def _latency(document: Document) -> str:
                 *(number(row[name]) for name in ("p50_ms", "p99_ms", "max_ms", "lag_p99_ms")),
                 number(leads.get(f"{row['server']}.{row['form']}")),
                 str(row["requests"]),
-                str(row["errors"]),
             ]
             for row in entries
         ]
         head = ["server (form)", "p50 ms", "p99 ms", "max ms", "send lag p99 ms", "service ahead in p99"]
-        head += ["requests", "errors"]
+        head += ["requests"]
         rate = document["common_rates"].get(workload)
         text += f"\n### {WORKLOADS[workload].title}, {number(rate)} req/s\n\n" + table(head, rows)
     return text
+
+
+def _unused(document: Document) -> str:
+    if not document["unused"]:
+        return ""
+    rows = []
+    for row in document["unused"]:
+        loop = f"{row['mode']}, {row['load']:.0%} load" if row["load"] else row["mode"]
+        reason = " ".join(row["reason"].split())[:200].replace("|", "/")
+        rows.append([WORKLOADS[row["workload"]].title, f"`{row['entry']}`", loop, reason, str(row["times"])])
+    text = "\n## Cells that were not used\n\n" + prose(
+        "No figure above is made of these: requests failed, the measurement did, or the load generator was too slow."
+    )
+    return text + "\n" + table(["request", "server.form", "loop", "why (of the first)", "rounds"], rows, texts=4)
+
+
+def _lengths(document: Document) -> list[str]:
+    lengths = document["lengths"]
+    if lengths is None:
+        return []
+    closed = f"{lengths['rounds']} rounds (at most {ISOLATED_ROUNDS} for servers in a block of their own)"
+    alone = f"{lengths['load_rounds']} round(s) of {lengths['load_seconds']:g} s"
+    common = f"{lengths['open_rounds']} round(s) of {SHORTEST_OPEN:g} to {lengths['open_seconds']:g} s"
+    return [
+        f"Closed loop: {closed} of {lengths['seconds']:g} s a cell, a server's first after 1 s that is not counted.",
+        f"In one process: {lengths['floor_seconds']:g} s a case.",
+        f"Open loop: the service alone {alone}; the common rate {common}, until about {FEWEST_ARRIVALS} arrivals.",
+        f"Each open cell begins with {WARM_UP_SECONDS:g} s that are not counted.",
+        f"Other servers take part at: {', '.join(WORKLOADS[name].title for name in lengths['peers_at'])}.",
+        (
+            f"Up to {lengths['retries']} time(s) more is a cell measured of which others used a core for over "
+            f"{NOISE:.0%} of the time, or in which the open loop's generator was too slow; the least disturbed is kept."
+        ),
+    ]
 
 
 def _method(document: Document) -> str:
@@ -235,9 +302,17 @@ def _method(document: Document) -> str:
     points = [
         "One server process on one core, the load generator on the other; `/metrics` on, logging as shipped.",
         "Servers are started once a block and stopped with SIGSTOP while another is measured; the order rotates.",
-        "A cell during which other processes used either core for over 5% of the time is measured again.",
-        "Throughput: wrk, closed loop, bodies rotate. Latency: the service's own load tool, open loop.",
-        "Every server's first answer must hold the scores of the model within 1e-5 before it is measured.",
+        *_lengths(document),
+        (
+            f"Too slow: the 99th percentile of its lag was over {LARGEST_LAG_SHARE:.0%} of the smaller of the cell's "
+            f"own p99 and {SERVICE_TIMES} service times (one over the server's closed-loop rate), or it was busy over "
+            f"{LARGEST_BUSY_SHARE:.0%} of the time. Such a cell is not used."
+        ),
+        "Nor is one with a status of 400 or more, a timeout or a socket error.",
+        (
+            "Before a server is measured and after each cell its answers to the first and the last body must be 200 "
+            "and hold the model's scores within 1e-5."
+        ),
         f"Other servers run the same model in its fastest form of one input of ids: {document['plain_form']}.",
         f"Kernel {machine['kernel']}, Python {machine['python']}, {versions}.",
     ]

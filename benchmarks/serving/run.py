@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.serving import contestants as who
@@ -17,11 +18,11 @@ from benchmarks.serving.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 MAIN: Final = "main"
-_ISOLATED_ROUNDS: Final = 3
-_FEWEST_ARRIVALS: Final = 1000
+ISOLATED_ROUNDS: Final = 3
+FEWEST_ARRIVALS: Final = 1000
+SHORTEST_OPEN: Final = 2.0
 _PROFILED: Final = (("one_row", "rows"), ("rank100", "columns"))
 
 
@@ -37,7 +38,7 @@ class Lengths:
         load_seconds: A cell of them.
         open_rounds: Rounds at the common rate.
         open_seconds: A cell of them at most; it ends sooner once there were a thousand arrivals.
-        retries: How often a noisy cell is measured again.
+        retries: How often a cell is measured again that others disturbed or that the generator held back.
         profile_seconds: A profile.
         peers_at: Workloads at which other servers take part.
     """
@@ -54,8 +55,8 @@ class Lengths:
     peers_at: tuple[str, ...]
 
 
-QUICK: Final = Lengths(2, 1, 0.25, 1, 6, 1, 3, 0, 3, ("one_row", "rank100"))
-FULL: Final = Lengths(4, 2, 1, 3, 15, 2, 8, 1, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
+QUICK: Final = Lengths(3, 1, 0.25, 2, 6, 2, 3, 2, 3, ("one_row", "rank100"))
+FULL: Final = Lengths(4, 2, 1, 3, 15, 2, 8, 2, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Result:
         answer_bytes: Bytes the no-ops answer, by workload.
         profiles: Where the service's time goes.
         seconds: How long it took.
+        lengths: Of its parts.
     """
 
     records: list[Record]
@@ -102,6 +104,7 @@ class Result:
     answer_bytes: dict[str, int] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
     seconds: float = 0.0
+    lengths: Lengths | None = None
 
 
 def measure_all(plan: Plan, scratch: Path, say: Callable[[str], None]) -> Result:
@@ -115,30 +118,48 @@ def measure_all(plan: Plan, scratch: Path, say: Callable[[str], None]) -> Result
     began = time.monotonic()
     say("building the model")
     model, plain_form = build(scratch)
-    others = who.tutorials(model) if plan.peers is None else who.peers(*plan.peers, model)
-    ours = [who.service(scratch / "bundle"), who.service(scratch / "bundle", who.LOG_OFF, request_log_ratio=0)]
-    everyone = [one for one in (*ours, *others) if plan.only is None or one.name in plan.only]
+    everyone = [one for one in _everyone(plan, scratch, model) if plan.only is None or one.name in plan.only]
+    ours = everyone[0]
     (scratch / "requests").mkdir(exist_ok=True)
     race = Race(scratch, Bodies(scratch / "requests", Job(model)), plan.lengths.retries, say)
     result = Result(race.records, {one.name: one.kind for one in everyone}, *_tutorials(plan), plain_form=plain_form)
+    result.lengths = plan.lengths
     alone = [one for one in everyone if one.isolated]
     for contestant in alone:
-        with race.block(contestant.name, [ours[0], contestant]) as block:
+        with race.block(contestant.name, [ours, contestant]) as block:
             _closed(block, plan, only_baseline=True)
     with race.block(MAIN, [one for one in everyone if not one.isolated]) as block:
         _start_noops(block, result)
         _closed(block, plan)
-        result.rates = _common_rates(result)
+        result.rates = common_rates(result)
         _loads(block, plan)
         _at_common_rate(block, plan, result.rates)
         _profiles(block, plan, result)
     for contestant in alone:
         if contestant.name not in race.failed:
-            with race.block(contestant.name, [ours[0], contestant]) as block:
+            with race.block(contestant.name, [ours, contestant]) as block:
                 _at_common_rate(block, plan, result.rates)
     result.failed = race.failed
     result.seconds = time.monotonic() - began
     return result
+
+
+def _everyone(plan: Plan, scratch: Path, model: Path) -> list[who.Contestant]:
+    others = who.tutorials(model) if plan.peers is None else who.peers(*plan.peers, model)
+    return [*who.services(scratch / "bundle"), *others]
+
+
+def check_names(plan: Plan) -> str | None:
+    """What is wrong with the names of a plan; None if nothing."""
+    nowhere = Path("unused")
+    servers = [one.name for one in _everyone(plan, nowhere, nowhere)]
+    for option, asked, known in (("--only", plan.only, servers), ("--workloads", plan.workloads, list(WORKLOADS))):
+        unknown = sorted(set(asked or ()) - set(known))
+        if unknown:
+            return f"{option}: expected some of {', '.join(known)}, got {', '.join(unknown)}"
+    if plan.only is not None and who.SERVICE not in plan.only:
+        return f"--only: expected {who.SERVICE} among the names, for all else is compared with it"
+    return None
 
 
 def _tutorials(plan: Plan) -> tuple[str, str]:
@@ -178,7 +199,7 @@ def _tutorial_names(plan: Plan) -> set[str]:
 
 def _closed(block: Block, plan: Plan, *, only_baseline: bool = False) -> None:
     lengths = plan.lengths
-    for turn in range(min(lengths.rounds, _ISOLATED_ROUNDS) if only_baseline else lengths.rounds):
+    for turn in range(min(lengths.rounds, ISOLATED_ROUNDS) if only_baseline else lengths.rounds):
         block.race.say(f"{block.name}: round {turn + 1} of {lengths.rounds}")
         for workload in _workloads(plan):
             entries = _takers(block, plan, workload, only_baseline=only_baseline)
@@ -190,7 +211,7 @@ def _closed(block: Block, plan: Plan, *, only_baseline: bool = False) -> None:
             measure_floor(block.race, MAIN, turn, _workloads(plan), plan.lengths.floor_seconds)
 
 
-def _common_rates(result: Result) -> dict[str, float]:
+def common_rates(result: Result) -> dict[str, float]:
     """Half of what the slowest server that scores takes, by workload."""
     rates = {}
     for workload in WORKLOADS:
@@ -226,9 +247,13 @@ def _at_common_rate(block: Block, plan: Plan, rates: Mapping[str, float]) -> Non
                 for entry in _takers(block, plan, workload, only_baseline=True)
                 if entry.contestant.kind != "floor"
             ]
-            seconds = max(2.0, min(plan.lengths.open_seconds, _FEWEST_ARRIVALS / rate))
+            seconds = max(SHORTEST_OPEN, min(plan.lengths.open_seconds, FEWEST_ARRIVALS / rate))
             for entry in rotated(entries, turn):
-                block.visit(entry, turn, seconds, rate, purpose=COMMON_RATE)
+                if typical(block.race.records, (workload, entry.label), "requests_per_second") is None:
+                    # The rate was chosen without it and may be more than it takes.
+                    block.leave_out(entry, turn, "no closed loop of it can be used", purpose=COMMON_RATE)
+                else:
+                    block.visit(entry, turn, seconds, rate, purpose=COMMON_RATE)
 
 
 def _profiles(block: Block, plan: Plan, result: Result) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.serving.cells import unusable
 from benchmarks.serving.contestants import SERVICE, against_peers
-from benchmarks.serving.figures import Record, ratio, select, typical
+from benchmarks.serving.figures import Figure, Record, held_back, is_noisy, ratio, select, typical
 from benchmarks.serving.queueing import response_quantile
 from benchmarks.serving.ratios import (
     ALL_RIVALS,
+    ASIDE,
     COMMON_RATE,
     FLOOR,
     LOAD,
     LOAD_WORKLOAD,
     LOADS,
     OURS,
+    OVER_ALL,
     RATIOS,
     TARGETS,
     Sheet,
     ahead,
+    missing,
 )
 from benchmarks.serving.workloads import SLOPE, WORKLOADS
 
@@ -47,7 +52,10 @@ _BY_PROCESSOR_TIME: Final = "rows_per_cpu_second"
 
 def summarise(result: Result, *, machine: Mapping[str, Any], command: str) -> dict[str, Any]:
     """Everything that is worth keeping of a measurement."""
-    sheet = Sheet(result.records, result.kinds, result.tutorial, result.listwise)
+    for record in result.records:
+        if record.get("error"):
+            record["error"] = _without_paths(record["error"])
+    sheet = Sheet(result.records, result.kinds, result.tutorial, result.listwise, failed=result.failed)
     by_time = replace(sheet, throughput=_BY_PROCESSOR_TIME)
     figures = {name: figure for name, rule in RATIOS.items() if (figure := rule(sheet)) is not None}
     ratios = {name: figure.value for name, figure in figures.items()}
@@ -67,8 +75,14 @@ def summarise(result: Result, *, machine: Mapping[str, Any], command: str) -> di
                 "expected": target.expected,
                 "value": ratios.get(name),
                 "met": target.met(ratios[name]) if name in ratios else None,
+                "notes": _notes(sheet, name, figures.get(name)),
             }
             for name, target in TARGETS.items()
+        },
+        "aside": {
+            name: {"text": text, "value": ratios[name], "notes": _notes(sheet, name, figures[name])}
+            for name, text in ASIDE.items()
+            if name in ratios
         },
         "kinds": result.kinds,
         "tutorial": result.tutorial,
@@ -88,11 +102,46 @@ def summarise(result: Result, *, machine: Mapping[str, Any], command: str) -> di
         "latency": _latency(sheet),
         "latency_leads": _leads(sheet, latency=True),
         "profiles": result.profiles,
-        "failed": result.failed,
+        "failed": {name: _without_paths(reason) for name, reason in result.failed.items()},
+        "unused": _unused(result.records),
+        "lengths": None if result.lengths is None else asdict(result.lengths),
         "records": result.records,
     }
     rounded: dict[str, Any] = _rounded(document)
     return rounded
+
+
+def _without_paths(text: str) -> str:
+    """A message without the folders of this machine."""
+    return re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", ".../", text)
+
+
+def _notes(sheet: Sheet, name: str, figure: Figure | None) -> list[str]:
+    """What to know of a figure before believing it."""
+    notes = []
+    if figure is not None and figure.noisy:
+        notes.append("disturbed")
+    if figure is not None and figure.bound:
+        words = {"upper": "an upper bound", "lower": "a lower bound", "unknown": "of no meaning by the clock"}
+        notes.append(f"{words[figure.bound]}: the generator was too busy")
+    if figure is not None and name in OVER_ALL:
+        kinds, latency = OVER_ALL[name]
+        lost = missing(sheet, kinds, latency=latency)
+        notes += [f"without {', '.join(lost)}"] if lost else []
+    return notes
+
+
+def _unused(records: list[Record]) -> list[dict[str, Any]]:
+    """Cells that no figure is made of, with how often and why."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for record in records:
+        reason = unusable(record)
+        if reason is not None:
+            what = (record["workload"], record["entry"], record["mode"], str(record.get("load") or ""))
+            first = {"workload": what[0], "entry": what[1], "mode": what[2], "load": record.get("load"), "times": 0}
+            row = found.setdefault(what, first | {"reason": reason})
+            row["times"] += 1
+    return list(found.values())
 
 
 def _rounded(value: Any) -> Any:
@@ -109,18 +158,22 @@ def _stages(records: list[Record]) -> list[dict[str, Any]]:
     rows = []
     for workload, form in _STAGED:
         cell = (workload, f"{SERVICE}.{form}")
-        found = [one["stages_us"] for one in select(records, cell) if one.get("stages_us")]
+        staged = [one for one in select(records, cell) if one.get("stages_us")]
+        quiet = [one for one in staged if not is_noisy(one)]
+        found = [one["stages_us"] for one in quiet or staged]
         cpu = typical(records, cell, "cpu_us")
         if not found or cpu is None:
             continue
         stages = {stage: median(one[stage] for one in found) for stage in STAGES if all(stage in one for one in found)}
+        # Stages are by the clock: of disturbed rounds they hold others' time, and nothing can be taken from them.
+        rest = cpu - sum(stages.values()) + stages.get("queue", 0.0) if quiet else -1.0
         rows.append(
             {"workload": workload, "form": form}
             | stages
             | {
                 "cpu_us": cpu,
                 "kernel_us": typical(records, cell, "kernel_us"),
-                "rest_us": cpu - sum(stages.values()) + stages.get("queue", 0.0),
+                "rest_us": rest if rest >= 0 else None,
                 "floor_us": typical(records, (workload, f"floor.{form}"), "cpu_us"),
                 "noop_us": typical(records, (workload, f"noop_{workload}.{form}"), "cpu_us"),
             }
@@ -193,12 +246,21 @@ def _throughput(sheet: Sheet) -> dict[str, list[dict[str, Any]]]:
                     "form": entry.partition(".")[2],
                     "kind": sheet.kinds[server],
                     "lead": None if lead is None or server == SERVICE else lead.value,
-                    "errors": sum(one["errors"] for one in select(sheet.records, cell)),
+                    "errors": sum(one["errors"] for one in select_workload(sheet.records, workload, entry)),
+                    "held_back": any(held_back(one) for one in select(sheet.records, cell)),
                     "noisy": ratio_is_noisy(sheet.records, cell),
                 }
                 | {
                     name: typical(sheet.records, cell, name)
-                    for name in ("requests_per_second", "rows_per_second", "cpu_us", "busy", "p50_ms", "p99_ms")
+                    for name in (
+                        "requests_per_second",
+                        "rows_per_second",
+                        "cpu_us",
+                        "busy",
+                        "generator_cpu",
+                        "p50_ms",
+                        "p99_ms",
+                    )
                 }
             )
         if rows:
@@ -212,9 +274,10 @@ def ratio_is_noisy(records: list[Record] | Any, cell: tuple[str, str]) -> bool:
     return figure is None or figure.noisy
 
 
-def select_workload(records: Any, workload: str) -> list[Record]:
-    """Closed-loop records of a workload."""
-    return [one for one in records if one["workload"] == workload and one["mode"] == "closed"]
+def select_workload(records: Any, workload: str, entry: str | None = None) -> list[Record]:
+    """Closed-loop records of a workload, those that cannot be used among them."""
+    found = [one for one in records if one["workload"] == workload and one["mode"] == "closed"]
+    return [one for one in found if entry in (None, one["entry"])]
 
 
 def _latency(sheet: Sheet) -> dict[str, list[dict[str, Any]]]:
@@ -225,6 +288,7 @@ def _latency(sheet: Sheet) -> dict[str, list[dict[str, Any]]]:
             one
             for one in sheet.records
             if one["workload"] == workload and one["mode"] == "open" and one.get("purpose") == COMMON_RATE
+            if unusable(one) is None
         ]
         rows = []
         for entry in sorted({one["entry"] for one in found}):
@@ -234,8 +298,6 @@ def _latency(sheet: Sheet) -> dict[str, list[dict[str, Any]]]:
                     "server": entry.partition(".")[0],
                     "form": entry.partition(".")[2],
                     "requests": sum(one["requests"] for one in own),
-                    "errors": sum(one["errors"] for one in own),
-                    "generator_bound": any(one.get("generator_bound") for one in own),
                 }
                 | {name: median(one[name] for one in own) for name in ("p50_ms", "p99_ms", "max_ms", "lag_p99_ms")}
             )

@@ -1,9 +1,13 @@
 """Ratios, lines and targets on records written by hand."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.serving.figures import Figure, fit_line, ratio, typical
-from benchmarks.serving.ratios import COMMON_RATE, LOAD, RATIOS, TARGETS, Sheet, Target, ahead
+from benchmarks.serving.ratios import ALL_RIVALS, COMMON_RATE, LOAD, RATIOS, TARGETS, Sheet, Target, ahead, missing
+from benchmarks.serving.run import Result, common_rates
 
 TOP, BOTTOM = ("one_row", "service.rows"), ("one_row", "tutorial.rows")
 
@@ -31,6 +35,37 @@ def test_a_disturbed_round_counts_only_where_there_is_no_other() -> None:
     assert noisy is not None
     assert noisy.noisy
     assert noisy.rounds == 2
+
+
+@pytest.mark.parametrize("fault", [{"errors": 1}, {"generator_bound": "send lag"}, {"error": "it hung"}])
+def test_a_cell_that_failed_or_that_the_generator_held_back_is_in_no_figure(fault: Mapping[str, object]) -> None:
+    records = [record(TOP, 0, 10), record(BOTTOM, 0, 5), record(TOP, 1, 90, **fault), record(BOTTOM, 1, 5)]
+    assert ratio(records, TOP, BOTTOM, "rows_per_second") == Figure(2.0, 2.0, 2.0, 1)
+    assert typical(records, TOP, "rows_per_second") == 10
+    assert ratio(records[2:], TOP, BOTTOM, "rows_per_second") is None
+    tails = sheet()
+    for one in tails.records:
+        if one.get("purpose") == LOAD:
+            one.update(fault)
+    assert RATIOS["rank1000_p99_vs_p50_at_25"](tails) is None
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom", "bound"), [(0.7, 0.8, ""), (0.7, 0.9, "upper"), (0.9, 0.7, "lower"), (0.9, 0.9, "unknown")]
+)
+def test_a_busy_generator_makes_a_ratio_a_bound(top: float, bottom: float, bound: str) -> None:
+    records = [record(TOP, 0, 10, generator_cpu=top), record(BOTTOM, 0, 5, generator_cpu=bottom)]
+    by_clock, by_time = (ratio(records, TOP, BOTTOM, name) for name in ("rows_per_second", "rows_per_cpu_second"))
+    assert by_clock is not None
+    assert by_time is not None
+    assert (by_clock.bound, by_time.bound) == (bound, "")
+
+
+def test_the_common_rate_is_half_of_what_the_slowest_server_takes() -> None:
+    rates = {"service.rows": 40.0, "fast.rows": 10.0, "slow.rows": 2.0, "noop_one_row.rows": 1.0}
+    records = [record(("one_row", entry), 0, 1, requests_per_second=rate) for entry, rate in rates.items()]
+    kinds = {"service": "service", "fast": "model server", "slow": "model server", "noop_one_row": "floor"}
+    assert common_rates(Result(records, kinds, "", "")) == {"one_row": 1.0}
 
 
 def test_rounds_of_different_blocks_are_never_paired() -> None:
@@ -76,6 +111,19 @@ def test_the_lead_over_the_best_is_the_smallest_lead() -> None:
     assert latency.value == 3.0  # over "slow", which answers soonest
     leads = ahead(found, ["model server"], latency=False)
     assert {entry: figure.value for entry, figure in leads["one_row"].items()} == {"fast.rows": 4.0, "slow.rows": 20.0}
+
+
+def test_rivals_that_could_not_be_compared_are_named() -> None:
+    found = sheet()
+    assert missing(found, ALL_RIVALS, latency=False) == missing(found, ALL_RIVALS, latency=True) == []
+    for one in found.records:
+        if one["entry"] == "fast.rows" and one["workload"] == "one_row" and one["mode"] == "closed":
+            one["errors"] = 7
+        if one["entry"] == "slow.rows" and one["workload"] == "rank100" and one["mode"] == "open":
+            one["error"] = "it hung"
+    found = replace(found, kinds={**found.kinds, "gone": "model server"}, failed={"gone": "it ended"})
+    assert missing(found, ALL_RIVALS, latency=False) == ["gone", "fast.rows at one_row"]
+    assert missing(found, ALL_RIVALS, latency=True) == ["gone", "slow.rows at rank100"]
 
 
 def test_without_other_model_servers_nothing_is_claimed_of_them() -> None:

@@ -1,10 +1,11 @@
 """The page is a function of the stored document, and says what was and what was not reached."""
 
 import json
+from dataclasses import replace
 
 from benchmarks.serving.ratios import TARGETS
 from benchmarks.serving.report import markdown, number
-from benchmarks.serving.run import Result
+from benchmarks.serving.run import QUICK, Result
 from benchmarks.serving.summary import summarise
 from benchmarks.serving.workloads import SLOPE, WORKLOADS
 
@@ -90,7 +91,7 @@ def test_what_others_disturbed_in_every_round_is_said_to_be() -> None:
         record["noise"] = 0.5
     page = markdown(summarise(measured, machine=MACHINE, command=""))
     lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
-    assert lines["one_row_vs_noop_asgi"].endswith("| met, disturbed |")
+    assert lines["one_row_vs_noop_asgi"].endswith("| met; disturbed |")
     assert "0.4 *" in lines["one_row_vs_noop_asgi"]
     assert lines["best_peer_p99"].endswith("| not measured |")
 
@@ -101,6 +102,82 @@ def test_stages_and_what_is_left_for_http_add_up_to_all() -> None:
     assert row["decode"] + row["encode"] + row["infer"] + row["respond"] + row["rest_us"] == row["cpu_us"] == 50
     assert row["noop_us"] == 20
     assert {name: line["slope"] for name, line in document["lines"].items()} == {"service": 1.2, "floor": 1.0}
+
+
+def test_what_is_left_for_http_is_told_only_of_undisturbed_rounds_and_never_negative() -> None:
+    stages = {"queue": 1.0, "decode": 2.0, "encode": 3.0, "infer": 4.0, "respond": 5.0}
+    for facts in ({"noise": 0.5}, {"stages_us": {**stages, "infer": 400.0}}):
+        measured = result()
+        measured.records[0].update(facts)
+        (row,) = summarise(measured, machine=MACHINE, command="")["stages"]
+        assert row["rest_us"] is None
+        assert row["cpu_us"] == 50
+
+
+def test_stages_are_of_undisturbed_rounds_where_there_are_any() -> None:
+    measured = result()
+    measured.records.append(cell("one_row", "service.rows", 90, round=1, noise=0.5, stages_us={"infer": 400.0}))
+    (row,) = summarise(measured, machine=MACHINE, command="")["stages"]
+    assert (row["infer"], row["rest_us"]) == (4.0, 36.0)
+
+
+def test_cells_that_were_not_used_are_listed_with_the_reason() -> None:
+    measured = result()
+    measured.kinds["peer"] = "model server"
+    measured.records += [
+        cell("one_row", "peer.rows", 60, errors=7, error_kinds={"status": 7}),
+        cell("one_row", "peer.rows", 60, errors=7, error_kinds={"status": 7}, round=1),
+        cell("rank1000", "service.columns", 9, mode="open", purpose="load", load=0.5, generator_bound="lag"),
+        {"workload": "one_row", "entry": "tutorial.rows", "mode": "open", "errors": 0, "error": "/a/b/wrk hung"},
+    ]
+    document = summarise(measured, machine=MACHINE, command="")
+    page = markdown(document)
+    assert "| 1 row | `peer.rows` | closed | 7 errors among 1000 answers (status 7) | 2 |" in page
+    assert "| 1 context + 1000 candidates | `service.columns` | open, 50% load | generator-bound: lag | 1 |" in page
+    assert "| 1 row | `tutorial.rows` | open | .../wrk hung | 1 |" in page
+    assert "rank1000_p99_vs_p50_at_50" not in document["ratios"]
+    assert [row["requests_per_second"] for row in document["throughput"]["one_row"] if row["server"] == "peer"] == [
+        None
+    ]
+    assert [row["errors"] for row in document["throughput"]["one_row"] if row["server"] == "peer"] == [14]
+
+
+def test_a_lead_over_all_others_says_whom_it_leaves_out() -> None:
+    measured = result()
+    measured.kinds |= {"peer": "model server", "gone": "model server", "good": "model server"}
+    measured.failed["gone"] = "it ended"
+    measured.records += [cell("one_row", "peer.rows", 60, errors=7), cell("one_row", "good.rows", 200)]
+    document = summarise(measured, machine=MACHINE, command="")
+    assert document["ratios"]["best_peer_throughput"] == 3.0  # the tutorial's
+    assert "without gone, peer.rows at one_row" in document["targets"]["best_peer_throughput"]["notes"]
+    lines = [line for line in markdown(document).splitlines() if line.startswith("| `best_peer_throughput`")]
+    assert lines[0].endswith("met; without gone, peer.rows at one_row |")
+
+
+def test_a_ratio_to_a_no_op_that_the_generator_held_back_is_an_upper_bound() -> None:
+    measured = result()
+    for record in measured.records:
+        if record["entry"] == "noop_one_row.rows":
+            record |= {"generator_cpu": 0.95, "rows_per_cpu_second": 1e5}
+    document = summarise(measured, machine=MACHINE, command="")
+    (line,) = [one for one in markdown(document).splitlines() if one.startswith("| `one_row_vs_noop_asgi`")]
+    assert line.endswith("| 0.2 | met; an upper bound: the generator was too busy |")
+
+
+def test_the_method_tells_the_lengths_and_retries_that_were_used() -> None:
+    measured = result()
+    measured.lengths = replace(QUICK, rounds=7, retries=5)
+    page = " ".join(markdown(summarise(measured, machine=MACHINE, command="")).split())
+    assert "Closed loop: 7 rounds" in page
+    assert "Up to 5 time(s) more" in page
+
+
+def test_figures_without_a_target_are_told_beside_the_others() -> None:
+    measured = result()
+    measured.records.append(cell("one_row", "service_coalesced.rows", 25))
+    page = markdown(summarise(measured, machine=MACHINE, command=""))
+    assert "- `one_row_coalesced_vs_noop_asgi`: 0.8 " in page
+    assert "not as shipped" in page
 
 
 def test_the_prediction_is_the_queue_of_the_measured_service_time() -> None:
