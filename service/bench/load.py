@@ -151,7 +151,7 @@ def run_load(
         warm_connections: Opened before the first request.
         timeout: Seconds from when a request was due until it is given up.
         give_up: Age of the oldest unanswered request, in seconds, at which the run ends as overloaded; None never.
-        spins: Whether the generator may spin; None: where it has more than one processor.
+        spins: Whether the generator may spin; None: where it may use two CPUs or more.
         network: Stands in for the machine (tests).
 
     Raises:

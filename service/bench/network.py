@@ -1,14 +1,13 @@
 """Sockets, readiness and the clock: everything of the engine that touches the machine, behind one small interface.
 
 Timers of asyncio and uvloop have a grain of one millisecond, and so has epoll's timeout, which is all the lag that an
-objective of ten milliseconds allows. So the engine polls: with a second core at hand it spins while anything is due or
-on its way, and what it spins is counted as idle, not as work.
+objective of ten milliseconds allows. So the engine polls: with two CPUs to use it spins while anything is due or on
+its way, and what it spins is counted as idle, not as work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import selectors
 import socket
@@ -73,13 +72,12 @@ class Network(Protocol):
 
 
 def _may_spin() -> bool:
-    """Whether spinning takes nothing from a server beside us.
+    """Whether spinning leaves a server beside us a CPU: two or more of affinity mask and quota are ours.
 
-    Affinity is no reason against it: who binds the generator to one processor leaves the others to the server. A
-    quota is one: what is spun is taken out of it.
+    Bound to one CPU, nothing here can say whether a server on the same machine is bound to it too: then what is spun
+    would be the server's, so spinning there is for the user to ask for.
     """
-    quota = Host.read().quota
-    return (os.cpu_count() or 1) >= _TWO and (quota is None or quota.value >= _TWO)
+    return Host.read().cpus >= _TWO
 
 
 class Machine:
@@ -87,7 +85,7 @@ class Machine:
 
     Args:
         target: Where connections lead; its name is looked up once.
-        spins: See `Network`; None spins where there is a second processor that no quota withholds.
+        spins: See `Network`; None spins where this process may use two CPUs or more.
 
     Raises:
         OSError: The name is not known.

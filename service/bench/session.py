@@ -53,7 +53,7 @@ class Plan:
         seed: Of the arrivals.
         connections: Most connections at once.
         timeout: Seconds until a request has failed.
-        spins: Whether the generator may spin; None: where there is a second processor.
+        spins: Whether the generator may spin; None: where it may use two CPUs or more.
     """
 
     target: Target

@@ -62,7 +62,7 @@ def main() -> None:
             for rate in RATES:
                 time.sleep(options.rest)
                 rounds[-1][rate] = run_load(
-                    target, [body], rate, options.seconds, warm_up=0.1, seed=number, give_up=1.0
+                    target, [body], rate, options.seconds, warm_up=0.1, seed=number, give_up=1.0, spins=len(others) > 0
                 )
     finally:
         server.terminate()

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service import machine
 from service.bench import Body, LoadResult, Target, TargetError, network, parse_target, run_load
 from service.bench.arrivals import poisson_arrivals
 from service.bench.probe import probe
@@ -186,6 +187,21 @@ def test_every_poller_sends_everything_spinning_or_not_and_idle_connections_may_
     assert result.answered == result.requests > 0
     assert rare.connections > 1
     assert rare.errors == {}
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "spins"),
+    [(1, None, False), (2, None, True), (8, 1.5, False), (8, 2.0, True), (1, 4.0, False)],
+)
+def test_it_spins_by_itself_only_where_affinity_and_quota_give_it_two_cpus(
+    monkeypatch: pytest.MonkeyPatch, affinity: int, quota: float | None, *, spins: bool
+) -> None:
+    host = machine.Machine(affinity, None if quota is None else machine.Limit(quota, "cpu.max"))
+    monkeypatch.setattr(machine.Machine, "read", lambda: host)
+    for asked, expected in ((None, spins), (True, True), (False, False)):
+        found = network.Machine(Target("127.0.0.1", 80), spins=asked)
+        found.close()
+        assert found.spins is expected
 
 
 def test_an_address_at_which_nobody_listens_is_told_before_any_load() -> None:
