@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from service.features import FeatureEncoder, SchemaError
-from service.features.files import PathError, confined, digest_files, new_directory, write_file
+from service.features.files import PathError, confined, digest_bytes, digest_files, new_directory, write_file
 from service.golden import GoldenRow, decode_golden, encode_golden, refuse_constant
 from service.manifest import (
+    MANIFEST_FILE,
     PRECISIONS,
+    BundleChangedError,
     BundleCorruptError,
     BundleError,
     BundleExistsError,
@@ -50,6 +52,7 @@ __all__ = [
     "MODEL_FILE",
     "PRECISIONS",
     "Bundle",
+    "BundleChangedError",
     "BundleCorruptError",
     "BundleError",
     "BundleExistsError",
@@ -70,7 +73,6 @@ __all__ = [
     "write_bundle",
 ]
 
-MANIFEST_FILE: Final = "manifest.json"
 FEATURES_FILE: Final = "features.json"
 MODEL_FILE: Final = "model.onnx"
 GOLDEN_FILE: Final = "golden.jsonl"
@@ -233,14 +235,16 @@ def write_bundle(destination: Path) -> Iterator[StagedBundle]:
         raise
 
 
-def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
+def read_bundle(path: Path, *, verify: bool = True, manifest_sha256: str | None = None) -> Bundle:
     """Read a bundle and check all of it but the graph, which `Scorer` checks.
 
     Args:
         path: Its directory; may itself be a symbolic link, nothing inside may.
         verify: Digest every file. False checks presence and sizes only.
+        manifest_sha256: What the manifest must be, and so all that it digests; None for any.
 
     Raises:
+        BundleChangedError: Another manifest.
         BundleMissingError: No such directory, no manifest, or an absent file.
         BundleCorruptError: A file of another size or digest, one the manifest does not name, or a symbolic link.
         BundleFormatError: A file breaks its format.
@@ -249,7 +253,14 @@ def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
         got = "a file" if path.exists() else "nothing"
         raise BundleMissingError(f"{path}: expected the directory of a bundle, got {got}")
     root = path.resolve()  # once, so that a link moved meanwhile cannot mix two bundles
-    manifest = decode_manifest(_read(root, MANIFEST_FILE), str(root / MANIFEST_FILE))
+    content = _read(root, MANIFEST_FILE)
+    found = digest_bytes(content).sha256
+    if manifest_sha256 not in (None, found):
+        raise BundleChangedError(
+            f"{root / MANIFEST_FILE}: expected SHA-256 {manifest_sha256}, got {found}: "
+            "the bundle changed on disk; restart the service to serve it"
+        )
+    manifest = decode_manifest(content, str(root / MANIFEST_FILE))
     _check_files(root, manifest, verify=verify)
     try:
         encoder = FeatureEncoder.open(root, verified={name: entry.sha256 for name, entry in manifest.files.items()})

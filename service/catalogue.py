@@ -23,7 +23,12 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
         ("reaction_ready", "gauge", "", "1 when a worker scores requests, else 0."),
         ("reaction_workers", "gauge", "state", "Processes that serve: planned, and of these ready to score."),
         ("reaction_worker_restarts_total", "counter", "", "Workers that ended unasked and were replaced."),
-        ("reaction_requests_total", "counter", "route status", "Requests answered; 499 hung up before their answer."),
+        (
+            "reaction_requests_total",
+            "counter",
+            "route status",
+            "Requests answered; 499 hung up before their body was complete.",
+        ),
         (
             "reaction_stage_seconds",
             "histogram",

@@ -6,6 +6,7 @@ Errors::
     ├── BundleMissingError     no bundle, or a file that the manifest names is absent
     ├── BundleCorruptError     a file differs from its digest, or the manifest does not name it
     ├── BundleFormatError      a file that is not in the format, or in another version of it
+    ├── BundleChangedError     another bundle than the one that is served already
     ├── BundlePrecisionError   asked for tables in a precision that the bundle does not hold
     └── BundleExistsError      the destination of a write is taken
 """
@@ -19,7 +20,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import msgspec
 
 __all__ = [
+    "MANIFEST_FILE",
     "PRECISIONS",
+    "BundleChangedError",
     "BundleCorruptError",
     "BundleError",
     "BundleExistsError",
@@ -37,6 +40,7 @@ __all__ = [
     "encode_manifest",
 ]
 
+MANIFEST_FILE: Final = "manifest.json"
 FORMAT: Final = "reaction-bundle"
 VERSION: Final = 1
 OUTPUT: Final = "pctr"
@@ -66,6 +70,10 @@ class BundleCorruptError(BundleError):
 
 class BundleFormatError(BundleError):
     """A file breaks its format."""
+
+
+class BundleChangedError(BundleError):
+    """The bundle is not the one that was asked for by the digest of its manifest."""
 
 
 class BundlePrecisionError(BundleError):

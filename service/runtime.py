@@ -84,20 +84,23 @@ class Model:
         return self.scorer.bundle.manifest
 
 
-def load_model(path: Path, *, threads: int, precision: Precision = "float32") -> LoadedModel:
+def load_model(
+    path: Path, *, threads: int, precision: Precision = "float32", manifest_sha256: str | None = None
+) -> LoadedModel:
     """Read a bundle and check it: digests, formats, graph, golden rows.
 
     Args:
         path: Directory of the bundle.
         threads: Threads of one ONNX Runtime call.
         precision: What the model's tables hold.
+        manifest_sha256: Which bundle it must be; None for any.
 
     Raises:
         BundleError: No bundle, or not the one that was written.
         ScorerError: The golden rows do not get their ids or scores.
     """
     began = perf_counter()
-    scorer = Scorer(read_bundle(path), threads=threads, precision=precision)
+    scorer = Scorer(read_bundle(path, manifest_sha256=manifest_sha256), threads=threads, precision=precision)
     report = scorer.self_test()
     return LoadedModel(scorer, report, perf_counter() - began)
 
@@ -135,7 +138,9 @@ class Runtime:
         self.stage: Stage = "starting"
         self.failure: str | None = None
         self.model: Model | None = None
-        # The server's to set: how many requests it holds, those included that the application has not seen yet.
+        # The server's to set: which bundle it must be, where others serve it already ...
+        self.manifest_sha256: str | None = None
+        # ... and how many requests it holds, those included that the application has not seen yet.
         self.in_flight: Callable[[], int] | None = None
         self.workers = ThreadPoolExecutor(plan.work_threads, thread_name_prefix="score")
         self._on_failure = on_failure
@@ -207,7 +212,12 @@ class Runtime:
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             settings, threads = self.settings, self.plan.model_threads
-            loaded = load_model(settings.bundle, threads=threads, precision=settings.precision)
+            loaded = load_model(
+                settings.bundle,
+                threads=threads,
+                precision=settings.precision,
+                manifest_sha256=self.manifest_sha256,
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
             expected = isinstance(error, (BundleError, ScorerError, OSError))
             self._call(loop, self._fail, f"{type(error).__name__}: {error}", None if expected else error)

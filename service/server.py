@@ -77,7 +77,13 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    settings: Settings, plan: Plan, listener: socket.socket, *, cells: Cells | None = None, late: bool = False
+    settings: Settings,
+    plan: Plan,
+    listener: socket.socket,
+    *,
+    cells: Cells | None = None,
+    late: bool = False,
+    manifest_sha256: str | None = None,
 ) -> int:
     """Serve until told to stop. Does not return, but ends the process, where a thread scores on after that.
 
@@ -87,6 +93,7 @@ def serve(
         listener: Where clients connect; closed at the end.
         cells: Counts shared with other workers; None where this process serves alone.
         late: Take connections only once the model is ready: others serve meanwhile.
+        manifest_sha256: Which bundle it must be: the one that others serve; None for any.
 
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
@@ -102,6 +109,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     app = create_app(settings, plan=plan, cells=cells, late=late, on_failure=lambda: leave(signal.SIGTERM, None))
+    app.runtime.manifest_sha256 = manifest_sha256
     server = _Server(server_config(app, settings), app, cells)
     with listener:
         server.run(sockets=[listener])

@@ -9,6 +9,8 @@ A worker ends with its supervisor: their standard input is a pipe that only this
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import select
 import signal
@@ -23,6 +25,7 @@ import msgspec
 
 from service.cells import PID, READY, RESTARTS, SPENT_SECONDS, STARTED, Cells, shared_file
 from service.logging import get_logger
+from service.manifest import MANIFEST_FILE
 from service.plan import Plan  # noqa: TC001 - msgspec reads the annotation
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cells: Descriptor of the counts' file.
         late: It replaces another one: it takes connections only once it is ready.
         given: Settings from the command line; the others are in the environment.
+        manifest_sha256: Which bundle it is to serve; None for any, where there was none to be read yet.
     """
 
     number: int
@@ -63,6 +67,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cells: int
     late: bool
     given: dict[str, Any]
+    manifest_sha256: str | None
 
 
 @dataclass
@@ -97,6 +102,8 @@ class Supervisor:
     def __init__(self, settings: Settings, given: Mapping[str, Any], plan: Plan, listener: socket.socket) -> None:
         self._plan = plan
         self._given = dict(given)
+        self._manifest = settings.bundle / MANIFEST_FILE
+        self._manifest_sha256: str | None = None  # of the bundle that all workers are to serve
         self._listener = listener
         self._shutdown_seconds = settings.shutdown_seconds + _GRACE_SECONDS
         self._file = shared_file(plan.workers)
@@ -166,6 +173,7 @@ class Supervisor:
             cells=self._file,
             late=bool(self._cells.state_of(place.number)[STARTED]),
             given=self._given,
+            manifest_sha256=self._bundle_served(),
         )
         place.process = subprocess.Popen(
             [sys.executable, "-m", "service.worker"],
@@ -180,6 +188,13 @@ class Supervisor:
                 place.process.stdin.flush()
             except BrokenPipeError:  # it ended at once, and will be reaped
                 return
+
+    def _bundle_served(self) -> str | None:
+        """What the manifest was at the first start: one that replaces a worker must not serve another bundle."""
+        if self._manifest_sha256 is None:
+            with contextlib.suppress(OSError):  # the worker will say what is wrong
+                self._manifest_sha256 = hashlib.sha256(self._manifest.read_bytes()).hexdigest()
+        return self._manifest_sha256
 
     # ---- ending
 

@@ -32,7 +32,14 @@ def main() -> int:
     settings = load_settings(**order.given)
     configure_logging(settings.log_level, worker=order.number)
     cells = Cells(order.plan.workers, order.number, descriptor=order.cells)
-    return serve(settings, order.plan, socket.socket(fileno=order.listener), cells=cells, late=order.late)
+    return serve(
+        settings,
+        order.plan,
+        socket.socket(fileno=order.listener),
+        cells=cells,
+        late=order.late,
+        manifest_sha256=order.manifest_sha256,
+    )
 
 
 def _read_line() -> bytes:

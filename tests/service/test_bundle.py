@@ -13,6 +13,7 @@ import pytest
 from serving import DROPPED, MODEL_ID, build_encoder
 
 from service.bundle import (
+    BundleChangedError,
     BundleCorruptError,
     BundleError,
     BundleFormatError,
@@ -65,6 +66,12 @@ class TestReading:
         assert {path: (digest.bytes, digest.sha256) for path, digest in found.items()} == {
             path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in contents.items()
         }
+
+    def test_another_manifest_than_the_one_asked_for_is_refused(self, bundle: Path) -> None:
+        own = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+        assert read_bundle(bundle, manifest_sha256=own).path == bundle.resolve()
+        with pytest.raises(BundleChangedError, match=f"expected SHA-256 {'0' * 64}, got {own}: the bundle changed on"):
+            read_bundle(bundle, manifest_sha256="0" * 64)
 
     def test_the_path_may_be_a_link_that_moves(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to(bundle)

@@ -190,6 +190,27 @@ def test_a_worker_that_cannot_be_replaced_leaves_the_others_serving_until_it_can
     assert running.process.returncode == 0
 
 
+def test_a_bundle_that_was_replaced_on_disk_is_not_served_beside_the_one_the_others_serve(tmp_path: Path) -> None:
+    bundle, other = tmp_path / "bundle", tmp_path / "other"
+    build_bundle(bundle)
+    build_bundle(other, model_id="tiny-2")
+    with serving(bundle, workers=2) as running:
+        bundle.rename(tmp_path / "away")
+        other.rename(bundle)
+        os.kill(workers_of(running)[0], signal.SIGKILL)
+        wait_for(lambda: count_all(running)["reaction_worker_restarts_total"] >= 2, "a replacement has refused it")
+        for _ in range(20):
+            assert httpx.post(f"{running.url}/score", json=GOOD).json()["model"] == MODEL_ID
+            assert httpx.get(f"{running.url}/readyz").status_code == 200
+        bundle.rename(other)
+        (tmp_path / "away").rename(bundle)
+        wait_for(lambda: count_all(running)['reaction_workers{state="ready"}'] == 2, "it is replaced")
+    told = [line["error"] for line in running.log if line["event"] == "start_failed"]
+    assert any("the bundle changed on disk; restart the service to serve it" in error for error in told)
+    assert {line["model"] for line in running.log if line["event"] == "ready"} == {MODEL_ID}
+    assert running.process.returncode == 0
+
+
 def test_a_worker_that_does_not_end_in_time_is_killed(bundle: Path) -> None:
     running = start(bundle, workers=2, shutdown_seconds=1)
     stuck = workers_of(running)[0]
