@@ -255,7 +255,7 @@ def body_file(path: Path) -> list[Body]:
             continue
         try:
             bodies.append(Body(line, JSON, _candidates(json.loads(line))))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BodyError(f"{path}, line {number}: expected a JSON document, got {error}") from error
     if not bodies:
         raise BodyError(f"{path}: expected one body or more, got none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,12 +33,18 @@ TARGET_ERROR: Final = 1
 USAGE_ERROR: Final = 2
 GENERATOR_BOUND: Final = 3
 MISSED: Final = 4
+_RATES: Final = frozenset({"rate", "start", "ceiling"})
+_LONGEST_SECONDS: Final = 1e6
+# RFC 9110, sections 5.1 and 5.5.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _PICTURES: Final = (".svg", ".png", ".pdf")
 
 
 def run(options: Options) -> int:
     """Do what the options say, print what came of it, and return the exit status."""
     try:
+        _check_numbers(options)
         _check_extra(options.picture)
         for path in (options.json, options.picture):
             if path is not None:
@@ -81,12 +88,20 @@ def _check_extra(picture: Path | None) -> None:
             raise BodyError(f"expected the extra: pip install 'reaction-ctr[bench]'; got no {name}")
 
 
+def _check_numbers(options: Options) -> None:
+    for name in ("p99_ms", "rate", "start", "ceiling", "seconds", "warm_up", "timeout"):
+        value, most = getattr(options, name), math.inf if name in _RATES else _LONGEST_SECONDS
+        if value is not None and not (math.isfinite(value) and value <= most):
+            limit = f" of at most {most:,.0f}" if most < math.inf else ""
+            raise BodyError(f"--{name.replace('_', '-')} {value:g}: expected a finite number{limit}")
+
+
 def _headers(lines: list[str]) -> tuple[tuple[str, str], ...]:
     found = []
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not name.strip() or "\n" in line or "\r" in line:
-            raise BodyError(f"--header {line!r}: expected 'name: value'")
+        if not colon or not _NAME.fullmatch(name.strip()) or not _VALUE.fullmatch(value):
+            raise BodyError(f"--header {line!r}: expected 'name: value', the name a token, the value in ISO 8859-1")
         found.append((name.strip().lower(), value.strip()))
     return tuple(found)
 

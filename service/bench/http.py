@@ -19,6 +19,7 @@ _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*(\d+)[ \t]*\r", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
 _CLOSE: Final = re.compile(rb"\nconnection:[^\r]*close", re.IGNORECASE)
+_PRINTABLE: Final = re.compile(r"[!-~]+")
 _STATUS: Final = slice(9, 12)
 
 
@@ -62,13 +63,15 @@ def parse_target(url: str, default_path: str = "/score", headers: tuple[tuple[st
     """A target from a URL; without a path, `default_path` is taken.
 
     Raises:
-        TargetError: No plain HTTP URL with a host.
+        TargetError: No plain HTTP URL with a host, or one that a request line cannot hold.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if not _PRINTABLE.fullmatch(url):
+        raise TargetError(f"{url!r}: expected a URL of printable ASCII (percent-encoded, no spaces), got others")
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or 80
     except ValueError as error:
-        raise TargetError(f"{url}: expected a port between 1 and 65535, got {error}") from None
+        raise TargetError(f"{url}: expected http://HOST[:PORT][/PATH], got {error}") from None
     if parts.scheme != "http" or not parts.hostname:
         raise TargetError(
             f"{url}: expected http://HOST[:PORT][/PATH], got scheme {parts.scheme!r}, host {parts.hostname!r}"

@@ -27,10 +27,22 @@ from service.bench.stalls import Stall, find_stalls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LARGEST_BUSY_SHARE", "LARGEST_LAG_SHARE", "Body", "LoadResult", "run_load", "summarise"]
+    from numpy.typing import NDArray
+
+__all__ = [
+    "LARGEST_BUSY_SHARE",
+    "LARGEST_LAG_SHARE",
+    "MOST_REQUESTS",
+    "Body",
+    "LoadResult",
+    "due_requests",
+    "run_load",
+    "summarise",
+]
 
 LARGEST_BUSY_SHARE: Final = 0.8
 LARGEST_LAG_SHARE: Final = 0.1
+MOST_REQUESTS: Final = 20_000_000  # a run: ten minutes at what the generator can send at most
 _OTHER_FILES: Final = 64
 _NAMES: Final = {RESET: "reset", TIMEOUT: "timeout", MALFORMED: "malformed", ABANDONED: "abandoned"}
 
@@ -156,14 +168,14 @@ def run_load(
 
     Raises:
         TargetError: The host's name is not known, or no body was given.
-        BenchError: More connections than this process may open.
+        BenchError: More connections than this process may open, more requests than it can hold, or none that would be
+            measured.
         ValueError: A rate or a length that is not positive.
     """
     _allow_files(connections)
     if not bodies:
         raise TargetError(f"{target.url}: expected one body or more to send, got none")
-    due = poisson_arrivals(rate, warm_up + seconds, seed)
-    first = int(np.searchsorted(due, round(warm_up * NANOSECONDS)))
+    due, first = due_requests(rate, seconds, warm_up=warm_up, seed=seed)
     limits = Limits(
         connections=connections,
         warm=warm_connections,
@@ -190,6 +202,29 @@ def run_load(
     return summarise(
         records, rate, seconds, warm_up=warm_up, seed=seed, candidates=[body.candidates for body in bodies]
     )
+
+
+def due_requests(rate: float, seconds: float, *, warm_up: float, seed: int) -> tuple[NDArray[np.int64], int]:
+    """When requests of a run are due, and which of them is the first that is measured; arguments as in `run_load`.
+
+    Raises:
+        BenchError: More than memory should be asked for, or none that is measured.
+        ValueError: A rate or a length that is not positive.
+    """
+    length = warm_up + seconds
+    if rate * length > MOST_REQUESTS:
+        raise BenchError(
+            f"rate {rate:g} for {length:g} s: expected at most {MOST_REQUESTS:,} requests a run, "
+            f"got {rate * length:.3g}"
+        )
+    due = poisson_arrivals(rate, length, seed)
+    first = int(np.searchsorted(due, round(warm_up * NANOSECONDS)))
+    if first == len(due):
+        raise BenchError(
+            f"rate {rate:g} for {seconds:g} s: expected one measured request or more, got none: "
+            f"{rate * seconds:g} are due on average; a longer run or a higher rate has some"
+        )
+    return due, first
 
 
 def _allow_files(connections: int) -> None:

@@ -159,7 +159,7 @@ def _shown(content: bytes) -> str:
 def _connect(target: Target, timeout: float) -> socket.socket:
     try:
         connection = socket.create_connection((target.host, target.port), timeout)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that no domain can have
         raise TargetError(f"{target.url}: expected a server that listens, got: {error}") from error
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

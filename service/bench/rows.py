@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -112,7 +113,7 @@ def table_rows(path: Path, fields: Iterable[FieldInfo], most: int = MOST_ROWS) -
     wanted = {field.name: field for field in fields}
     try:
         records = list(islice(_records(path), most))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise BodyError(f"{path}: expected a table, got {error}") from error
     if not records:
         raise BodyError(f"{path}: expected one row or more, got none")
@@ -137,7 +138,10 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
     if name.endswith(".parquet"):
         import polars as pl  # noqa: PLC0415 - of the extra, and only where a table is in this format
 
-        yield from pl.scan_parquet(path).head(MOST_ROWS).collect().iter_rows(named=True)
+        try:
+            yield from pl.scan_parquet(path).head(MOST_ROWS).collect().iter_rows(named=True)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise BodyError(f"{path}: expected a Parquet table, got {str(error).splitlines()[0]}") from error
         return
     separators = {".csv": ",", ".tsv": "\t"}
     separator = separators.get("." + name.rpartition(".")[2])

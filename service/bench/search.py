@@ -92,7 +92,8 @@ class SearchResult:
 
 def judge(result: LoadResult, objective: Objective) -> Point:
     """Whether a run held an objective; a run that was the generator's own limit says nothing about that."""
-    bound = result.generator_bound(objective.seconds)
+    # A run that was given up in its warm-up has no request to judge the generator by.
+    bound = result.generator_bound(objective.seconds) if result.requests else None
     if bound is not None:
         return Point(result, Verdict.GENERATOR_BOUND, bound)
     if result.overloaded:

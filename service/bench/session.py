@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from service.bench.bodies import distinct_rows
-from service.bench.load import run_load
+from service.bench.load import MOST_REQUESTS, due_requests, run_load
 from service.bench.probe import probe
 from service.bench.report import Report, make_report
 from service.bench.search import Point, SearchResult, highest_rate, judge
@@ -29,6 +29,7 @@ _FIRST_SHARE: Final = 0.2  # of what one request after the other comes to: where
 _ENOUGH_REQUESTS: Final = 2000  # a run: twenty of them lie above the 99th percentile
 _LEAST_REQUESTS: Final = 100  # with fewer there is no 99th percentile
 _LONGEST_STRETCH: Final = 4.0  # times the plan's seconds that a run may last to have so many
+_NEVER_EMPTY: Final = 50  # of a run with so many requests on average, one in 10^21 has none
 _GIVE_UP_OBJECTIVES: Final = 20.0
 _GIVE_UP_SECONDS: Final = 2.0
 
@@ -83,7 +84,9 @@ def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Re
 
     Raises:
         TargetError: The target cannot be reached, refuses a body, or answers it wrongly.
+        BenchError: A run that cannot be made; told before the first one is.
     """
+    _check(plan)
     took = probe(plan.target, plan.bodies, plan.timeout)
     runs = _Runs(plan, on_point)
     search: SearchResult | None = None
@@ -121,6 +124,19 @@ def _curve(search: SearchResult) -> list[float]:
     return [rate for rate in wanted if all(abs(rate - other) > _NEAR * search.rate for other in known)]
 
 
+def _check(plan: Plan) -> None:
+    """Whether the runs that are known beforehand can be made: the last one must not fail after minutes of others."""
+    rates = plan.rates or ((plan.start,) if plan.start is not None else ())
+    for number, rate in enumerate((rate for rate in rates for _ in range(plan.repeats)), 1):
+        mean = rate * plan.seconds
+        if (plan.rates and mean < _NEVER_EMPTY) or mean > MOST_REQUESTS / 2:
+            due_requests(rate, plan.seconds, warm_up=plan.warm_up, seed=_seed(plan, number))
+
+
+def _seed(plan: Plan, number: int) -> int:
+    return plan.seed * 1_000_003 + number
+
+
 class _Runs:
     """Runs of a plan, and how many requests they have sent."""
 
@@ -153,7 +169,7 @@ class _Runs:
             rate,
             length,
             warm_up=plan.warm_up,
-            seed=plan.seed * 1_000_003 + number,
+            seed=_seed(plan, number),
             connections=plan.connections,
             timeout=plan.timeout,
             give_up=give_up,

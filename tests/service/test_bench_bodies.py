@@ -220,6 +220,26 @@ def test_a_table_that_is_none_is_refused(
         table_rows(tmp_path / name, bundle_fields(bundle))
 
 
+def test_a_table_that_is_damaged_is_refused_in_one_sentence(bundle: Path, tmp_path: Path) -> None:
+    packed = gzip.compress(b"ad,user\n" + b"".join(b"a%d,u%d\n" % (n * 7919, n) for n in range(5000)))
+    pl.DataFrame({"ad": [f"a{n}" for n in range(5000)]}).write_parquet(tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    damaged = {
+        "cut.csv.gz": packed[: len(packed) // 2],
+        "turned.csv.gz": packed[:30] + bytes(byte ^ 255 for byte in packed[30:60]) + packed[60:],
+        "text.csv.gz": b"ad,user\n1,2\n",
+        "cut.parquet": whole[: len(whole) // 2],
+        "turned.parquet": whole[:40] + bytes(byte ^ 255 for byte in whole[40:200]) + whole[200:],
+        "text.parquet": b"no table",
+        "empty.parquet": b"",
+    }
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BodyError, match=rf"{name}: expected a (Parquet )?table, got \S") as refusal:
+            table_rows(tmp_path / name, bundle_fields(bundle))
+        assert "\n" not in str(refusal.value)
+
+
 def test_ready_bodies_are_sent_to_the_byte_and_their_candidates_counted_where_they_can_be(tmp_path: Path) -> None:
     lines = ['{"candidates": [{}, {}]}', '{"candidates": {"ad": ["a", "b", "c"]}}', '{"rows": [1]}', "[1]"]
     path = tmp_path / "bodies.jsonl"
@@ -227,9 +247,10 @@ def test_ready_bodies_are_sent_to_the_byte_and_their_candidates_counted_where_th
     bodies = body_file(path)
     assert [body.content.decode() for body in bodies] == lines
     assert [body.candidates for body in bodies] == [2, 3, None, None]
-    path.write_text("{}\n{\n", encoding="utf-8")
-    with pytest.raises(BodyError, match="line 2: expected a JSON document"):
-        body_file(path)
+    for wrong in ("{", "[" * 100_000, "9" * 5000):
+        path.write_text(f"{{}}\n{wrong}\n", encoding="utf-8")
+        with pytest.raises(BodyError, match="line 2: expected a JSON document"):
+            body_file(path)
 
 
 @pytest.mark.parametrize(

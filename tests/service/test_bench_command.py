@@ -168,7 +168,26 @@ def test_what_stands_in_the_way_is_told_with_a_status_of_its_own(server: Server,
             ((server.url, "--bundle", bundle, "--form", "xml"), 2, "--form xml: expected one of rows, columns"),
             ((server.url, "--bundle", bundle, "--rates", "1,x"), 2, "--rates 1,x: expected positive numbers"),
             ((server.url, "--bundle", bundle, "--rate", "5", "--rates", "5"), 2, "expected one of them"),
-            ((server.url, "--bundle", bundle, "--header", "x"), 2, "expected 'name: value'"),
+            *(
+                ((server.url, "--bundle", bundle, "--header", header), 2, "expected 'name: value'")
+                for header in ("x", "x: \u2603", "x y: 1", "x: a\nb", "\u00e9: 1")
+            ),
+            *(
+                ((url, "--bundle", bundle), 1, "^error: .*: expected (http://HOST|a URL)")
+                for url in ("http://[::1", "http://a/\u2603", "http://a/x y")
+            ),
+            (("http://a..b", "--bundle", bundle), 1, "expected a server that listens"),
+            ((server.url, "--bundle", bundle, "--rate", "inf"), 2, "--rate inf: expected a finite number"),
+            ((server.url, "--bundle", bundle, "--seconds", "inf"), 2, "--seconds inf: expected a finite number"),
+            ((server.url, "--bundle", bundle, "--timeout", "1e300"), 2, "of at most 1,000,000"),
+            ((server.url, "--bundle", bundle, "--rate", "1e12"), 2, "1e.12 .*at most 20,000,000 requests"),
+            ((server.url, "--bundle", bundle, "--start", "1e12"), 2, "1e.12 .*at most 20,000,000 requests"),
+            (
+                (server.url, "--bundle", bundle, "--rates", "40,0.1", "--seconds", "0.1"),
+                2,
+                "rate 0.1 for 0.1 s: expected one measured request or more, got none",
+            ),
+            ((server.url, "--bundle", bundle, "--candidates", str(10**13)), 2, "expected a body of at most 64 MiB"),
             ((server.url, "--bundle", bundle, "--picture", "a.bmp"), 2, "a.bmp: expected an ending of .svg"),
         ]
         for words, expected, complaint in cases:
@@ -176,6 +195,8 @@ def test_what_stands_in_the_way_is_told_with_a_status_of_its_own(server: Server,
             assert done.exit_code == expected, (words, done.stderr)
             assert re.search(complaint, done.stderr), (words, done.stderr)
             assert done.stdout == ""
+            assert done.stderr.count("error: ") == 1, done.stderr
+            assert isinstance(done.exception, SystemExit), words
     # the same from a shell
     done_there = bench(server.url, "--body", refused)
     assert (done_there.returncode, done_there.stdout) == (1, "")

@@ -106,6 +106,9 @@ def test_errors_and_lag_decide_the_verdict_as_stated(blank: LoadResult) -> None:
     late = dataclasses.replace(good, lag=dataclasses.replace(good.lag, p99=0.0011), errors={"timeout": 500})
     assert judge(late, OBJECTIVE).verdict is Verdict.GENERATOR_BOUND
     assert judge(dataclasses.replace(good, answered=0), OBJECTIVE).verdict is Verdict.MISSED
+    # given up before anything was measured: the span of the measured part is empty, and "busy" in all of it
+    none = dataclasses.replace(good, requests=0, answered=0, overloaded=True, busy_share=1.0)
+    assert judge(none, OBJECTIVE).verdict is Verdict.MISSED
 
 
 def test_the_search_on_a_simulated_server_finds_what_a_long_simulation_of_the_queue_finds() -> None:
