@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from model_export.console import report_console
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="a finished run directory")]
 Out = Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="directory to write; must not exist")]
 Seconds = Annotated[float, typer.Option(min=0.0, help="how long to time the model before and after merging")]
@@ -38,7 +40,7 @@ def main(
     from model_export.report_folding import measure_ways  # noqa: PLC0415
     from model_export.variants import parse_precisions  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = report_console()
     try:
         with Console(stderr=True).status("exporting"):
             prices = CostModel() if cost is None else read_cost_model(cost)

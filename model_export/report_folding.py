@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from model_export.fusion import FusionFacts, fuse, fuse_towers
 from model_export.graph import written
@@ -16,6 +18,8 @@ from model_export.to_onnx import to_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from rich.console import RenderableType
 
     from model_export.export import Exported
     from model_export.fusion import CostModel, FusedTower
@@ -91,31 +95,43 @@ def measure_ways(
     }
 
 
-_HEADINGS: Final = (("field", "left"), ("side", "left"), ("ids", "right"), ("d", "right"))
+_HEADINGS: Final = ("ids", "d", "kept", "padded", "folded")
 
 
-def folding_table(tower: FusedTower) -> Table:
-    """Return a line a field: microseconds of its side by the cost model for each choice, and what was chosen."""
+def folding_table(tower: FusedTower) -> RenderableType:
+    """Return a line a field: microseconds of its side by the cost model for each choice, and what was chosen.
+
+    Below, for every choice that is not the fastest, what decided.
+    """
     table = Table(
-        title=f"look-ups into {tower.width} columns: µs of the field's side by the cost model",
+        title=f"look-ups into {tower.width} columns: µs of its side by the cost model",
         title_justify="left",
     )
-    for heading, justify in (*_HEADINGS, ("kept", "right"), ("padded", "right"), ("folded", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    table.add_column("choice")
+    # Where it is narrow, names break, and no number is cut.
+    table.add_column("field", overflow="fold")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("choice", no_wrap=True)
     choices = {choice.name: choice for choice in tower.folding}
+    notes: dict[str, list[str]] = {}
+    side = None
     for field in tower.fields:
+        if field.side != side:
+            side = field.side
+            table.add_section()
+            table.add_row(f"({side})")
         choice = choices[field.name]
+        if choice.why:
+            notes.setdefault(choice.why, []).append(field.name)
         padded = f"padded to {choice.served_dim}" if choice.served_dim > choice.dim else "kept"
         table.add_row(
-            field.name,
-            field.side,
+            Text(field.name),
             f"{field.rows:,}",
             str(choice.dim),
             *(_time(time) for time in (choice.kept_us, choice.padded_us, choice.folded_us)),
-            "folded" if choice.folded else padded,
+            ("folded" if choice.folded else padded) + ("*" if choice.why else ""),
         )
-    return table
+    return Group(table, *(Text(f"* {', '.join(names)}: {why}") for why, names in notes.items()))
 
 
 def ways_table(ways: Mapping[str, Way]) -> Table:

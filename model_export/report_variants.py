@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from model_export.variants import ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from rich.console import RenderableType
 
     from model_export.variants import Attempt
 
@@ -17,31 +21,36 @@ MIB = 1 << 20
 NONE = "–"
 
 
-def variants_table(attempts: Sequence[Attempt]) -> Table:
-    """Return a line a precision; ratios and changes are against float32, the first."""
+def variants_table(attempts: Sequence[Attempt]) -> RenderableType:
+    """Return a column a precision, and a line below that says why it was kept or dropped.
+
+    Changes and times are against float32, the first.
+    """
     first = attempts[0]
     table = Table(title="precision of the tables, against float32", title_justify="left")
     table.add_column("")
-    for heading in ("MiB", "", *(f"µs, {rows}" for rows in ROWS), "score off by", "AUC", "log loss"):
-        table.add_column(heading, justify="right")
-    table.add_column("in the bundle")
     for attempt in attempts:
-        own = attempt is first
-        times = []
-        for rows in ROWS:
-            time = attempt.latency_us.get(rows)
-            times.append(NONE if time is None else f"{time:,.1f}" if own else f"{time / first.latency_us[rows]:.2f}x")
-        table.add_row(
-            attempt.precision,
-            f"{attempt.bytes / MIB:,.2f}",
-            "" if own else f"{attempt.bytes / first.bytes:.2f}x",
-            *times,
-            f"{attempt.parity:.1e}",
-            _metric(attempt.auc, first.auc, own=own),
-            _metric(attempt.log_loss, first.log_loss, own=own),
-            ("kept: " if attempt.kept else "dropped: ") + attempt.why,
-        )
-    return table
+        table.add_column(attempt.precision, justify="right", no_wrap=True)
+
+    def add(label: str, cell: Callable[[Attempt], str]) -> None:
+        table.add_row(label, *map(cell, attempts))
+
+    add("file, MiB", lambda one: f"{one.bytes / MIB:,.2f}")
+    add("of float32's", lambda one: f"{one.bytes / first.bytes:.2f}x")
+    for rows in ROWS:
+        add(f"µs a call, {rows} row{'s' * (rows > 1)}", lambda one, rows=rows: _time(one, first, rows))  # type: ignore[misc]
+    add("largest error of a score", lambda one: f"{one.parity:.1e}")
+    add("AUC", lambda one: _metric(one.auc, first.auc, own=one is first))
+    add("log loss", lambda one: _metric(one.log_loss, first.log_loss, own=one is first))
+    reasons = (f"{one.precision} {'kept' if one.kept else 'dropped'}: {one.why}" for one in attempts)
+    return Group(table, *map(Text, reasons))
+
+
+def _time(attempt: Attempt, first: Attempt, rows: int) -> str:
+    time = attempt.latency_us.get(rows)
+    if time is None:
+        return NONE
+    return f"{time:,.1f}" if attempt is first else f"{time / first.latency_us[rows]:.2f}x"
 
 
 def _metric(value: float | None, first: float | None, *, own: bool) -> str:

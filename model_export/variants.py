@@ -109,9 +109,11 @@ def parse_precisions(text: str) -> tuple[Precision, ...]:
     """Precisions of a list with commas.
 
     Raises:
-        PrecisionListError: A name that is none.
+        PrecisionListError: A name that is none, or no name.
     """
     names = {name.strip() for name in text.split(",") if name.strip()}
+    if not names:
+        raise PrecisionListError(f"--precisions: expected names of {', '.join(PRECISIONS)}, got none: {text!r}")
     if unknown := sorted(names - set(PRECISIONS)):
         raise PrecisionListError(f"--precisions: expected names of {', '.join(PRECISIONS)}, got {unknown[0]!r}")
     return tuple(precision for precision in PRECISIONS if precision in names)

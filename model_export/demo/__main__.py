@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from model_export.console import report_console
+
 Directory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="where everything goes; made anew each time")]
 BundleOnly = Annotated[
     bool, typer.Option("--bundle-only", help="end once DIR/bundle is there; do nothing if it is already")
@@ -25,7 +27,6 @@ ExperimentFile = Annotated[
 ]
 
 USER_ERROR = 2
-LOG_WIDTH = 110
 
 
 def main(
@@ -38,8 +39,7 @@ def main(
     """Run the demonstration."""
     from model_export.demo.workplace import DemoError, Workplace  # noqa: PLC0415 - --help need not wait for libraries
 
-    # a log file has no width of its own
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = report_console()
     workplace = Workplace(directory)
     try:
         if bundle_only and workplace.has_bundle():

@@ -37,6 +37,9 @@ MOST_DIMS: Final = 6
 PRESSURES: Final = (1.0, 4.0, 32.0)
 """Times the price of a FLOP, so that some starts keep the limit on products."""
 
+SHOWN_DIGITS: Final = 2
+"""Of a microsecond: what differs by less is the same."""
+
 Served: TypeAlias = tuple[int, ...]
 """The d that each field of a side is served with."""
 
@@ -154,10 +157,12 @@ class _Side:
         """What the choice for one field was, and what the others would cost."""
         field = self.fields[number]
 
+        def ways(dims: tuple[int, ...]) -> list[Served]:
+            every = [(*served[:number], dim, *served[number + 1 :]) for dim in dims if dim in self.options[number]]
+            return [way for way in every if self.flops(way) <= room]
+
         def microseconds(dims: tuple[int, ...]) -> float:
-            ways = [(*served[:number], dim, *served[number + 1 :]) for dim in dims if dim in self.options[number]]
-            times = [self._cost.weighed(self.counts(way), self._side) for way in ways if self.flops(way) <= room]
-            return min(times, default=float("inf"))
+            return min(map(self._time, ways(dims)), default=float("inf"))
 
         wider = tuple(dim for dim in self.dims if dim > field.dim)
         chosen = served[number]
@@ -169,7 +174,27 @@ class _Side:
             kept_us=microseconds((field.dim,)),
             padded_us=microseconds(wider),
             folded_us=microseconds((FOLDED,)),
+            why=self._why(served, number, min(ways(self.options[number]), key=self._time)),
         )
+
+    def _time(self, served: Served) -> float:
+        return self._cost.weighed(self.counts(served), self._side)
+
+    def _why(self, served: Served, number: int, faster: Served) -> str:
+        """What spoke against a way that takes less time; nothing where none does, at the digits that are shown."""
+        saved = self._time(served) - self._time(faster)
+        if round(self._time(faster), SHOWN_DIGITS) >= round(self._time(served), SHOWN_DIGITS):
+            return ""
+        dim = faster[number]
+        name = "folded" if dim == FOLDED else "kept" if dim == self.kept[number] else f"padded to {dim}"
+        said = f"{name} it takes {saved:.2f} µs less"
+        if self.price(faster) >= self.price(served):
+            grown = (self.counts(faster).table - self.counts(served).table) / 2**20
+            fee = self.price(faster) - self.price(served) + saved
+            return f"{said}, but {grown:,.2f} MiB more, which have to save {fee:.2f} µs"
+        if served == self.kept:
+            return f"{said}, but no way that fits makes its side {self._cost.margin:.0%} cheaper: it stays as it was"
+        return f"{said}, which fits only since the other side stays as it was"
 
 
 def _stand_in(field: FusedField, dim: int, width: int) -> FusedField:

@@ -94,6 +94,7 @@ class FoldingChoice:
         kept_us: Time with this field as it was.
         padded_us: Time with it padded to the best of the other d of its side.
         folded_us: Time with it folded.
+        why: What spoke against another choice that takes less time; empty where none does.
     """
 
     name: str
@@ -103,6 +104,7 @@ class FoldingChoice:
     kept_us: float
     padded_us: float
     folded_us: float
+    why: str = ""
 
 
 @dataclass(frozen=True)

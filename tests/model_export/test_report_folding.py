@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
+from forms import random_form
 from rich.console import Console
+from test_folding import candidates
 
-from model_export.fusion import CostModel
+from model_export.fusion import CostModel, fuse_towers
+from model_export.fusion.embedding import fold_where_cheaper
 from model_export.report import requests
 from model_export.report_folding import ALL, CHOSEN, NONE, Way, folding_table, measure_ways, verdict, ways_table
+from training.models.base import FieldSlot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,9 +24,9 @@ if TYPE_CHECKING:
     from model_export.export import Exported
 
 
-def shown(part: RenderableType) -> str:
+def shown(part: RenderableType, width: int = 160) -> str:
     page = StringIO()
-    Console(file=page, width=160).print(part)
+    Console(file=page, width=width).print(part)
     return page.getvalue()
 
 
@@ -33,12 +38,49 @@ def test_every_field_has_a_line_with_its_ids_its_d_three_predicted_times_and_the
         cells = [
             cell.strip() for cell in next(line for line in lines if f" {field.name} " in line).strip("│").split("│")
         ]
-        assert cells[:4] == [field.name, field.side, str(field.rows), str(choice.dim)]
-        assert float(cells[4]) == pytest.approx(choice.kept_us, abs=0.01)
-        assert cells[7] == (
-            "folded" if choice.folded else "kept" if field.dim == choice.dim else f"padded to {field.dim}"
-        )
+        assert cells[:3] == [field.name, str(field.rows), str(choice.dim)]
+        assert float(cells[3]) == pytest.approx(choice.kept_us, abs=0.01)
+        chosen = "folded" if choice.folded else "kept" if field.dim == choice.dim else f"padded to {field.dim}"
+        assert cells[6] == chosen + "*" * bool(choice.why)
         assert (choice.folded, choice.served_dim) == (field.folded, field.dim)
+
+
+@pytest.mark.parametrize(
+    ("cost", "why"),
+    [
+        (CostModel(growth_us=1e6), r"but 0\.\d\d MiB more, which have to save [\d,]+\.\d\d µs"),
+        (CostModel(growth_us=0.0, margin=0.99), "but no way that fits makes its side 99% cheaper: it stays as it was"),
+    ],
+    ids=["growth", "margin"],
+)
+def test_below_it_stands_what_decided_where_a_choice_is_not_the_fastest(cost: CostModel, why: str) -> None:
+    tower = fold_where_cheaper(fuse_towers(random_form(candidates((4, 8, 8), 2000), (24,))), cost)
+    assert not any(field.folded for field in tower.fields)
+    table, _, notes = shown(folding_table(tower)).partition("* field_")
+    slow = [c for c in tower.folding if round(min(c.padded_us, c.folded_us), 2) < round(c.kept_us, 2)]
+    assert slow
+    for choice in tower.folding:
+        assert bool(choice.why) is (choice in slow)
+        assert ("kept*" in next(line for line in table.splitlines() if f" {choice.name} " in line)) is (choice in slow)
+        assert not choice.why or choice.why in notes
+        saved = choice.kept_us - min(choice.padded_us, choice.folded_us)
+        assert not choice.why or re.fullmatch(rf"folded it takes {saved:.2f} µs less, {why}", choice.why)
+    cheap = fold_where_cheaper(tower, CostModel(growth_us=0.0, margin=0.0))
+    assert "*" not in shown(folding_table(cheap))
+
+
+def test_at_80_columns_names_break_and_no_number_or_choice_is_cut() -> None:
+    slots = (
+        FieldSlot("a_field_with_a_name_that_is_longer_than_any_column", "candidate", 0, 1, 2_000_000, 2),
+        FieldSlot("short", "context", 0, 1, 50, 16),
+    )
+    tower = fold_where_cheaper(fuse_towers(random_form(slots, (24,))), CostModel())
+    text = shown(folding_table(tower), 80)
+    assert "…" not in text
+    assert "2,000,000" in text
+    assert max(map(len, text.splitlines())) <= 80
+    names = "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│"))
+    assert slots[0].name in names
 
 
 def test_the_whole_graph_is_predicted_and_timed_as_chosen_unfolded_and_folded(exported: Exported) -> None:

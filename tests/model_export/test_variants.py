@@ -185,17 +185,28 @@ def test_a_precision_is_kept_where_it_is_smaller_or_faster_than_every_one_before
 def test_the_table_shows_every_precision_and_why_it_was_kept_or_dropped(reduced: Exported) -> None:
     page = StringIO()
     dropped = Attempt("int8", kept=False, why="AUC falls by 0.1, more than 0.0002", bytes=9, parity=0.01)
-    Console(file=page, width=200).print(variants_table([*reduced.variants[:2], dropped]))
-    lines = {line.split("│")[1].strip(): line for line in page.getvalue().splitlines() if line.startswith("│")}
-    assert set(lines) == set(ALL)
-    assert "kept: smaller" in lines["float16"]
-    assert "dropped: AUC falls by 0.1, more than 0.0002" in lines["int8"]
+    Console(file=page, width=80).print(variants_table([*reduced.variants[:2], dropped]))
+    head, *lines = [line for line in page.getvalue().splitlines() if "│" in line or "┃" in line]
+    assert [cell.strip() for cell in head.split("┃")[2:-1]] == list(ALL)
+    assert {len(line) for line in lines} == {len(head)}
+    cells = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in lines}
+    assert cells["largest error of a score"] == [*(f"{one.parity:.1e}" for one in reduced.variants[:2]), "1.0e-02"]
+    assert cells["of float32's"][0] == "1.00x"
+    assert cells["AUC"][0] == f"{reduced.variants[0].auc:.4f}"
+    assert cells["AUC"][2] == cells["µs a call, 100 rows"][2] == "–"
+    assert "…" not in page.getvalue()
+    text = page.getvalue().splitlines()
+    assert "int8 dropped: AUC falls by 0.1, more than 0.0002" in text
+    assert any(line.startswith("float16 kept: smaller") for line in text)
 
 
 def test_a_list_of_precisions_is_read_and_an_unknown_one_is_refused() -> None:
     assert parse_precisions("int8, float32") == ("float32", "int8")
     with pytest.raises(PrecisionListError, match="expected names of float32, float16, int8, got 'int4'"):
         parse_precisions("float16,int4")
+    for nothing in ("", " , "):
+        with pytest.raises(PrecisionListError, match="expected names of float32, float16, int8, got none"):
+            parse_precisions(nothing)
 
 
 def test_an_export_of_an_unknown_precision_leaves_nothing(run: Path, tmp_path: Path) -> None:
