@@ -1,15 +1,20 @@
 """A small race with real servers on real cores."""
 
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.serving.cells import unusable
 from benchmarks.serving.client import AnswerError, exchange, scores_of, stages_between
 from benchmarks.serving.contestants import Contestant, noop, service, tutorials
+from benchmarks.serving.figures import typical
 from benchmarks.serving.job import Job
 from benchmarks.serving.machine import check_machine
+from benchmarks.serving.payloads import BODIES, read_requests
 from benchmarks.serving.processes import Ticks
 from benchmarks.serving.profile import module_of
 from benchmarks.serving.race import Bodies, Entry, Race, rotated
@@ -66,12 +71,74 @@ def test_a_server_that_ends_cannot_take_part_and_its_last_words_are_kept(race: R
     assert "no such licence" in race.failed["broken"]
 
 
+_TURNS_BAD = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+port, spec = int(sys.argv[1]), json.load(open(sys.argv[2]))
+answered = 0
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        global answered
+        answered += 1
+        bad = answered > spec["good"] and spec["fault"]
+        scores = spec["scores"].get(self.rfile.read(int(self.headers["content-length"])).decode())
+        answer = json.dumps({"scores": [0.123] if bad == "scores" else scores}).encode()
+        self.send_response(500 if bad == "status" else 200)
+        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None or check_machine() is not None, reason="needs wrk and two cores")
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("status", "(status "), ("scores", "expected the model's 1 scores"), ("", "None")]
+)
+def test_a_server_that_turns_bad_under_load_gives_a_cell_that_is_not_used(race: Race, fault: str, reason: str) -> None:
+    program, spec = race.scratch / "turns_bad.py", race.scratch / "spec.json"
+    program.write_text(_TURNS_BAD)
+    command = (sys.executable, str(program), "{port}", str(spec))
+    entry = Entry(
+        Contestant("bad", "model server", command, forms={"one_row": {"rows": "listwise"}}), "one_row", "rows"
+    )
+    bodies = [request.partition(b"\r\n\r\n")[2].decode() for request in read_requests(race.bodies.file(entry))]
+    scores = {body: race.bodies.scores("one_row", place) for place, body in enumerate(bodies)}
+    spec.write_text(json.dumps({"good": 20, "fault": fault, "scores": scores}))
+    with race.block("main", [entry.contestant]) as block:
+        block.visit(entry, 0, 1)
+    assert not race.failed
+    (record,) = race.records
+    assert reason in str(unusable(record))
+    assert (typical(race.records, ("one_row", "bad.rows"), "requests_per_second") is None) == bool(fault)
+
+
+def test_a_server_that_answers_only_the_first_body_well_cannot_take_part(race: Race, built: Path) -> None:
+    bodies = race.bodies
+    bodies.scores("one_row", BODIES[1] - 1)[0] += 0.01
+    with race.block("main", [service(built / "bundle")]):
+        pass
+    assert f"request {BODIES[1] - 1}: expected the model's 1 scores" in race.failed["service"]
+
+
 def test_answers_of_all_kinds_are_read_and_others_refused() -> None:
     assert scores_of("application/json", b'{"scores":[0.5]}') == [0.5]
     assert scores_of("application/json", b'{"predictions":[[0.5],[0.25]]}') == [0.5, 0.25]
     assert scores_of("application/json", b'{"outputs":[{"data":[0.5]}]}') == [0.5]
     with pytest.raises(AnswerError, match="expected scores"):
         scores_of("application/json", b'{"error":"no"}')
+    for broken in (b"<html>", b"[1, 2]", b'{"outputs":[]}', b'{"scores":["a"]}'):
+        with pytest.raises(AnswerError, match="expected scores"):
+            scores_of("application/json", broken)
     with pytest.raises(AnswerError):
         exchange(1, b"GET / HTTP/1.1\r\n\r\n")
 
