@@ -105,6 +105,9 @@ def verdicts(document: Mapping[str, Any]) -> list[str]:
         parts = [] if target is None else [f"{'met' if target['met'] else 'NOT MET'}: {target['expected']}"]
         parts += (target or document["aside"].get(name) or {"notes": []})["notes"]
         lines.append(f"{name:36} {value:8.3f}   {'; '.join(parts)}".rstrip())
+    for name, target in document["targets"].items():
+        if name not in document["ratios"]:
+            lines.append(f"{name:36}        –   {'; '.join(['not measured', *target['notes']])}")
     return lines
 
 

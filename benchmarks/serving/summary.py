@@ -124,7 +124,7 @@ def _notes(sheet: Sheet, name: str, figure: Figure | None) -> list[str]:
     if figure is not None and figure.bound:
         words = {"upper": "an upper bound", "lower": "a lower bound", "unknown": "of no meaning by the clock"}
         notes.append(f"{words[figure.bound]}: the generator was too busy")
-    if figure is not None and name in OVER_ALL:
+    if name in OVER_ALL and "model server" in sheet.kinds.values():
         kinds, latency = OVER_ALL[name]
         lost = missing(sheet, kinds, latency=latency)
         notes += [f"without {', '.join(lost)}"] if lost else []

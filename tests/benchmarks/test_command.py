@@ -55,6 +55,8 @@ def test_the_command_ends_before_it_measures_on_a_name_that_nobody_has() -> None
 def test_what_to_know_of_a_figure_is_printed_beside_the_verdict() -> None:
     target = {"met": False, "expected": "at least 4", "notes": ["disturbed", "an upper bound"]}
     aside = {"b": {"text": "", "value": 2.0, "notes": ["disturbed"]}}
-    lines = verdicts({"ratios": {"a": 1.0, "b": 2.0}, "targets": {"a": target}, "aside": aside})
+    lost = target | {"met": None, "notes": ["without peer at one_row"]}
+    lines = verdicts({"ratios": {"a": 1.0, "b": 2.0}, "targets": {"a": target, "c": lost}, "aside": aside})
     assert lines[0].endswith("NOT MET: at least 4; disturbed; an upper bound")
     assert lines[1].endswith("2.000   disturbed")
+    assert lines[2].endswith("not measured; without peer at one_row")

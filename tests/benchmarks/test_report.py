@@ -154,6 +154,17 @@ def test_a_lead_over_all_others_says_whom_it_leaves_out() -> None:
     assert lines[0].endswith("met; without gone, peer.rows at one_row |")
 
 
+def test_a_lead_that_could_not_be_measured_says_for_want_of_whom() -> None:
+    measured = result()
+    measured.kinds |= {"peer": "model server"}
+    measured.records.append(
+        cell("one_row", "peer.rows", 60, mode="open", purpose="common rate", generator_bound="lag"),
+    )
+    target = summarise(measured, machine=MACHINE, command="")["targets"]["best_peer_p99"]
+    assert target["met"] is None
+    assert target["notes"] == ["without peer.rows at one_row, tutorial.rows at one_row"]
+
+
 def test_a_ratio_to_a_no_op_that_the_generator_held_back_is_an_upper_bound() -> None:
     measured = result()
     for record in measured.records:
