@@ -117,7 +117,7 @@ class Answer(_Document, frozen=True):
     """The highest rate that holds the objective; `rate` is null if none does.
 
     `limited_by` says what kept it from being higher: only `objective` makes it the server's limit, with `generator` and
-    `ceiling` (the highest rate that was tried) it is a lower bound.
+    `ceiling` (the highest rate that was tried) it is a lower bound. `why` says why there is none, else it is empty.
     """
 
     rate: float | None
@@ -125,6 +125,7 @@ class Answer(_Document, frozen=True):
     resolution: float
     pooled_p99: float | None
     candidates_a_second: float | None
+    why: str
 
 
 class Load(_Document, frozen=True):
@@ -169,6 +170,7 @@ def make_report(
     objective: Objective,
     search: SearchResult | None = None,
     rows: int | None = None,
+    why: str = "",
 ) -> Report:
     """The document of a bench.
 
@@ -180,6 +182,7 @@ def make_report(
         objective: What had to hold.
         search: What was found, where it was searched for.
         rows: Distinct rows that were sent, where that is known.
+        why: Why the search found none.
     """
     counts = {body.candidates for body in bodies}
     each = counts.pop() if len(counts) == 1 else None
@@ -191,6 +194,7 @@ def make_report(
             resolution=search.resolution,
             pooled_p99=search.pooled_p99,
             candidates_a_second=search.rate * each if search.rate is not None and each is not None else None,
+            why=why,
         )
     rates = sorted({point.result.rate for point in points})
     return Report(

@@ -112,6 +112,7 @@ def highest_rate(
     objective: Objective,
     *,
     start: float,
+    lowest: float = LOWEST_RATE,
     ceiling: float = math.inf,
     growth: float = 1.6,
     resolution: float = 0.05,
@@ -124,13 +125,15 @@ def highest_rate(
         measure: Runs one rate with one seed.
         objective: What has to hold.
         start: The first rate tried, requests a second.
+        lowest: No rate below it is tried, but for `start` itself: where requests hardly ever meet, a lower rate finds
+            nothing else, and takes longer.
         ceiling: No rate above it is tried.
         growth: The step up; over 1.
         resolution: Where the search ends: between the last rate that held and the first that did not.
         repeats: Runs that must confirm the answer: most of them hold, and so do all their latencies pooled.
         on_point: Told of every run as it ends.
     """
-    search = _Search(measure, objective, on_point)
+    search = _Search(measure, objective, on_point, max(lowest, LOWEST_RATE))
     low, high, bound = search.bracket(min(start, ceiling), ceiling, growth)
     tries = 0
     confirmed: list[Point] = []
@@ -171,10 +174,12 @@ class _Search:
         measure: Callable[[float, int], LoadResult],
         objective: Objective,
         on_point: Callable[[Point], None] | None,
+        lowest: float,
     ) -> None:
         self._measure = measure
         self._objective = objective
         self._on_point = on_point
+        self._lowest = lowest
         self.points: list[Point] = []
 
     def point(self, rate: float) -> Point:
@@ -196,7 +201,7 @@ class _Search:
         if verdict is not Verdict.HELD:
             while verdict is not Verdict.HELD:
                 high, bound, rate = rate, verdict, rate / growth
-                if rate < LOWEST_RATE:
+                if rate < self._lowest:
                     return None, high, bound
                 verdict = self.run(rate)
             return rate, high, bound
@@ -212,7 +217,7 @@ class _Search:
         """A lower rate to go on with: the best that held, or one step down."""
         lower = [p.result.rate for p in self.points if p.verdict is Verdict.HELD and p.result.rate < rate]
         found = max(lower, default=rate / (1 + resolution))
-        return found if found >= LOWEST_RATE else None
+        return found if found >= self._lowest else None
 
 
 def agreed(points: list[Point], objective: Objective) -> Verdict:

@@ -11,7 +11,7 @@ from service.bench.bodies import distinct_rows
 from service.bench.load import MOST_REQUESTS, due_requests, run_load
 from service.bench.probe import probe
 from service.bench.report import Report, make_report
-from service.bench.search import Point, SearchResult, highest_rate, judge
+from service.bench.search import Point, SearchResult, Verdict, highest_rate, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ __all__ = ["Plan", "run_bench"]
 _CURVE: Final = (0.25, 0.5, 0.75, 0.9)  # of the highest rate
 _NEAR: Final = 0.08  # of the highest rate: a point this near is there already
 _FIRST_SHARE: Final = 0.2  # of what one request after the other comes to: where the search begins
+_IDLE_SHARE: Final = 0.02  # of the same: where it ends, for hardly any request then waits for another
 _ENOUGH_REQUESTS: Final = 2000  # a run: twenty of them lie above the 99th percentile
 _LEAST_REQUESTS: Final = 100  # with fewer there is no 99th percentile
 _LONGEST_STRETCH: Final = 4.0  # times the plan's seconds that a run may last to have so many
@@ -90,13 +91,20 @@ def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Re
     took = probe(plan.target, plan.bodies, plan.timeout)
     runs = _Runs(plan, on_point)
     search: SearchResult | None = None
+    why = ""
     if plan.rates:
         points = runs.judged([rate for rate in plan.rates for _ in range(plan.repeats)], 0)
     else:
+        alone = statistics.median(took)
+        start = plan.start or max(1.0, _FIRST_SHARE / alone)
+        # What one request after the other does not hold, no rate does: one run shows it, and no lower one is tried.
+        hopeless = alone > plan.objective.seconds
+        lowest = start if hopeless else _IDLE_SHARE / alone
         search = highest_rate(
             runs.run,
             plan.objective,
-            start=plan.start or max(1.0, _FIRST_SHARE / statistics.median(took)),
+            start=start,
+            lowest=lowest,
             ceiling=plan.ceiling,
             resolution=plan.resolution,
             repeats=plan.repeats,
@@ -104,6 +112,8 @@ def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Re
         )
         points = list(search.points)
         points += runs.judged(_curve(search), len(points))
+        if search.rate is None:
+            why = _why_none(points, alone, plan.objective)
     return make_report(
         plan.target,
         plan.bodies,
@@ -112,6 +122,20 @@ def run_bench(plan: Plan, on_point: Callable[[Point], None] | None = None) -> Re
         objective=plan.objective,
         search=search,
         rows=runs.distinct_rows(),
+        why=why,
+    )
+
+
+def _why_none(points: list[Point], alone: float, objective: Objective) -> str:
+    """Why a search that found no rate went no lower."""
+    least = min(point.result.rate for point in points)
+    if any(point.verdict is Verdict.HELD for point in points):
+        return "what held it once did not when it was repeated"
+    if alone > objective.seconds:
+        return f"one request after the other takes {alone * 1e3:,.2f} ms (median), so no lower rate was tried"
+    return (
+        f"not even {least:,.1f} requests/s held it, at which requests hardly ever meet (one alone takes "
+        f"{alone * 1e3:,.2f} ms, median), so no lower rate was tried"
     )
 
 

@@ -86,7 +86,7 @@ def answer_lines(report: Report) -> Iterator[str]:
             why = (
                 "no rate held it" if limit is not Limit.GENERATOR else "the generator was the bottleneck at every rate"
             )
-            yield f"Highest rate at {wanted}: none; {why}."
+            yield f"Highest rate at {wanted}: none; {why}{': ' if answer.why else ''}{answer.why}."
         else:
             tail = f", p99 {_ms(answer.pooled_p99)} ms" if answer.pooled_p99 is not None else ""
             scored = answer.candidates_a_second

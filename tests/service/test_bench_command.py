@@ -108,6 +108,20 @@ def test_a_search_without_given_rates_ends_with_an_answer(server: Server, bundle
         assert "Highest rate at p99 <= 2000 ms: at least 200.0 requests/s = 400 candidates/s" in done.stdout
 
 
+def test_a_search_for_what_one_request_alone_does_not_hold_ends_with_its_first_rate_and_says_so(
+    server: Server, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bench.json"
+    words = ["--bundle", bundle, "--p99-ms", 0.001, "--start", 400, "--seconds", 0.1, "--warm-up", 0, "--json", out]
+    done = CliRunner().invoke(cli, ["bench", server.url, *map(str, words)])
+    assert done.exit_code in {3, 4}, done.stderr
+    report = read_report(out)
+    assert {run.rate for run in report.runs} == {400.0}
+    assert report.answer is not None
+    assert report.answer.rate is None
+    assert re.search(r"none; .*: one request after the other takes \S+ ms \(median\), so no lower rate", done.stdout)
+
+
 def test_every_row_of_a_table_is_sent_run_after_run(server: Server, tmp_path: Path) -> None:
     out, table = tmp_path / "bench.json", tmp_path / "rows.csv"
     table.write_text("ad\n" + "".join(f"ad{n}\n" for n in range(2000)), encoding="utf-8")
@@ -258,6 +272,7 @@ def test_the_exit_status_tells_an_answer_from_a_bound_and_a_miss(found: Report, 
     assert status(report_of([judge(measure(20.0, 1), OBJECTIVE)])) == 0
     none = highest_rate(measure, Objective(0.004), start=20.0)
     assert status(report_of(none.points, none)) == 4
+    assert re.search(r"none; no rate held it\.$", next(answer_lines(report_of(none.points, none))))
     bound = highest_rate(lambda rate, seed: measure(rate, seed, poll_cost=7 * MS), OBJECTIVE, start=20.0)
     assert status(report_of(bound.points, bound)) == 3
 

@@ -82,6 +82,18 @@ def test_an_objective_that_no_rate_holds_has_no_answer(blank: LoadResult) -> Non
     assert found.pooled_p99 is None
 
 
+def test_no_rate_below_the_lowest_is_tried_but_for_the_first(blank: LoadResult) -> None:
+    none = highest_rate(closed_form(blank), Objective(0.001), start=100.0, lowest=30.0)
+    assert none.rate is None
+    assert min(point.result.rate for point in none.points) >= 30.0
+    assert len(none.points) == 3  # 100, 62.5, 39
+    first = highest_rate(closed_form(blank), Objective(0.001), start=100.0, lowest=100.0)
+    assert [point.result.rate for point in first.points] == [100.0]
+    found = highest_rate(closed_form(blank), OBJECTIVE, start=5000.0, lowest=1000.0)
+    assert found.rate is not None
+    assert found.rate <= ANSWER <= found.rate * 1.05
+
+
 def test_a_lucky_run_is_not_confirmed_and_the_search_goes_lower(blank: LoadResult) -> None:
     honest = closed_form(blank)
     lucky: set[float] = set()
