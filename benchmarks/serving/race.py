@@ -106,6 +106,7 @@ class Race:
         bodies: The requests.
         retries: How often a noisy cell is measured again.
         say: Shows progress.
+        spare: Seconds that are left for measuring again.
         records: What was measured.
         failed: Servers that could not take part, and why.
     """
@@ -114,6 +115,7 @@ class Race:
     bodies: Bodies
     retries: int
     say: Callable[[str], None]
+    spare: float = math.inf
     records: list[Record] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -319,14 +321,19 @@ class Block:
             fastest = typical(race.records, (entry.workload, entry.label), "requests_per_second")
             load = Open(url, file, kind.rows, rate, seconds, SERVICE_TIMES / fastest if fastest else math.inf)
 
+        took: list[float] = []
+
         def attempt() -> Measured:
+            began = time.monotonic()
             counted = stage_sums(port) if contestant.kind == "service" else None
             found = measure(running, load)
             if counted is not None:
                 found["stages_us"] = stages_between(counted, stage_sums(port))
+            took.append(time.monotonic() - began)
             return found
 
-        found = least_disturbed(attempt, race.retries)
+        found = least_disturbed(attempt, race.retries if race.spare > 0 else 0)
+        race.spare -= sum(took[1:])
         if not found["errors"]:
             self._check(entry, port)
         return found

@@ -291,7 +291,8 @@ def _lengths(document: Document) -> list[str]:
         f"Other servers take part at: {', '.join(WORKLOADS[name].title for name in lengths['peers_at'])}.",
         (
             f"Up to {lengths['retries']} time(s) more is a cell measured of which others used a core for over "
-            f"{NOISE:.0%} of the time, or in which the open loop's generator was too slow; the least disturbed is kept."
+            f"{NOISE:.0%} of the time, or in which the open loop's generator was too slow; the best is kept. "
+            f"All repeats together take {lengths['retry_seconds']:g} s at most, give or take one cell."
         ),
     ]
 

@@ -39,6 +39,7 @@ class Lengths:
         open_rounds: Rounds at the common rate.
         open_seconds: A cell of them at most; it ends sooner once there were a thousand arrivals.
         retries: How often a cell is measured again that others disturbed or that the generator held back.
+        retry_seconds: What all such repeats may take together.
         profile_seconds: A profile.
         peers_at: Workloads at which other servers take part.
     """
@@ -51,12 +52,13 @@ class Lengths:
     open_rounds: int
     open_seconds: float
     retries: int
+    retry_seconds: float
     profile_seconds: int
     peers_at: tuple[str, ...]
 
 
-QUICK: Final = Lengths(3, 1, 0.25, 2, 6, 2, 3, 2, 3, ("one_row", "rank100"))
-FULL: Final = Lengths(4, 2, 1, 3, 15, 2, 8, 2, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
+QUICK: Final = Lengths(3, 1, 0.25, 2, 6, 2, 3, 2, 120, 3, ("one_row", "rank100"))
+FULL: Final = Lengths(4, 2, 1, 3, 15, 2, 8, 2, 900, 8, tuple(name for name, kind in WORKLOADS.items() if kind.peers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,9 @@ def measure_all(plan: Plan, scratch: Path, say: Callable[[str], None]) -> Result
     everyone = [one for one in _everyone(plan, scratch, model) if plan.only is None or one.name in plan.only]
     ours = everyone[0]
     (scratch / "requests").mkdir(exist_ok=True)
-    race = Race(scratch, Bodies(scratch / "requests", Job(model)), plan.lengths.retries, say)
+    race = Race(
+        scratch, Bodies(scratch / "requests", Job(model)), plan.lengths.retries, say, plan.lengths.retry_seconds
+    )
     result = Result(race.records, {one.name: one.kind for one in everyone}, *_tutorials(plan), plain_form=plain_form)
     result.lengths = plan.lengths
     alone = [one for one in everyone if one.isolated]

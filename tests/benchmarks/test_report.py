@@ -177,10 +177,11 @@ def test_a_ratio_to_a_no_op_that_the_generator_held_back_is_an_upper_bound() -> 
 
 def test_the_method_tells_the_lengths_and_retries_that_were_used() -> None:
     measured = result()
-    measured.lengths = replace(QUICK, rounds=7, retries=5)
+    measured.lengths = replace(QUICK, rounds=7, retries=5, retry_seconds=77)
     page = " ".join(markdown(summarise(measured, machine=MACHINE, command="")).split())
     assert "Closed loop: 7 rounds" in page
     assert "Up to 5 time(s) more" in page
+    assert "All repeats together take 77 s" in page
 
 
 def test_figures_without_a_target_are_told_beside_the_others() -> None:
