@@ -34,6 +34,7 @@ sys.path[:0] = [str(HERE)]  # the tests' own modules, as pytest finds them
 
 TOKENS = 10_000_000
 TABLE_COPIES = 4  # of float32: the run's weights, and three precisions that take less than two
+PRIVATE_COPIES = 4.2  # of float32, at most at once in an export's memory with no file behind it: 9.8 GiB at scale 1
 GIB = 1 << 30
 MIB = 1 << 20
 ROWS = (1, 100, 1000)
@@ -306,6 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 f"see --dir and --scale"
             )
         print(f"{free / GIB:.1f} GiB free at {place}, {needed / GIB:.1f} GiB needed", flush=True)
+        if "tables" in given.only:
+            private = PRIVATE_COPIES * 4 * tokens * given.dim
+            print(f"the export takes about {private / GIB:.1f} GiB of memory, pages of its files aside", flush=True)
         found["vocabulary"] = show_vocabulary(place / "encoder", tokens)
         if "tables" in given.only:
             found["tables"] = show_tables(place, place / "encoder", tokens, given.dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,12 @@ def test_the_bench_says_so_where_there_is_too_little_room(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "GiB free for the files, got" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_says_what_disk_and_memory_the_whole_bench_takes() -> None:
+    readme = (bench_tables.ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"it needs (\d+) GiB of disk and (\d+) GiB of private memory", readme)
+    assert found is not None
+    table = 4 * bench_tables.TOKENS * 64 / bench_tables.GIB
+    for said, copies in zip(found.groups(), (bench_tables.TABLE_COPIES, bench_tables.PRIVATE_COPIES), strict=True):
+        assert int(said) - 1 < copies * table <= int(said) + 0.05
