@@ -27,7 +27,8 @@ def main(url: str, file: Path, rate: float, seconds: float, objective: float) ->
         kind = _CONTENT_TYPE.search(head + b"\r\n")
         bodies.append(Body(content, kind[1].decode() if kind else "application/json"))
     # A server slower than the common rate cannot take part at all, so nothing is given up here but what hangs.
-    result = run_load(parse_target(url), bodies, rate, seconds, warm_up=WARM_UP_SECONDS)
+    # This process is pinned to a core that is its own.
+    result = run_load(parse_target(url), bodies, rate, seconds, warm_up=WARM_UP_SECONDS, spins=True)
     latency = result.latency
     return {
         "requests": result.answered,
