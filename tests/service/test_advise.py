@@ -154,6 +154,8 @@ def advising(bundle: Path, out: Path, *prefix: str) -> Iterator[tuple[psutil.Pro
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests may have been started by nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours runs
     )
     assert process.stderr is not None
     assert any("coalescing" in line for line in process.stderr)
