@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
+import threading
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +20,9 @@ from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, Server
 
 from service.compression import compress, decompress, takes_gzip
 from service.errors import InflatedBodyError, MalformedBodyError
+from service.pipeline import Work
+from service.routes.score import ScoreEndpoint
+from service.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
@@ -165,3 +172,16 @@ def test_an_encoding_on_top_of_another_is_refused_however_it_is_written(server: 
         with socket.create_connection(server.address, timeout=10) as connection:
             connection.sendall(head + lines + b"\r\n" + body)
             assert connection.recv(100).startswith(b"HTTP/1.1 415")
+
+
+@pytest.mark.parametrize("inflate_to", [None, 1 << 20])
+def test_a_compressed_body_never_holds_up_the_event_loop(inflate_to: int | None) -> None:
+    ran_in: list[threading.Thread] = []
+    pipeline: Any = SimpleNamespace(run=lambda _work: ran_in.append(threading.current_thread()))
+    with ThreadPoolExecutor(1) as workers:
+        settings = Settings(bundle="b")
+        runtime: Any = SimpleNamespace(settings=settings, workers=workers, has_company=lambda: False)
+        work = Work(b"short", request_id="r", packed=False, answer_packed=False)
+        work.inflate_to = inflate_to
+        asyncio.run(ScoreEndpoint(runtime)._run(pipeline, work))
+    assert (ran_in[0] is threading.main_thread()) == (inflate_to is None)

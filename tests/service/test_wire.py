@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT
 
 from service.app import create_app
+from service.errors import ModelOutputError
 from service.settings import load_settings
 from service.wire import AnswerWriter, rank
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
@@ -99,3 +101,10 @@ def test_behind_a_prefix_requests_are_answered_and_counted_once(bundle: Path) ->
     assert (answer.status_code, answer.json()["model"]) == (200, MODEL_ID)
     assert 'reaction_requests_total{route="/score",status="200"} 1.0' in scrape
     assert 'route="other"' not in scrape
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("write", [WRITER.json, WRITER.msgpack])
+def test_a_score_that_is_not_finite_is_never_answered(write: Callable[..., bytes], score: float) -> None:
+    with pytest.raises(ModelOutputError, match="not finite"):
+        write("r", np.array([0.5, score], np.float32), None)
