@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from service.compression import READABLE, WRITTEN
 from service.errors import (
-    PROBLEM_MEDIA_TYPE,
     BodyTooLargeError,
     ClientGoneError,
     InflatedBodyError,
     MediaTypeError,
-    problem_bytes,
-    problem_of,
 )
 from service.joined_writes import join_next_writes
 
@@ -28,7 +25,6 @@ __all__ = [
     "is_compressed",
     "read_body",
     "send_answer",
-    "send_problem",
     "send_refusal",
     "too_large",
 ]
@@ -37,7 +33,6 @@ _JSON_TYPES: Final = (b"application/json",)
 _MSGPACK_TYPES: Final = (b"application/msgpack", b"application/vnd.msgpack", b"application/x-msgpack")
 _MEDIA_TYPES: Final = {**dict.fromkeys(_JSON_TYPES, False), **dict.fromkeys(_MSGPACK_TYPES, True)}
 _READABLE: Final = "application/json or application/msgpack"
-_PROBLEM: Final = PROBLEM_MEDIA_TYPE.encode()
 # A refused body is still taken in for a while, so that its sender gets to read why.
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 64 * 1024 * 1024
@@ -171,18 +166,6 @@ async def send_answer(
     start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": 200, "headers": start})
     await send({"type": "http.response.body", "body": body})
-
-
-async def send_problem(receive: Receive, send: Send, error: BaseException, request_id: str | None = None) -> int:
-    """Send the problem document of an error.
-
-    Returns:
-        The status sent.
-    """
-    status = problem_of(error).status
-    body = problem_bytes(error, request_id)
-    await send_refusal(receive, send, error, status, body, media_type=_PROBLEM, request_id=request_id)
-    return status
 
 
 async def send_refusal(

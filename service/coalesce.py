@@ -155,10 +155,7 @@ def infer_together(pipeline: Pipeline, works: Sequence[Work]) -> list[Exception 
     """
     began = perf_counter()
     for work in works:
-        waited = began - work.encoded
-        work.started += waited
-        work.decoded += waited
-        work.encoded = began
+        work.waited(began - work.encoded)
     if len(works) > 1:
         with contextlib.suppress(Exception):  # whosever fault it is, it shows below
             scores = pipeline.infer(_contexts(works), np.concatenate([work.candidate_ids for work in works]))

@@ -6,9 +6,10 @@ Routes, the benchmark's in-process floor and tests run this same code.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from service.compression import compress, decompress, takes_gzip
 from service.counted import refuse_too_many
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from service.scorer import Scorer
     from service.wire import Members
 
-__all__ = ["Pipeline", "RequestIds", "Work"]
+__all__ = ["Pipeline", "RequestIds", "Stages", "Work"]
 
 
 class RequestIds:
@@ -119,22 +120,20 @@ class Work:
             self.deflated = True
 
 
-class Pipeline:
-    """Runs requests against one model. Safe to call from several threads.
+WorkT = TypeVar("WorkT", bound=Work)
+
+
+class Stages(ABC, Generic[WorkT]):
+    """The stages of a request, whatever its form: read, infer, write. Safe to call from several threads.
 
     Args:
         scorer: The model.
-        max_candidates: Most candidates in one request.
     """
 
-    def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
-        self._typed = TypedReader(scorer.encoder)
-        self._encode = scorer.encode
+    def __init__(self, scorer: Scorer) -> None:
         self._infer = scorer.run
-        self._writer = AnswerWriter(scorer.bundle.manifest.model_id)
-        self._max_candidates = max_candidates
 
-    def run(self, work: Work) -> None:
+    def run(self, work: WorkT) -> None:
         """Fill in the answer of a request: `read`, `infer`, `write`.
 
         Raises:
@@ -146,6 +145,34 @@ class Pipeline:
         work.scores = self._infer(work.context_ids, work.candidate_ids)
         work.inferred = perf_counter()
         self.write(work)
+
+    @abstractmethod
+    def read(self, work: WorkT) -> None:
+        """Decode and encode: fill in everything up to the ids."""
+
+    def infer(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores (N,) of ids (1 or N, Cc) and (N, Ci); the requests they came from may be several."""
+        return self._infer(context_ids, candidate_ids)
+
+    @abstractmethod
+    def write(self, work: WorkT) -> None:
+        """Write the answer from the scores."""
+
+
+class Pipeline(Stages[Work]):
+    """Runs requests against one model.
+
+    Args:
+        scorer: The model.
+        max_candidates: Most candidates in one request.
+    """
+
+    def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
+        super().__init__(scorer)
+        self._typed = TypedReader(scorer.encoder)
+        self._encode = scorer.encode
+        self._writer = AnswerWriter(scorer.bundle.manifest.model_id)
+        self._max_candidates = max_candidates
 
     def read(self, work: Work) -> None:
         """Decode and encode: fill in everything up to the ids.
@@ -186,10 +213,6 @@ class Pipeline:
         work.top_k = request.top_k or 0
         if rows > self._max_candidates:
             raise MemberError("candidates", f"at most {self._max_candidates}", f"{rows}")
-
-    def infer(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores (N,) of ids (1 or N, Cc) and (N, Ci); the requests they came from may be several."""
-        return self._infer(context_ids, candidate_ids)
 
     def write(self, work: Work) -> None:
         """Write the answer from the scores.

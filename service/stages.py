@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from service.openinference.pipeline import InferPipeline
-    from service.pipeline import Pipeline
+    from service.pipeline import Stages, Work
 
 __all__ = ["run_in_stages"]
 
@@ -26,7 +25,7 @@ def _next_turn() -> Generator[None, None, None]:
     yield
 
 
-async def run_in_stages(pipeline: Pipeline | InferPipeline, work: Any) -> None:
+async def run_in_stages(pipeline: Stages[Any], work: Work) -> None:
     """Fill in the answer of a request (the pipeline's kind of `Work`), a turn of the event loop a stage.
 
     Time spent on others is added to what the request waited before it was read, so that its stages say what they say

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Final
 from service.openinference.answer import InferWriter, wants_binary
 from service.openinference.document import decode, split
 from service.openinference.encode import TensorEncoder
-from service.pipeline import Work
+from service.pipeline import Stages, Work
 from service.wire import REQUEST_ID_PATTERN
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from service.scorer import Scorer
 
 __all__ = ["InferPipeline", "InferWork"]
@@ -43,8 +40,8 @@ class InferWork(Work):
         self.client_id: str | None = None
 
 
-class InferPipeline:
-    """Runs inference requests against one model. Safe to call from several threads.
+class InferPipeline(Stages[InferWork]):
+    """Runs inference requests against one model.
 
     Args:
         scorer: The model.
@@ -52,22 +49,9 @@ class InferPipeline:
     """
 
     def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
+        super().__init__(scorer)
         self._encode = TensorEncoder(scorer.encoder, max_candidates=max_candidates).encode
-        self._infer = scorer.run
         self._write = InferWriter(scorer.bundle.manifest.model_id).write
-
-    def run(self, work: InferWork) -> None:
-        """Fill in the answer of a request: `read`, `infer`, `write`.
-
-        Raises:
-            MalformedBodyError: The body is no document.
-            RequestError: The document cannot be scored.
-            ModelOutputError: A score is not finite.
-        """
-        self.read(work)
-        work.scores = self._infer(work.context_ids, work.candidate_ids)
-        work.inferred = perf_counter()
-        self.write(work)
 
     def read(self, work: InferWork) -> None:
         """Decode and encode: fill in everything up to the ids.
@@ -87,10 +71,6 @@ class InferPipeline:
         work.decoded = perf_counter()
         work.context_ids, work.candidate_ids = self._encode(request, work.body, work.header_length)
         work.encoded = perf_counter()
-
-    def infer(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores (N,) of ids (1 or N, Cc) and (N, Ci)."""
-        return self._infer(context_ids, candidate_ids)
 
     def write(self, work: InferWork) -> None:
         """Write the answer from the scores.

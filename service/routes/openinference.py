@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterable
-from time import perf_counter
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
-from service.asgi import DEFLATED, is_compressed, read_body, send_answer, send_refusal, too_large
-from service.errors import ClientGoneError, MalformedBodyError, MethodNotAllowedError, problem_of
+from service.asgi import is_compressed, too_large
+from service.errors import MalformedBodyError
 from service.features.errors import describe
 from service.logging import get_logger
 from service.openinference import metadata
@@ -28,67 +27,38 @@ _PATH: Final = "/v2/models/{name}/infer"
 _VERSION_PATH: Final = "/v2/models/{name}/versions/{version}/infer"
 PATHS: Final = (_PATH, _VERSION_PATH)
 _named: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer").fullmatch
-_OK: Final = 200
-_GONE: Final = problem_of(ClientGoneError("")).status
-_SERVER_FAULT: Final = 500
 _JSON: Final = b"application/json"
 _BINARY: Final = b"application/octet-stream"
 _HEADER_LENGTH: Final = b"inference-header-content-length"
 _LONGEST_LENGTH: Final = 18
-_log: Final = get_logger("service.openinference")
 
 
 class InferEndpoint(ScoreEndpoint):
     """Answers inference requests; an ASGI application of its own, counted and logged as `/score` is."""
 
     label = _PATH
+    _faults = get_logger("service.openinference")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        runtime = self._runtime
-        request_id = runtime.new_request_id()
-        model: Model | None = None
-        work: InferWork | None = None
-        received = 0.0
-        status = _GONE  # until an answer is on its way
-        try:
-            if scope["method"] != "POST":
-                raise _wrong_method(scope["method"])  # noqa: TRY301
-            model = _addressed(runtime, scope)
-            head = _Head(scope["headers"], self._max_body_bytes)
-            body = await read_body(receive, self._max_body_bytes)
-            received = perf_counter()
-            work = InferWork(body, request_id=request_id, header_length=head.header_length)
-            work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
-            if head.compressed:
-                work.inflate_to = self._max_body_bytes
-            await self._run(model.inference, work)
-            status = _OK
-            await _send_scores(scope, send, work)
-        except ClientGoneError:
-            pass
-        except Exception as error:  # the last resort: logged, answered, not passed on
-            if status == _OK:
-                raise  # the answer is on its way; only the server can end the connection now
-            status = status_of(error)
-            request_id = work.request_id if work is not None else request_id
-            if status >= _SERVER_FAULT and model is not None:
-                _log.error("request_failed", request_id=request_id, exc_info=error)
-            body = error_bytes(error)
-            await send_refusal(receive, send, error, status, body, media_type=_JSON, request_id=request_id)
-        finally:
-            self._count(model, work, status, received)
+    def _addressed(self, scope: Scope) -> Model:
+        return _addressed(self._runtime, scope)
 
+    def _read_head(self, scope: Scope) -> Any:
+        return _Head(scope["headers"], self._max_body_bytes)
 
-async def _send_scores(scope: Scope, send: Send, work: InferWork) -> None:
-    headers = [(b"x-request-id", work.request_id.encode())]
-    if work.deflated:
-        headers += DEFLATED
-    if work.answer_header_length is None:
-        await send_answer(scope, send, work.answer, _JSON, headers)
-    else:
+    def _make_work(self, body: bytes, request_id: str, head: Any) -> Any:
+        return InferWork(body, request_id=request_id, header_length=head.header_length)
+
+    async def _score(self, model: Model, work: Any) -> None:
+        await self._run(model.inference, work)
+
+    def _describe_answer(self, work: Any, headers: list[tuple[bytes, bytes]]) -> bytes:
+        if work.answer_header_length is None:
+            return _JSON
         headers.append((_HEADER_LENGTH, b"%d" % work.answer_header_length))
-        await send_answer(scope, send, work.answer, _BINARY, headers)
+        return _BINARY
+
+    def _refusal(self, error: Exception, _request_id: str) -> tuple[int, bytes, bytes]:
+        return status_of(error), error_bytes(error), _JSON
 
 
 def _addressed(runtime: Runtime, scope: Scope) -> Model:
@@ -156,10 +126,6 @@ def _length(value: bytes) -> int:
         expected="a number of bytes",
         got=got,
     )
-
-
-def _wrong_method(method: str) -> MethodNotAllowedError:
-    return MethodNotAllowedError(f"{_PATH}: expected POST, got {method}.", headers=(("allow", "POST"),))
 
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {

@@ -8,12 +8,17 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.asgi import DEFLATED, RequestHead, read_body, send_answer, send_problem
+from service.asgi import DEFLATED, RequestHead, read_body, send_answer, send_refusal
 from service.coalesce import Coalescer
-from service.errors import ClientGoneError, MethodNotAllowedError, problem_of
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    ClientGoneError,
+    MethodNotAllowedError,
+    problem_bytes,
+    problem_of,
+)
 from service.logging import get_logger
-from service.openinference.pipeline import InferPipeline
-from service.pipeline import Pipeline, Work
+from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
 from service.stages import run_in_stages
 from service.wire import JSON, MSGPACK
@@ -29,6 +34,7 @@ _SERVER_FAULT: Final = 500
 _STAGED_BODY_BYTES: Final = 32_768
 _JSON: Final = JSON.encode()
 _MSGPACK: Final = MSGPACK.encode()
+_PROBLEM: Final = PROBLEM_MEDIA_TYPE.encode()
 _log: Final = get_logger("service.score")
 
 
@@ -43,6 +49,7 @@ class ScoreEndpoint:
     """
 
     label = PATH
+    _faults = _log
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -53,43 +60,70 @@ class ScoreEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        runtime = self._runtime
-        request_id = runtime.new_request_id()
+        request_id = self._runtime.new_request_id()
         model: Model | None = None
         work: Work | None = None
         received = 0.0
         status = _GONE  # until an answer is on its way
         try:
             if scope["method"] != "POST":
-                raise _wrong_method(scope["method"])  # noqa: TRY301
-            model = runtime.ready_model()
-            head = RequestHead(scope["headers"], self._max_body_bytes)
+                raise self._wrong_method(scope["method"])  # noqa: TRY301
+            model = self._addressed(scope)
+            head = self._read_head(scope)
             body = await read_body(receive, self._max_body_bytes)
             received = perf_counter()
-            work = Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
+            work = self._make_work(body, request_id, head)
             work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
             if head.compressed:
                 work.inflate_to = self._max_body_bytes
-            await self._run(model.pipeline, work, model.coalescer)
+            await self._score(model, work)
             status = _OK
             headers = [(b"x-request-id", work.request_id.encode())]
             if work.deflated:
                 headers += DEFLATED
-            await send_answer(scope, send, work.answer, _MSGPACK if work.answer_packed else _JSON, headers)
+            media_type = self._describe_answer(work, headers)
+            await send_answer(scope, send, work.answer, media_type, headers)
         except ClientGoneError:
             pass
         except Exception as error:  # the last resort: logged, answered, not passed on
             if status == _OK:
                 raise  # the answer is on its way; only the server can end the connection now
-            status = problem_of(error).status
             request_id = work.request_id if work is not None else request_id
+            status, refusal, media_type = self._refusal(error, request_id)
             if status >= _SERVER_FAULT and model is not None:
-                _log.error("request_failed", request_id=request_id, exc_info=error)
-            await send_problem(receive, send, error, request_id)
+                self._faults.error("request_failed", request_id=request_id, exc_info=error)
+            await send_refusal(receive, send, error, status, refusal, media_type=media_type, request_id=request_id)
         finally:
             self._count(model, work, status, received)
 
-    async def _run(self, pipeline: Pipeline | InferPipeline, work: Any, coalescer: Coalescer | None = None) -> None:
+    # What differs between the forms that requests come in.
+
+    def _addressed(self, _scope: Scope) -> Model:
+        return self._runtime.ready_model()
+
+    def _read_head(self, scope: Scope) -> Any:
+        return RequestHead(scope["headers"], self._max_body_bytes)
+
+    def _make_work(self, body: bytes, request_id: str, head: Any) -> Any:
+        return Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
+
+    async def _score(self, model: Model, work: Any) -> None:
+        await self._run(model.pipeline, work, model.coalescer)
+
+    def _describe_answer(self, work: Any, _headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The media type of an answer; headers of its own are added."""
+        return _MSGPACK if work.answer_packed else _JSON
+
+    def _refusal(self, error: Exception, request_id: str) -> tuple[int, bytes, bytes]:
+        """Status, body and media type of the answer to an error."""
+        return problem_of(error).status, problem_bytes(error, request_id), _PROBLEM
+
+    def _wrong_method(self, method: str) -> MethodNotAllowedError:
+        return MethodNotAllowedError(
+            f"{self.label}: expected POST, got {method}.", headers=(("allow", "POST"),), expected="POST", got=method
+        )
+
+    async def _run(self, pipeline: Stages[Any], work: Work, coalescer: Coalescer | None = None) -> None:
         """Fill in the answer, on the event loop or in a worker thread, by itself or in company."""
         runtime, size = self._runtime, len(work.body)
         # Who knows how much is in a compressed body.
@@ -116,12 +150,6 @@ class ScoreEndpoint:
                 candidates=len(work.scores) if status == _OK and work is not None else None,
                 seconds=round(ended - received, 6) if received else None,
             )
-
-
-def _wrong_method(method: str) -> MethodNotAllowedError:
-    return MethodNotAllowedError(
-        f"{PATH}: expected POST, got {method}.", headers=(("allow", "POST"),), expected="POST", got=method
-    )
 
 
 def _outcome(status: int) -> str:
