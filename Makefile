@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { \
 	  rm -rf $(VENV); echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned dependencies into $(VENV) (torch is the large one)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,tune,benchmark,bench,dev]'
 	@touch $@
 
 demo: $(STAMP) ## the whole path in minutes: data, training, export, a served model, scored requests
@@ -56,7 +56,7 @@ compose: ## build and start service, Prometheus and Grafana in containers
 
 pins: ## print a constraints.txt of the newest releases (see CONTRIBUTING.md)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; "$(PYTHON)" -m venv "$$dir/venv"; \
-	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[training,bench,dev]' >&2; \
+	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[training,tune,benchmark,bench,dev]' >&2; \
 	"$$dir/venv/bin/python" -m pip freeze --all --exclude-editable | sed -e 's/+.*//' | tr 'A-Z_' 'a-z-' \
 	  | grep -vE '^(nvidia|cuda|triton|pip=)' | LC_ALL=C sort
 
