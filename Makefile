@@ -57,7 +57,7 @@ compose: ## build and start service, Prometheus and Grafana in containers
 pins: ## print a constraints.txt of the newest releases (see CONTRIBUTING.md)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; "$(PYTHON)" -m venv "$$dir/venv"; \
 	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[training,tune,benchmark,bench,dev]' >&2; \
-	"$$dir/venv/bin/python" -m pip freeze --all --exclude-editable | sed -e 's/+.*//' | tr 'A-Z_' 'a-z-' \
+	"$$dir/venv/bin/python" -m pip freeze --all --exclude-editable | sed -e 's/+.*//' -e ':a;s/^\([^=]*\)\./\1-/;ta' | tr 'A-Z_' 'a-z-' \
 	  | grep -vE '^(nvidia|cuda|triton|pip=)' | LC_ALL=C sort
 
 clean: ## remove what the targets made, the virtual environment too
