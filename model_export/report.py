@@ -17,7 +17,7 @@ from model_export.report_variants import variants_table
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
 from training.models.files import load_pair
-from training.results import COLUMNS, MODELS, SPLITS, metrics_by_split
+from training.results import COLUMNS, MODELS, SPLITS, lost_to_baseline, metrics_by_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +128,8 @@ def render(exported: Exported, stages: Mapping[str, Stage], ways: Mapping[str, W
         parts += [ways_table(ways), verdict(ways)]
     if exported.variants:
         parts.append(variants_table(exported.variants))
-    return Group(*parts, _parity(exported))
+    lost = lost_to_baseline(exported.loaded.run.metrics)
+    return Group(*parts, _parity(exported), *([f"warning: {lost}"] if lost else []))
 
 
 def _sizes(stages: Mapping[str, Stage]) -> Table:

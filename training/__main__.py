@@ -19,6 +19,7 @@ import typer
 
 from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, show, text_table, told
 from training.progress import console_progress
+from training.results import lost_to_baseline
 
 HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze."
 
@@ -103,7 +104,10 @@ def train(
             command = shlex.join(["python", "-m", "training", *again, "--resume"])
             complain(f"stopped; what was trained so far is in {partial_path(to)}\ncontinue with: {command}")
         raise typer.Exit(INTERRUPTED) from None
-    show(*metrics_tables(open_run(to, verify=False).metrics), f"trained {to} (its page: {to / 'report.html'})")
+    metrics = open_run(to, verify=False).metrics
+    show(*metrics_tables(metrics), f"trained {to} (its page: {to / 'report.html'})")
+    if lost := lost_to_baseline(metrics):
+        complain(f"warning: {lost}")
 
 
 @app.command()

@@ -16,7 +16,7 @@ from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliabil
 from training.measures import Measures
 from training.metrics import calibration_curve
 from training.parameters import ParameterTable, count_parameters
-from training.results import SPLITS, metrics_by_split, tower_table
+from training.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
 from training.selection import Selection
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def render_report(run: Run) -> str:
     page = {
         "title": run.config.name,
         "subtitle": _subtitle(run),
+        "warning": lost_to_baseline(run.metrics),
         "cards": _cards(run, parameters),
         "towers": tower_table(run.metrics),
         **_afe_part(run, parameters),

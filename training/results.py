@@ -38,6 +38,23 @@ def metrics_by_split(metrics: Mapping[str, Any]) -> dict[str, dict[str, Metrics]
     return found
 
 
+def lost_to_baseline(metrics: Mapping[str, Any]) -> str:
+    """A sentence that says where the fused model does worse than the baseline on validation; "" where it does not."""
+    models = metrics_by_split(metrics).get("validation", {})
+    fused, baseline = models.get("fused", {}), models.get("baseline", {})
+    lost = [
+        f"{word} {fused[key]:.4f} against {baseline[key]:.4f}"
+        for key, word, better in (("auc", "AUC", 1), ("log_loss", "log loss", -1))
+        if key in fused and key in baseline and better * fused[key] < better * baseline[key]
+    ]
+    if not lost:
+        return ""
+    return (
+        f"the trained model does worse than one-hot logistic regression on validation: {', '.join(lost)}; "
+        "do not serve it before you know why"
+    )
+
+
 def columns_of(models: Mapping[Any, Metrics]) -> list[str]:
     """The metrics that any of the models has, in the order of `COLUMNS`."""
     return [key for key in COLUMNS if any(key in values for values in models.values())]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -194,6 +195,21 @@ def test_the_table_shows_the_model_before_and_after_merging(exported: Exported) 
     text = page.getvalue()
     for expected in ("dense FLOPs a row", "1000 rows", "Tower A", "0.7500", "genres", "largest differences"):
         assert expected in text
+    assert "warning" not in text
+
+
+def test_an_export_says_that_its_model_lost_to_the_baseline(exported: Exported) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    run = exported.loaded.run
+    metrics = {**run.metrics, "baseline": {"validation": {"auc": 0.76, "log_loss": 0.5}}}
+    page = StringIO()
+    with mock.patch.dict(vars(run), metrics=metrics):
+        Console(file=page, width=300).print(render(exported, {}))
+    assert "warning: the trained model does worse" in page.getvalue()
+    assert "AUC 0.7500 against 0.7600" in page.getvalue()
 
 
 def test_the_command_writes_the_same_bundle_prints_its_table_and_refuses_with_exit_code_2(
