@@ -1,4 +1,4 @@
-"""The door: `python -m training {prepare,train,evaluate,analyze}`.
+"""The door: `python -m training {prepare,train,evaluate,analyze,tune}`.
 
 An error of the input is one message on standard error and exit code 2 (REACTION_DEBUG=1 shows where it was raised);
 Ctrl-C is exit code 130, and a training stopped so can be resumed.
@@ -21,7 +21,7 @@ from training.console import is_told_in_full, metrics_tables, models_table, phas
 from training.progress import console_progress
 from training.results import lost_to_baseline
 
-HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze."
+HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze, tune."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 
@@ -149,6 +149,36 @@ def analyze(
         sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         return
     show(*analysis_tables(found))
+
+
+@app.command()
+def tune(
+    experiment: Experiment,
+    *,
+    data: Annotated[Path, typer.Option(metavar="DATA", help="what prepare wrote for this experiment")],
+    to: Annotated[Path, typer.Option("--out", metavar="TUNED.toml", help="experiment to write, for train")],
+    trials: Annotated[int, typer.Option(min=1, help="trials of the search in all")] = 20,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="stop where it is after so many")] = None,
+    parameters: Annotated[
+        int | None, typer.Option(min=1, help="most of the model; twice those of the experiment as it is if not given")
+    ] = None,
+) -> None:
+    """Search a few settings on the validation split; goes on where an earlier search was stopped."""
+    from training.tuning.tune import trials_table
+    from training.tuning.tune import tune as search
+
+    try:
+        with phase_progress({"trials", "further seeds"}) as progress:
+            found = search(
+                experiment, data, to, trials=trials, minutes=minutes, parameters=parameters, progress=progress
+            )
+    except KeyboardInterrupt:
+        written = f"{to} has the best so far" if to.exists() else "no trial came to its end"
+        complain(f"stopped; {written}\ncontinue with: {shlex.join(['python', '-m', 'training', *sys.argv[1:]])}")
+        raise typer.Exit(INTERRUPTED) from None
+    show(trials_table(found), f"wrote {to} (its trials: {to.with_suffix('.json')})")
+    if not found.ended:
+        show("the time was over before the end of the search; the same command goes on")
 
 
 def complain(message: str) -> None:

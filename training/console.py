@@ -18,7 +18,7 @@ from training.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics
 from training.strict_toml import misfits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from training.phases import Progress as PhaseProgress
 
@@ -77,11 +77,15 @@ _last: dict[str, str] = {}
 
 
 @contextmanager
-def phase_progress() -> Iterator[PhaseProgress]:
-    """Bars on standard error where that is a terminal, else a line an evaluation."""
+def phase_progress(lines: Collection[str] | None = None) -> Iterator[PhaseProgress]:
+    """Bars on standard error where that is a terminal, else a line an evaluation.
+
+    Args:
+        lines: where there is no terminal, only these phases get lines.
+    """
     if not sys.stderr.isatty():
         _last.clear()
-        yield _log
+        yield lambda phase, *told: None if lines is not None and phase not in lines else _log(phase, *told)
         return
     columns = (
         TextColumn("{task.description}"),

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from training.afe import Selection, measure_prepared, select
 from training.checkpoint import CheckpointStore
+from training.evaluate import SPLIT_KEYS
 from training.metrics import evaluate
 from training.models.base import FieldSlot, field_slots, with_dims
 from training.models.files import load_pair
@@ -24,12 +25,15 @@ from training.schedule import DtfResult, Schedule, extended_pair
 from training.train_config import DeviceError, TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from training.config import ExperimentConfig
     from training.loader import PreparedData
     from training.measures import Measures
     from training.models.reaction import FusionForm, TowerPair
+    from training.rows import SplitName
+    from training.schedule import Observer
 
 __all__ = [
     "DeviceError",
@@ -83,6 +87,9 @@ def train_reaction(
     resume: bool,
     init_from: Path | None = None,
     progress: Progress,
+    measures: Measures | None = None,
+    observe: Observer | None = None,
+    splits: Sequence[SplitName] = ("valid", "test"),
 ) -> TrainingResult:
     """Train on prepared data.
 
@@ -94,6 +101,10 @@ def train_reaction(
         init_from: A finished run of an earlier day: its pair, fields and dimensions are taken over, ids that were
             appended since start from the out-of-vocabulary row, and training goes on from the mutual phase.
         progress: Told how far each phase is.
+        measures: What AFE measures on this data, if it is known already.
+        observe: Called with a phase's history after each of its evaluations; what it raises ends the training, which
+            can be resumed.
+        splits: What the models are measured on at the end, if the data has it. A search leaves "test" out.
 
     Raises:
         TrainingDataError: A split is empty or has labels of one class only.
@@ -104,7 +115,7 @@ def train_reaction(
     """
     for name in ("train", "valid"):
         _check_labels(data, name)
-    measures = _measure(data, config, progress)
+    measures = measure_fields(data, config, progress) if measures is None else measures
     pair = prior = None
     if init_from is None:
         selection = select(measures, config.afe)
@@ -129,9 +140,10 @@ def train_reaction(
                 progress=progress,
                 gate_prior=prior,
                 gate_penalty=config.afe.gate_penalty,
+                observe=observe,
             )
             result = schedule.run(pair)
-            metrics = _metrics(data, schedule, result)
+            metrics = _metrics(data, schedule, result, splits)
         finally:
             torch.set_num_threads(threads)
     selection = _without(selection, result.closed)
@@ -150,7 +162,9 @@ def _without(selection: Selection, closed: tuple[str, ...]) -> Selection:
     )
 
 
-def _measure(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Measures:
+def measure_fields(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Measures:
+    """Measure the fields as a training would."""
+
     def report(done: int, total: int) -> None:
         progress("afe", done, total, "")
 
@@ -198,14 +212,16 @@ def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tup
     return selection, extended_pair(pair, slots), slots
 
 
-def _metrics(data: PreparedData, schedule: Schedule, result: DtfResult) -> dict[str, dict[str, dict[str, float]]]:
+def _metrics(
+    data: PreparedData, schedule: Schedule, result: DtfResult, splits: Sequence[SplitName]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Every model on validation and, once, here at the end, on test."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for name, key in (("valid", "validation"), ("test", "test")):
+    for name in splits:
         if name not in data.splits:
             continue
-        split = data.split(name)  # type: ignore[arg-type]
-        found[key] = {
+        split = data.split(name)
+        found[SPLIT_KEYS[name]] = {
             model: evaluate(split.label, probabilities(logits), split.weight, split.group)
             for model, logits in schedule.logits(result, split).items()
         }

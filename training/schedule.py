@@ -6,6 +6,7 @@ Shapes: N training rows, F slots, V_f ids of slot f.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from training.train_config import TrainConfig
 
 M = TypeVar("M", bound=torch.nn.Module)
+
+Observer = Callable[[list[dict[str, Any]]], None]
+"""Told a phase's history so far; may raise to end the training there."""
 
 _COUNT_ROWS = 1 << 18
 
@@ -59,6 +63,7 @@ class Schedule:
         progress: Told how far each phase is.
         gate_prior: Field -> log-odds that it matters: tower A is trained under field gates that start there.
         gate_penalty: Log loss worth all parameters of tables and projections.
+        observe: Called with a phase's history after each of its evaluations.
     """
 
     def __init__(
@@ -74,9 +79,10 @@ class Schedule:
         progress: Progress,
         gate_prior: Mapping[str, float] | None = None,
         gate_penalty: float = 0.0,
+        observe: Observer | None = None,
     ) -> None:
         self.slots, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
-        self.store, self.progress = store, progress
+        self.store, self.progress, self.observe = store, progress, observe
         self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
         self.device = config.resolved_device()
         self.train = Rows(train, self.device)
@@ -164,6 +170,8 @@ class Schedule:
         if done is not None:
             module.load_state_dict(done[0])
             self.history += done[1]["history"]
+            if self.observe is not None:
+                self.observe(done[1]["history"])
             return module.eval()
         config = self.config
         settings = PhaseSettings(
@@ -187,6 +195,8 @@ class Schedule:
         def checkpoint(now: Phase) -> None:
             if self.store.due:
                 self.store.save(name, *now.state())
+            if self.observe is not None:
+                self.observe(now.position.history)
 
         history = phase.run(self.progress, checkpoint)
         self.store.finish(name, dict(module.state_dict()), {"history": history})

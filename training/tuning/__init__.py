@@ -1,0 +1,1 @@
+"""The short built-in search: `python -m training tune`."""
