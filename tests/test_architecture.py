@@ -166,9 +166,13 @@ def test_what_a_package_imports_is_among_the_dependencies_it_is_installed_with()
     serving = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     training = {canonicalize_name(Requirement(text).name) for text in project["optional-dependencies"]["training"]}
     owners = importlib.metadata.packages_distributions()
-    bench = {canonicalize_name(Requirement(text).name) for text in project["optional-dependencies"]["bench"]}
+    bench, tune = (
+        {canonicalize_name(Requirement(text).name) for text in project["optional-dependencies"][extra]}
+        for extra in ("bench", "tune")
+    )
     allowed = {"service": serving, "training": serving | training, "model_export": serving | training}
-    tool = ROOT / "service/bench"  # what loads a service from outside has an extra of its own
+    # What loads a service from outside has an extra of its own, and so has the search.
+    extras = {ROOT / "service/bench": bench, ROOT / "training/tuning": tune}
     strays: list[str] = []
     used: set[str] = set()
     for path in tracked_files():
@@ -186,7 +190,8 @@ def test_what_a_package_imports_is_among_the_dependencies_it_is_installed_with()
                 distributions = {canonicalize_name(name) for name in owners.get(module, [module])}
                 distributions |= {FACES[name] for name in distributions if name in FACES}
                 used |= distributions
-                if not distributions & (allowed[package] | (bench if tool in path.parents else set())):
+                more = {name for tool, names in extras.items() if tool in path.parents for name in names}
+                if not distributions & (allowed[package] | more):
                     strays.append(f"{path.relative_to(ROOT)} imports {module}")
     assert not strays, "\n".join(strays)
     # uvicorn loads these two by name
