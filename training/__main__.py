@@ -1,4 +1,4 @@
-"""The door: `python -m training {prepare,train,evaluate,analyze,tune}`.
+"""The door: `python -m training {prepare,train,evaluate,analyze,analyze-structure,tune}`.
 
 An error of the input is one message on standard error and exit code 2 (REACTION_DEBUG=1 shows where it was raised);
 Ctrl-C is exit code 130, and a training stopped so can be resumed.
@@ -21,7 +21,7 @@ from training.console import is_told_in_full, metrics_tables, models_table, phas
 from training.progress import console_progress
 from training.results import lost_to_baseline
 
-HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze, tune."
+HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze (fields, layers), tune."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 
@@ -179,6 +179,33 @@ def tune(
     show(trials_table(found), f"wrote {to} (its trials: {to.with_suffix('.json')})")
     if not found.ended:
         show("the time was over before the end of the search; the same command goes on")
+
+
+@app.command("analyze-structure")
+def analyze_structure(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run")],
+    *,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="what it was trained on; what the run measured if none")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="train a plain tower of 400-400-400 with tables of 10 beside it")
+    ] = False,
+    page: Annotated[Path | None, typer.Option(metavar="FILE.html", help="write the curves as a page")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how much of the dense layers can go before AUC moves: by magnitude, by singular values, by ablation."""
+    from training.structural import analyze_structure as analyze_layers
+    from training.structural_views import structure_page, structure_tables
+
+    with phase_progress() as progress:
+        found = analyze_layers(run, data, baseline=baseline, progress=progress)
+    if page is not None:
+        page.write_text(structure_page(found, run.resolve().name), encoding="utf-8")
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return
+    show(*structure_tables(found))
 
 
 def complain(message: str) -> None:

@@ -41,10 +41,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a line chart: its name and its parts, each of points (x, y) ascending in x, with gaps between."""
+    """One curve of a line chart.
+
+    Attributes:
+        name: of the curve.
+        parts: each of points (x, y) ascending in x, with gaps between.
+        area: (x, low, high) ascending in x: an interval, shaded; it does not widen the axes.
+    """
 
     name: str
     parts: tuple[tuple[tuple[float, float], ...], ...]
+    area: tuple[tuple[float, float, float], ...] = ()
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -172,6 +179,10 @@ def line_chart(
     drawn += _axes(at, (low_x, high_x), (low_y, high_y), x_label, y_label)
     along = float(left)
     for index, line in enumerate(lines):
+        rim = [(x, low) for x, low, _ in line.area] + [(x, high) for x, _, high in reversed(line.area)]
+        if rim:
+            path = " ".join("{:.1f},{:.1f}".format(*at(x, min(max(y, low_y), high_y))) for x, y in rim)
+            drawn.append(Markup('<polygon class="area s{}" points="{}"/>').format(index % 6, path))
         dots = sum(len(part) for part in line.parts) <= MOST_DOTS
         for part in line.parts:
             if len(part) > 1:

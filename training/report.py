@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training.analysis import field_rows, group_rows, p_text, pair_rows
 from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability
@@ -18,6 +17,8 @@ from training.metrics import calibration_curve
 from training.parameters import ParameterTable, count_parameters
 from training.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
 from training.selection import Selection
+from training.structural_views import ABOUT, environment, headline, structure_charts
+from training.structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,13 +46,6 @@ SCORE_BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.
 
 def render_report(run: Run) -> str:
     """The page of one run, as HTML."""
-    environment = Environment(
-        loader=PackageLoader("training"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parameters = count_parameters(run)
     sample = run.validation()
     page = {
@@ -62,12 +56,13 @@ def render_report(run: Run) -> str:
         "towers": tower_table(run.metrics),
         **_afe_part(run, parameters),
         **_curves_part(run.history()),
+        "structure": _structure_part(run),
         **_calibration_part(sample),
         **_parameters_part(parameters),
         "facts": _facts(run),
         "footer": " ".join(["REACTION", run.record["versions"].get("reaction-ctr") or "", f"· run {run.id}"]),
     }
-    return environment.get_template("report.html.j2").render(page)
+    return environment().get_template("report.html.j2").render(page)
 
 
 def _subtitle(run: Run) -> str:
@@ -210,6 +205,13 @@ def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "model learns under the frozen pair. Every phase keeps its best, and the next one goes on from there."
     )
     return {"curves": curves, "curves_about": about}
+
+
+def _structure_part(run: Run) -> dict[str, Any] | None:
+    if run.structure is None:
+        return None
+    structure = Structure.from_json(run.structure)
+    return {"headline": headline(structure), "about": ABOUT, "charts": structure_charts(structure)}
 
 
 def _calibration_part(sample: ValidationSample) -> dict[str, Any]:

@@ -6,7 +6,8 @@ complete (`training.partial` writes it):
     out/          run.json        written last: status, versions, digests of every other file
                   config.toml     the resolved experiment
                   features.json  vocabularies/  model.json  weights.safetensors  pair.safetensors  afe.json
-                  metrics.json  history.jsonl  validation.safetensors  raw_sample.jsonl  reference.json  report.html
+                  metrics.json  history.jsonl  structure.json  validation.safetensors  raw_sample.jsonl  reference.json
+                  report.html
 
 Errors:
 
@@ -176,6 +177,12 @@ class Run:
     def reference(self) -> Mapping[str, Any]:
         """`reference.json`: the statistics that a service compares its traffic with."""
         return read_json(self.path / "reference.json")
+
+    @cached_property
+    def structure(self) -> Mapping[str, Any] | None:
+        """What thinning the dense layers costs (`structure.Structure.from_json` reads it); None in older runs."""
+        path = self.path / "structure.json"
+        return read_json(path) if path.exists() else None
 
     @cached_property
     def encoder(self) -> FeatureEncoder:

@@ -23,6 +23,7 @@ from training.reference import reference_statistics, truncated_shares
 from training.report import render_report
 from training.runs import VALIDATION_ROWS, Run, ValidationSample, open_run, sample_rows
 from training.same_data import refuse_other_data
+from training.structural import STRUCTURE_FILE, structure_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +128,8 @@ def _write_measurements(
     sample = _validation_sample(data.split("valid"), result.form, config.seed)
     sample.save(staged / "validation.safetensors")
     write_json(staged / "reference.json", _reference(data, result.form, sample))
+    structure = structure_of(result.form, data.split("train"), data.split("valid"), seed=config.seed)
+    write_json(staged / STRUCTURE_FILE, structure.as_json())
 
 
 def _validation_sample(valid: Split, form: FusionForm, seed: int) -> ValidationSample:

@@ -47,6 +47,7 @@ HELD = {
     "afe.json",
     "metrics.json",
     "history.jsonl",
+    "structure.json",
     "validation.safetensors",
     "raw_sample.jsonl",
     "reference.json",
