@@ -206,7 +206,7 @@ class FusionLearner(Learner):
 
     def __init__(
         self,
-        form: FusionForm,
+        form: FusionForm | Tower,
         bank: TableBank,
         config: DtfConfig,
         teacher: Teacher | None = None,

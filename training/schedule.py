@@ -151,11 +151,15 @@ class Schedule:
             for ids in (self.train.split.context_ids, self.train.split.candidate_ids)
         ]
         counts = count_ids(self.slots, self.train.split)
-        form = build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
+        form = self.build(pair, counts, sample)
         teacher = Teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
         return self._phase("fusion", 3, form, learner, rate_factor=self.dtf.fusion_rate)
+
+    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
+        """Merge the pair into the form that phase 3 starts from; arguments as of `build_fusion_form`."""
+        return build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
         settings = self.config.table_settings(len(self.train), l2_factor)

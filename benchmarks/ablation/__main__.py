@@ -1,0 +1,90 @@
+"""The door: `python -m benchmarks.ablation`.
+
+    python -m benchmarks.ablation --tasks movielens_latest_tags-random --seeds 1 2 3
+    python -m benchmarks.ablation --variants full one_tower born_again ensemble_teacher
+    python -m benchmarks.ablation --report-only
+
+Raw data are found under REACTION_DATA_DIR. Every finished run is a line of the ledger, so a command that was stopped
+goes on where it was; phases that variants share are trained once. Validation alone is read, never a test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.ablation.report import as_json, as_markdown
+from benchmarks.ablation.run import Workshop
+from benchmarks.ablation.variants import FULL, GRID, VARIANTS
+from benchmarks.accuracy.ledger import Ledger
+from benchmarks.accuracy.tasks import TASKS
+
+if TYPE_CHECKING:
+    from benchmarks.ablation.schedules import ControlSettings
+    from benchmarks.accuracy.ledger import Line
+
+HERE = Path(__file__).resolve().parent.parent
+DEFAULT_TASKS = ("movielens_latest_tags-random", "movielens_100k-random", "avazu-random", "criteo-random")
+
+
+def main() -> None:
+    """Run what is left to do, then write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(DEFAULT_TASKS), metavar="TASK")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=JSON", help="instead of a default")
+    parser.add_argument("--work", type=Path, default=Path("build/benchmark"), help="prepared data, shared phases")
+    parser.add_argument("--ledger", type=Path, default=HERE / "ablation.jsonl")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of ABLATION.md and ablation.json")
+    parser.add_argument("--report-only", action="store_true")
+    given = parser.parse_args()
+    ledger = Ledger(given.ledger)
+    if not given.report_only:
+        changed = {key: json.loads(value) for key, _, value in (item.partition("=") for item in given.set)}
+        for task in given.tasks:
+            workshop = Workshop(task, given.work, changed)
+            for seed, name in itertools.product(given.seeds, given.variants):
+                line = finished(ledger, workshop, name, seed, given.seeds[0])
+                found = line.validation
+                if found is not None:
+                    print(f"{task} seed {seed} {name}: AUC {found.auc:.4f}, log loss {found.log_loss:.4f}", flush=True)
+    content = as_json(Ledger(given.ledger))
+    (given.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    command = shlex.join(["python", "-m", "benchmarks.ablation", *(sys.argv[1:] if not given.report_only else [])])
+    (given.out / "ABLATION.md").write_text(as_markdown(content, command), encoding="utf-8")
+
+
+def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int, first: int) -> Line:
+    """Return a variant's line on a seed; what is not in the ledger is run, and what it needs before it."""
+    variant = VARIANTS[name]
+    budget = 0
+    if variant.kind == "control":
+        budget = finished(ledger, workshop, FULL, seed, first).steps or 0
+    control = tuned(ledger, workshop, name, first) if variant.tuned else None
+    key = workshop.key(name, seed, "ablation", control)
+    if key not in ledger:
+        ledger.append(workshop.run(name, seed, "ablation", budget=budget, control=control))
+    return ledger.lines[key]
+
+
+def tuned(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> ControlSettings:
+    """Return the settings of a control's student with the least validation log loss on one seed."""
+    budget = finished(ledger, workshop, FULL, seed, seed).steps or 0
+    found: dict[ControlSettings, float] = {}
+    for control in GRID:
+        key = workshop.key(name, seed, "trial", control)
+        if key not in ledger:
+            ledger.append(workshop.run(name, seed, "trial", budget=budget, control=control))
+        validation = ledger.lines[key].validation
+        found[control] = float("inf") if validation is None else validation.log_loss
+    return min(found, key=lambda control: found[control])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""From the ledger to `ABLATION.md` and `ablation.json`: means, spreads, paired intervals, and what each part earns."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.ablation.variants import FULL, VARIANTS
+from benchmarks.accuracy.bootstrap import interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from benchmarks.accuracy.bootstrap import Interval
+    from benchmarks.accuracy.ledger import Line
+
+METRICS = ("auc", "log_loss")
+
+HEAD = """# Ablation and controls
+
+`{command}` trained these on validation data alone (no test split is read) and wrote this page from `ablation.jsonl`.
+
+Parts are switched off one at a time. Controls take as many optimiser steps in all as the whole, with weight averaging;
+the settings of their students are tuned on the first seed. Differences are *the whole minus the variant*, in
+thousandths, with a 95% interval over validation rows (whole users where the data has them) and seeds, paired: an AUC
+difference above 0 and a log loss difference below 0 speak for the whole. **Bold**: the interval does not hold 0.
+"""
+
+
+def as_json(lines: Iterable[Line]) -> dict[str, Any]:
+    """The report's content: {"tasks": {task: {variant: figures}}}.
+
+    Args:
+        lines: The ledger's; those of the variants that are there now, of the newest experiment of each task.
+    """
+    tasks: dict[str, dict[str, list[Line]]] = {}
+    for line in lines:
+        if line.purpose == "ablation" and line.model in VARIANTS and line.validation is not None:
+            tasks.setdefault(line.task, {}).setdefault(line.model, []).append(line)
+    return {"tasks": {task: _task(found) for task, found in tasks.items()}}
+
+
+def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
+    whole = _newest(found.get(FULL, ()))
+    figures: dict[str, Any] = {}
+    for name, variant in VARIANTS.items():
+        lines = _newest(found.get(name, ()))
+        if not lines:
+            continue
+        figures[name] = {"kind": variant.kind, "says": variant.says, "seeds": sorted(line.seed for line in lines)}
+        for metric in METRICS:
+            values = [getattr(line.validation, metric) for line in lines]
+            figures[name][metric] = {"mean": statistics.fmean(values), "std": _spread(values)}
+        figures[name]["steps"] = round(statistics.fmean(line.steps or 0 for line in lines))
+        figures[name]["cpu_seconds"] = round(statistics.fmean(line.cpu_seconds for line in lines))
+        figures[name]["config"] = lines[-1].config.get("control")
+        if name != FULL and whole:
+            figures[name]["whole_minus_this"] = {metric: _gain(whole, lines, metric) for metric in METRICS}
+    return figures
+
+
+def _newest(lines: Sequence[Line]) -> list[Line]:
+    """The lines of the configuration that was run last, one a seed."""
+    if not lines:
+        return []
+    return list({line.seed: line for line in lines if line.config == lines[-1].config}.values())
+
+
+def _gain(whole: Sequence[Line], lines: Sequence[Line], metric: str) -> dict[str, float]:
+    seeds = {line.seed for line in lines} & {line.seed for line in whole}
+    ours, theirs = ([line.model_dump(mode="json") for line in side if line.seed in seeds] for side in (whole, lines))
+    if not seeds:
+        return {}
+    found: Interval = interval(ours, theirs, metric, split="validation", bootstrap="bootstrap_validation")
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def as_markdown(content: Mapping[str, Any], command: str) -> str:
+    """The page."""
+    parts = [HEAD.format(command=command)]
+    for task, figures in content["tasks"].items():
+        parts += [f"## {task}\n", _table(figures)]
+    parts += ["## What each part earns\n", _verdicts(content["tasks"])]
+    return "\n".join(parts)
+
+
+def _table(figures: Mapping[str, Any]) -> str:
+    rows = [
+        "| variant | AUC | log loss | whole minus this: AUC | log loss | steps | CPU s | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in figures.items():
+        cells = [f"{found[m]['mean']:.4f} ± {found[m]['std']:.4f}" for m in METRICS]
+        gains = [_gain_text(found.get("whole_minus_this", {}).get(m)) for m in METRICS]
+        label = f"{found['says']} (`{name}`)"
+        rows.append(
+            "| "
+            + " | ".join(
+                [label, *cells, *gains, f"{found['steps']:,}", f"{found['cpu_seconds']:,}", f"{len(found['seeds'])}"]
+            )
+            + " |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _gain_text(gain: Mapping[str, float] | None) -> str:
+    if not gain:
+        return ""
+    text = f"{1e3 * gain['mean']:+.1f} ({1e3 * gain['low']:+.1f} to {1e3 * gain['high']:+.1f})"
+    return f"**{text}**" if gain["low"] > 0 or gain["high"] < 0 else text
+
+
+def verdict(gains: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[list[str], list[str]]:
+    """Tasks in which a part (or the whole against a control) helps, and in which it hurts, in either metric, clearly.
+
+    Args:
+        gains: Task -> metric -> mean, low, high of the whole minus the variant.
+    """
+    helps, hurts = [], []
+    for task, gain in gains.items():
+        better = gain["auc"]["low"] > 0 or gain["log_loss"]["high"] < 0
+        worse = gain["auc"]["high"] < 0 or gain["log_loss"]["low"] > 0
+        if better and not worse:
+            helps.append(task)
+        if worse and not better:
+            hurts.append(task)
+    return helps, hurts
+
+
+def _verdicts(tasks: Mapping[str, Any]) -> str:
+    rows = []
+    for name, variant in VARIANTS.items():
+        gains = {
+            task: figures[name]["whole_minus_this"]
+            for task, figures in tasks.items()
+            if figures.get(name, {}).get("whole_minus_this", {}).get("auc")
+        }
+        if not gains:
+            continue
+        helps, hurts = verdict(gains)
+        good = f"helps in {', '.join(helps)}" if helps else "clearly helps nowhere"
+        bad = f"; hurts in {', '.join(hurts)}" if hurts else ""
+        rest = len(gains) - len(helps) - len(hurts)
+        of = f"against {variant.says} (`{name}`), the whole" if variant.kind == "control" else f"`{name}`: the part"
+        rows.append(f"- {of} {good}{bad}; a tie in {rest} of {len(gains)} tasks.")
+    return "\n".join(rows) + "\n"

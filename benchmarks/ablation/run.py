@@ -1,0 +1,166 @@
+"""One run: train a variant of a task on a seed, and measure it on validation. Nothing here reads a test split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.ablation.store import SharedPhases
+from benchmarks.ablation.variants import FULL, VARIANTS
+from benchmarks.accuracy.bootstrap import replicates
+from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
+from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
+from training.afe import select
+from training.environment import library_versions
+from training.loop import measure_fields
+from training.metrics import evaluate
+from training.models.base import field_slots, with_dims
+from training.phases import probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from benchmarks.ablation.schedules import Ablated, ControlSettings
+    from benchmarks.ablation.variants import Variant
+    from training.afe import Selection
+    from training.config import ExperimentConfig
+    from training.loader import PreparedData
+    from training.measures import Measures
+
+
+def ignore(phase: str, done: int, total: int, note: str) -> None:
+    """Report to nobody."""
+
+
+METHOD = 1
+"""Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
+
+
+class Workshop:
+    """A task's data, measured once, and the phases that its variants share.
+
+    Args:
+        task: A name in `TASKS`.
+        work: Where prepared data and phases are kept.
+        overrides: "section.key" -> value: the experiment that everything is a variant of.
+    """
+
+    def __init__(self, task: str, work: Path, overrides: Mapping[str, Any] | None = None) -> None:
+        self.task = task
+        self.work = work
+        base = VARIANTS[FULL]
+        self.config = type(base)(base.kind, base.says, overrides=dict(overrides or {})).applied(TASKS[task].config())
+        self.data: PreparedData = prepared(task, work)
+        self.digest = data_digest(self.data)
+        self._measures: Measures | None = None
+
+    def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
+        """All that decides the outcome of a variant, apart from data and seed."""
+        config = VARIANTS[name].applied(self.config)
+        sections: dict[str, Any] = {"method": METHOD}
+        sections |= {key: getattr(config, key).model_dump(mode="json") for key in ("afe", "dtf", "train")}
+        return sections if control is None else {**sections, "control": asdict(control)}
+
+    def key(self, name: str, seed: int, purpose: Purpose, control: ControlSettings | None = None) -> str:
+        """The run's key in the ledger."""
+        return run_key(self.task, self.digest, name, purpose, self.settings(name, control), seed=seed)
+
+    def run(
+        self, name: str, seed: int, purpose: Purpose, *, budget: int = 0, control: ControlSettings | None = None
+    ) -> Line:
+        """Train and measure one variant.
+
+        Args:
+            name: In `VARIANTS`.
+            seed: Of initial values, the order of rows and dropout.
+            purpose: "trial" of a control's tuning, or "ablation".
+            budget: Steps of a control; the full schedule's.
+            control: A control's settings.
+        """
+        variant = VARIANTS[name]
+        schedule, store = self._schedule(variant, seed)
+        schedule.budget = budget
+        if control is not None:
+            schedule.settings = control
+        with torch.random.fork_rng():
+            torch.set_num_threads(1)
+            schedule.fit()
+        valid = self.data.split("valid")
+        pctr = probabilities(schedule.predict(valid))
+        found = evaluate(valid.label, pctr, valid.weight, valid.group)
+        drawn = replicates(valid.label, pctr, TASKS[self.task].clusters(valid), seed=int(self.digest[:8], 16))
+        steps = store.spent.steps
+        return Line(
+            key=self.key(name, seed, purpose, control),
+            task=self.task,
+            data=self.digest,
+            split=TASKS[self.task].split,
+            model=name,
+            purpose=purpose,
+            config=self.settings(name, control),
+            seed=seed,
+            rows=dict(self.data.info.rows),
+            validation=Metrics(**rounded({k: found[k] for k in ("auc", "log_loss", "gauc") if k in found})),
+            bootstrap_validation=None if purpose == "trial" else Bootstrap(**rounded(drawn)),
+            steps=sum(steps.values()),
+            cpu_seconds=round(sum(store.spent.cpu_seconds.values()), 1),
+            facts={"phases": steps, "fields": len(schedule.slots)},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={k: v for k, v in library_versions().items() if v is not None},
+        )
+
+    def _schedule(self, variant: Variant, seed: int) -> tuple[Ablated, SharedPhases]:
+        config = variant.applied(self.config)
+        selection = self._selection(config)
+        slots = with_dims(field_slots(self.data.encoder, lambda _name, _rows: 1), selection.dims)
+        found: list[Ablated] = []
+
+        def describe(phase: str) -> dict[str, Any]:
+            return phase_facts(found[0], phase, self.digest)
+
+        store = SharedPhases(self.work / "phases", describe)
+        found.append(
+            variant.schedule(
+                slots,
+                self.data.split("train"),
+                self.data.split("valid"),
+                dtf=config.dtf,
+                config=config.train,
+                seed=seed,
+                store=store,
+                progress=ignore,
+                gate_prior=selection.gate_prior if config.afe.gates else None,
+                gate_penalty=config.afe.gate_penalty,
+            )
+        )
+        return found[0], store
+
+    def _selection(self, config: ExperimentConfig) -> Selection:
+        if self._measures is None:
+            self._measures = measure_fields(self.data, config, ignore)
+        return select(self._measures, config.afe)
+
+
+def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
+    """All that decides what a phase of a schedule ends with."""
+    facts: dict[str, Any] = {
+        "data": data,
+        "seed": schedule.seed,
+        "phase": phase,
+        "slots": [(slot.name, slot.dim) for slot in schedule.slots],
+        "widths": schedule.dtf.widths,
+        "train": schedule.config.model_dump(mode="json"),
+    }
+    if phase == "tower_a":
+        facts["gates"] = [schedule.gate_prior, schedule.gate_penalty if schedule.gate_prior else None]
+    if not phase.startswith("tower_"):
+        facts["dtf"] = schedule.dtf.model_dump(mode="json")
+        facts["schedule"] = type(schedule).__name__
+        facts["settings"] = asdict(schedule.settings)
+        facts["before"] = sorted(schedule.store.digests[name] for name in schedule.store.digests if name != phase)
+    return json.loads(json.dumps(facts))  # type: ignore[no-any-return]

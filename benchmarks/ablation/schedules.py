@@ -1,0 +1,211 @@
+"""Schedules of training: DTF as it is, DTF with a part left out, and the controls that it is held against.
+
+Controls take as many optimiser steps in all as the full schedule took on the same seed, are not stopped early, and keep
+the best averaged weights by validation as everybody does. They read the same fields in the same dimensions, and their
+students learn as the fusion form does: from labels and teacher, on rows some of whose values were swapped.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from training.alignment import build_fusion_form
+from training.dtf import FusionLearner, Teacher
+from training.models.base import FieldSlot, with_dims
+from training.models.reaction import FusionForm, Tower, TowerPair
+from training.phases import predict
+from training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from benchmarks.ablation.store import SharedPhases
+    from training.learner import SplitLike
+    from training.tables import TableBank
+
+NEVER = 10**9
+"""Patience of a phase whose length is given."""
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """What is tuned of a control whose student learns from a teacher.
+
+    Attributes:
+        l2: Table L2 of the student as a share of the first phase's.
+        start: The student starts from its teacher's (first) weights, or afresh.
+    """
+
+    l2: float = 0.1
+    start: Literal["teacher", "fresh"] = "teacher"
+
+
+class Ablated(Schedule):
+    """DTF as it is; ends with one model.
+
+    Attributes:
+        budget: Steps that all phases of a control may take together; the full schedule's, on the same seed.
+        settings: Of a control.
+        model: What the schedule ended with.
+    """
+
+    budget: int = 0
+    settings: ControlSettings = ControlSettings()
+    model: FusionForm | Tower
+    store: SharedPhases
+
+    def fit(self) -> None:
+        """Run all phases."""
+        self.model = self.run().form
+
+    def predict(self, split: SplitLike) -> NDArray[np.float32]:
+        """Return the model's logits (N,)."""
+        model = self.model.to(self.device).eval()
+        bank = self._bank(model)
+        rows = type(self.valid)(split, self.device)
+        return predict(FusionLearner(model, bank, self.dtf), rows, [bank.averages()])["fused"]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps so far."""
+        return sum(self.store.spent.steps.values())
+
+    @property
+    def starts(self) -> str:
+        """What a phase after the first starts from, beside the phases before it."""
+        return type(self).__name__
+
+    def alone(self, name: str, number: int) -> Tower:
+        """Return phase 1's tower A or B, as the full schedule trains it."""
+        tower = self.tower(name, number, gated=number == 0 and self.gate_prior is not None)
+        self.slots = tower.slots
+        return tower
+
+    @contextmanager
+    def exactly(self, steps: int) -> Iterator[None]:
+        """Run phases of (about, in whole epochs) so many steps, without early stopping."""
+        config = self.config
+        an_epoch = math.ceil(len(self.train) / config.batch_rows(len(self.train)))
+        epochs = max(1, round(steps / an_epoch))
+        self.config = config.model_copy(update={"epochs": epochs, "patience": NEVER})
+        yield
+        self.config = config
+
+    def student(self, teacher: Teacher, like: Tower) -> Tower:
+        """Train one tower under a frozen teacher for the steps that are left."""
+        if self.settings.start == "teacher":
+            tower = copy.deepcopy(like)
+        else:
+            torch.manual_seed(self._seed(5))
+            tower = Tower(self.slots, self.dtf.widths, table_scale=self.config.table_scale).to(self.device)
+            tower.body.output.bias.data.copy_(like.body.output.bias.data)
+        tower.dropout = self.dtf.fusion_dropout
+        learner = FusionLearner(
+            tower, self._bank(tower, self.settings.l2), self.dtf, teacher, unknown=self.config.unknown
+        )
+        with self.exactly(self.budget - self.steps):
+            return self._phase("student", 3, tower, learner, rate_factor=self.dtf.fusion_rate)
+
+
+class WithoutMutual(Ablated):
+    """The towers are trained apart and fused: no phase in which they interact."""
+
+    def mutual(self, pair: TowerPair) -> None:
+        """Leave the pair as it is."""
+
+
+class WithoutApart(Ablated):
+    """The towers interact from the first step on."""
+
+    def run(self, pair: TowerPair | None = None) -> Any:
+        """Start the mutual phase, at the first phase's rate, from towers that have learnt nothing."""
+        del pair
+        self.dtf = self.dtf.model_copy(update={"mutual_rate": 1.0})
+        fresh = []
+        for number in (0, 1):
+            torch.manual_seed(self._seed(number))
+            tower = Tower(self.slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale)
+            fresh.append(tower)
+        return super().run(TowerPair(*fresh))
+
+
+class WithoutFusion(Ablated):
+    """Both towers are merged and learn on, from labels alone: no frozen pair teaches."""
+
+    def run(self, pair: TowerPair | None = None) -> Any:
+        """Take the teacher's weight away; the labels' regularisation then is the first phase's."""
+        self.dtf = self.dtf.model_copy(
+            update={
+                "teacher_weight": 0.0,
+                "label_weight": 1.0,
+                "swap": 0.0,
+                "fusion_l2": 1.0,
+                "fusion_dropout": self.config.dropout,
+            }
+        )
+        return super().run(pair)
+
+
+class InheritOne(Ablated):
+    """The fusion form starts from tower A alone: both branches are A's, so nothing of B is merged."""
+
+    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
+        """Merge A with itself."""
+        alone = copy.deepcopy(pair.a)
+        for link in alone.body.cross_layers:
+            link.weight.data.zero_()
+        twins = TowerPair(alone, copy.deepcopy(alone))
+        return build_fusion_form(twins, self.slots, counts, *sample, dropout=self.dtf.fusion_dropout)
+
+
+class WithoutProjection(Ablated):
+    """Every table is as wide as the subspace: nothing is projected into it from fewer columns."""
+
+    def __init__(self, slots: Sequence[FieldSlot], *arguments: Any, **named: Any) -> None:
+        width = named["dtf"].widths[0]
+        super().__init__(with_dims(slots, {slot.name: width for slot in slots}), *arguments, **named)
+
+
+class OneTower(Ablated):
+    """Control: one tower with weight averaging."""
+
+    def fit(self) -> None:
+        """Train for the whole budget."""
+        with self.exactly(self.budget):
+            self.model = self.alone("tower_a", 0)
+
+
+class BornAgain(Ablated):
+    """Control: the same tower, trained again under its own frozen self."""
+
+    def fit(self) -> None:
+        """Train tower A, then a student of it for what is left of the budget."""
+        tower = self.alone("tower_a", 0)
+        self.model = self.student(_Twice(tower, self._bank(tower)), tower)
+
+
+class EnsembleTeacher(Ablated):
+    """Control: two towers trained apart, their mean the teacher of one tower."""
+
+    def fit(self) -> None:
+        """Train both, then the student for what is left of the budget."""
+        a = self.alone("tower_a", 0)
+        b = self.alone("tower_b", 1)
+        self.model = self.student(Teacher(TowerPair(a, b), (self._bank(a), self._bank(b))), a)
+
+
+class _Twice(Teacher):
+    """A single frozen tower as a teacher."""
+
+    def __init__(self, tower: Tower, bank: TableBank) -> None:
+        super().__init__(TowerPair(tower, tower), (bank, bank))

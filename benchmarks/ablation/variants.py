@@ -1,0 +1,89 @@
+"""What is compared: the whole, the whole without one part, and controls. One line a variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks.ablation.schedules import (
+    Ablated,
+    BornAgain,
+    ControlSettings,
+    EnsembleTeacher,
+    InheritOne,
+    OneTower,
+    WithoutApart,
+    WithoutFusion,
+    WithoutMutual,
+    WithoutProjection,
+)
+
+if TYPE_CHECKING:
+    from training.config import ExperimentConfig
+
+FULL = "full"
+"""The name of the whole."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train.
+
+    Attributes:
+        kind: "whole"; "part", the whole without one part; "control", something else at equal total steps.
+        says: What it is, for people.
+        schedule: Its phases.
+        overrides: "section.key" -> value, instead of the experiment's.
+        tuned: The student's settings are tuned on the first seed.
+    """
+
+    kind: Literal["whole", "part", "control"]
+    says: str
+    schedule: type[Ablated] = Ablated
+    overrides: dict[str, Any] = field(default_factory=dict)
+    tuned: bool = False
+
+    def applied(self, config: ExperimentConfig) -> ExperimentConfig:
+        """The experiment with this variant's overrides."""
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in self.overrides.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = value
+        changed = {}
+        for section, values in sections.items():
+            old = getattr(config, section)
+            changed[section] = type(old).model_validate({**old.model_dump(), **values})
+        return config.model_copy(update=changed)
+
+
+VARIANTS: dict[str, Variant] = {
+    FULL: Variant("whole", "AFE and DTF as they are"),
+    "without_filter": Variant("part", "AFE: noise and copies are kept", overrides={"afe.filter": False}),
+    "without_allocation": Variant("part", "AFE: one dimension for all fields", overrides={"afe.allocate": False}),
+    "without_gates": Variant("part", "AFE: no field gates", overrides={"afe.gates": False}),
+    "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
+    "without_cross_links": Variant(
+        "part", "DTF: no links between the towers' hidden layers", overrides={"dtf.cross_links": False}
+    ),
+    "without_joint_loss": Variant(
+        "part", "DTF: towers do not learn from their joint prediction", overrides={"dtf.mutual_weight": 0.0}
+    ),
+    "without_mutual_phase": Variant("part", "DTF: towers trained apart are fused at once", WithoutMutual),
+    "without_apart_phase": Variant("part", "DTF: towers interact from the first step", WithoutApart),
+    "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
+    "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
+    "without_swap": Variant("part", "DTF: taught on the log's own rows alone", overrides={"dtf.swap": 0.0}),
+    "one_tower": Variant("control", "one tower, weights averaged", OneTower),
+    "born_again": Variant("control", "one tower under its own frozen self", BornAgain, tuned=True),
+    "ensemble_teacher": Variant("control", "one tower under two trained apart", EnsembleTeacher, tuned=True),
+}
+"""In the order of the report."""
+
+GRID: tuple[ControlSettings, ...] = (
+    ControlSettings(),
+    ControlSettings(l2=0.3),
+    ControlSettings(l2=0.03),
+    ControlSettings(start="fresh"),
+    ControlSettings(start="fresh", l2=0.3),
+)
+"""What is tried for a control's student on the first seed; the least validation log loss is taken."""

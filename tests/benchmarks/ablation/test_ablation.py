@@ -1,0 +1,128 @@
+"""The ablation: variants share what they have in common, controls cost the same, and a report that adds up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from model_toys import SLOTS, clicks
+
+from benchmarks.ablation.report import as_json, as_markdown, verdict
+from benchmarks.ablation.run import phase_facts
+from benchmarks.ablation.schedules import Ablated, BornAgain, EnsembleTeacher, InheritOne, OneTower
+from benchmarks.ablation.store import SharedPhases
+from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
+from training.dtf import DtfConfig
+from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TRAIN = TrainConfig(batch_size=128, epochs=3, patience=2, table_l2=10.0, rate=3e-3, device="cpu")
+AN_EPOCH = 8  # steps: 1,000 rows in batches of 128
+
+
+def fitted(kind: type[Ablated], where: Path, budget: int = 0) -> Ablated:
+    found: list[Ablated] = []
+    store = SharedPhases(where, lambda phase: phase_facts(found[0], phase, "toy"))
+    found.append(
+        kind(
+            SLOTS,
+            clicks(1000),
+            clicks(300, seed=50),
+            dtf=DtfConfig(widths=(8, 6)),
+            config=TRAIN,
+            seed=1,
+            store=store,
+            progress=lambda *_: None,
+        )
+    )
+    found[0].budget = budget
+    with torch.random.fork_rng():
+        torch.set_num_threads(1)
+        found[0].fit()
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ablated, Path]:
+    where = tmp_path_factory.mktemp("phases")
+    return fitted(Ablated, where), where
+
+
+@pytest.mark.parametrize("control", [OneTower, BornAgain, EnsembleTeacher])
+def test_a_control_takes_as_many_steps_as_the_whole_and_ends_with_one_tower(
+    control: type[Ablated], whole: tuple[Ablated, Path]
+) -> None:
+    full, where = whole
+    found = fitted(control, where, full.steps)
+    assert abs(found.steps - full.steps) <= AN_EPOCH / 2
+    assert found.model.widths == full.model.widths
+    assert np.isfinite(found.predict(clicks(300, seed=50))).all()
+
+
+def test_variants_share_the_towers_and_nothing_that_differs(whole: tuple[Ablated, Path]) -> None:
+    full, where = whole
+    before = {path.name: path.stat().st_mtime_ns for path in where.iterdir()}
+    found = fitted(InheritOne, where)
+    after = {path.name: path.stat().st_mtime_ns for path in where.iterdir()}
+    assert {name: after[name] for name in before} == before  # nothing was trained again
+    same = {phase for phase, digest in full.store.digests.items() if found.store.digests[phase] == digest}
+    assert same == {"tower_a", "tower_b"}
+
+
+def test_a_phase_from_the_store_ends_and_costs_as_when_it_was_trained(whole: tuple[Ablated, Path]) -> None:
+    full, where = whole
+    again = fitted(Ablated, where)
+    assert again.store.spent == full.store.spent
+    split = clicks(300, seed=50)
+    np.testing.assert_array_equal(again.predict(split), full.predict(split))
+
+
+def line(model: str, seed: int, auc: float, loss: float, **config: Any) -> Line:
+    draw = np.random.default_rng(0).normal(0.0, 1e-4, 50)  # the same rows are drawn for everyone
+    return Line(
+        key=f"{abs(hash((model, seed, str(config)))):020x}"[-20:],
+        task="toy",
+        data="0",
+        split="random",
+        model=model,
+        purpose="ablation",
+        config=config,
+        seed=seed,
+        rows={"valid": 10},
+        validation=Metrics(auc=auc, log_loss=loss),
+        bootstrap_validation=Bootstrap(auc=tuple(auc + draw), log_loss=tuple(loss - draw)),
+        steps=10,
+        cpu_seconds=1.0,
+        created="2026-01-01",
+        versions={},
+    )
+
+
+def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
+    lines = [line("full", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3)]
+    lines += [line("without_merging", seed, 0.79 + 1e-4 * seed, 0.51) for seed in (1, 2)]
+    lines += [line("one_tower", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3)]
+    content = as_json(lines)
+    clear, tie = (content["tasks"]["toy"][name]["whole_minus_this"] for name in ("without_merging", "one_tower"))
+    # Only seeds that both have: the third seed's figure does not count.
+    assert clear["auc"]["mean"] == pytest.approx(0.01, abs=1e-9)
+    assert clear["auc"]["low"] > 0 > clear["log_loss"]["high"]
+    assert tie["auc"]["low"] <= 0 <= tie["auc"]["high"]
+    page = as_markdown(content, "command")
+    assert "**+10.0 (" in page
+    assert "`without_merging`: the part helps in toy; a tie in 0 of 1 tasks." in page
+    assert "(`one_tower`), the whole clearly helps nowhere; a tie in 1 of 1 tasks." in page
+
+
+def test_only_the_settings_that_were_run_last_are_reported() -> None:
+    lines = [line("full", 1, 0.7, 0.6, rate=1), line("full", 1, 0.8, 0.5, rate=2)]
+    assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
+
+
+def test_a_part_that_gains_in_one_metric_and_loses_in_the_other_is_a_tie() -> None:
+    mixed = {"auc": {"low": 0.1, "high": 0.2}, "log_loss": {"low": 0.1, "high": 0.2}}
+    assert verdict({"toy": mixed}) == ([], [])
