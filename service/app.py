@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from fastapi import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from service.cells import Cells
     from service.plan import Plan
+    from service.routes.score import ScoreEndpoint
     from service.settings import Settings
 
 __all__ = ["VERSION", "ServiceApp", "create_app"]
@@ -62,7 +63,7 @@ class ServiceApp(FastAPI):
         self.runtime = runtime
         for make in ROUTERS.values():
             self.include_router(make(runtime))
-        self._hot: dict[str, ASGIApp] = {path: make(runtime) for path, make in HOT_ROUTES.items()}
+        self._hot: dict[str, ScoreEndpoint] = {path: make(runtime) for path, make in HOT_ROUTES.items()}
         self._hot_patterns = [(*ends, make(runtime)) for ends, make in HOT_PATTERNS.items()]
         self._known = {*super().openapi()["paths"], "/docs", "/openapi.json"}
         for error in (ServiceError, RequestError, Exception):
@@ -78,7 +79,7 @@ class ServiceApp(FastAPI):
         path = scope["path"]
         if scope.get("root_path"):  # behind a proxy that keeps its prefix
             path = path.removeprefix(scope["root_path"])
-        hot = self._hot.get(path) or self._hot_by_pattern(path)
+        hot = self.hot(path)
         await (self._answer(path, scope, receive, send) if hot is None else hot(scope, receive, send))
 
     async def _answer(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,11 +99,14 @@ class ServiceApp(FastAPI):
             route = str(getattr(scope.get("route"), "path", path))
             self.runtime.metrics.count_request(route if route in self._known else "other", status)
 
-    def _hot_by_pattern(self, path: str) -> ASGIApp | None:
-        for start, end, endpoint in self._hot_patterns:
-            if path.startswith(start) and path.endswith(end) and len(path) >= len(start) + len(end):
-                return endpoint
-        return None
+    def hot(self, path: str) -> ScoreEndpoint | None:
+        """The endpoint that answers a path before middleware and routing; None where the framework does."""
+        endpoint = self._hot.get(path)
+        if endpoint is None:
+            for start, end, named in self._hot_patterns:
+                if path.startswith(start) and path.endswith(end) and len(path) >= len(start) + len(end):
+                    return named
+        return endpoint
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document for the model that is served now."""

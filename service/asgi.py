@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from service.pipeline import Work
+
 __all__ = [
-    "DEFLATED",
     "RequestHead",
-    "is_compressed",
+    "ScoreHead",
+    "answer_headers",
     "read_body",
+    "refusal_headers",
     "send_answer",
     "send_refusal",
-    "too_large",
 ]
 
 _JSON_TYPES: Final = (b"application/json",)
@@ -38,42 +40,56 @@ _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
-# Headers of a compressed answer; caches between must not give it to clients that do not take it.
-DEFLATED: Final = ((b"content-encoding", WRITTEN), (b"vary", b"accept-encoding"))
+# Of an answer that is compressed, and of one that would be for another client: caches must not mix them up.
+_DEFLATED: Final = (b"content-encoding", WRITTEN)
+_VARIES: Final = (b"vary", b"accept-encoding")
 
 
 class RequestHead:
+    """What the headers of a request say of its body, in any form.
+
+    Attributes:
+        named: The last header of each name.
+        length: Declared length of the body; 0 where it is not.
+        compressed: The body is gzip or deflate.
+        accept_encoding: Encodings that the client takes, as it says so.
+
+    Raises:
+        MediaTypeError: The body has an encoding that is not read.
+        BodyTooLargeError: The declared length is over the limit.
+    """
+
+    __slots__ = ("accept_encoding", "compressed", "length", "named")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
+        self.named = named = dict(headers)
+        self.length = int(named.get(b"content-length", 0))
+        if self.length > max_body_bytes:
+            raise _too_large(max_body_bytes, self.length)
+        self.accept_encoding = named.get(b"accept-encoding", b"")
+        self.compressed = False
+        if b"content-encoding" in named:
+            encodings = [value for name, value in headers if name == b"content-encoding"]
+            self.compressed = _is_compressed(b", ".join(encodings))
+
+
+class ScoreHead(RequestHead):
     """What the headers of a scoring request say.
 
     Attributes:
         packed: The body is MessagePack, else JSON.
         answer_packed: The client wants MessagePack: it says so in `Accept`, or sent it and says nothing.
-        compressed: The body is gzip or deflate.
-        accept_encoding: Encodings that the client takes, as it says so.
 
     Raises:
         MediaTypeError: Neither JSON nor MessagePack in UTF-8, or an encoding that is not read.
         BodyTooLargeError: The declared length is over the limit.
     """
 
-    __slots__ = ("accept_encoding", "answer_packed", "compressed", "packed")
+    __slots__ = ("answer_packed", "packed")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
-        content_type = accept = self.accept_encoding = b""
-        encodings: list[bytes] = []
-        for name, value in headers:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"accept":
-                accept = value
-            elif name == b"content-length":
-                if int(value) > max_body_bytes:
-                    raise too_large(max_body_bytes, int(value))
-            elif name == b"accept-encoding":
-                self.accept_encoding = value
-            elif name == b"content-encoding":
-                encodings.append(value)
-        self.compressed = is_compressed(b", ".join(encodings)) if encodings else False
+        super().__init__(headers, max_body_bytes)
+        content_type, accept = self.named.get(b"content-type", b""), self.named.get(b"accept", b"")
         packed = _MEDIA_TYPES.get(content_type)
         if packed is None:
             packed = _parse_content_type(content_type)
@@ -89,7 +105,7 @@ def _answer_packed(accept: bytes, packed: bool) -> bool:
     return wants_packed and not any(kind in accept for kind in _JSON_TYPES)
 
 
-def is_compressed(content_encoding: bytes) -> bool:
+def _is_compressed(content_encoding: bytes) -> bool:
     """Whether a `Content-Encoding` says that a body has to be inflated.
 
     Raises:
@@ -122,7 +138,7 @@ def _unsupported(header: str, expected: str, value: bytes, hint: tuple[str, str]
     return MediaTypeError(detail, headers=(hint,), where=header, expected=expected, got=got)
 
 
-def too_large(max_body_bytes: int, got: int) -> BodyTooLargeError:
+def _too_large(max_body_bytes: int, got: int) -> BodyTooLargeError:
     """The error for a body that has, or declares, more bytes than allowed."""
     expected = f"at most {max_body_bytes} bytes"
     return BodyTooLargeError(
@@ -147,7 +163,7 @@ async def read_body(receive: Receive, max_body_bytes: int) -> bytes:
     size = len(body)
     while True:
         if size > max_body_bytes:
-            raise too_large(max_body_bytes, size)
+            raise _too_large(max_body_bytes, size)
         if not message.get("more_body", False):
             return b"".join(parts)
         message = await receive()
@@ -158,13 +174,50 @@ async def read_body(receive: Receive, max_body_bytes: int) -> bytes:
         size += len(part)
 
 
-async def send_answer(
-    scope: Scope, send: Send, body: bytes, media_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    """Send a whole good answer, head and body in one write where the server can."""
-    join_next_writes(scope)
-    start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": 200, "headers": start})
+def answer_headers(work: Work, media_type: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers of a good answer."""
+    headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(work.answer)),
+        (b"x-request-id", work.request_id.encode()),
+    ]
+    if work.deflated:
+        headers += (_DEFLATED, _VARIES)
+    elif len(work.answer) >= work.deflate_from:
+        headers.append(_VARIES)
+    return headers
+
+
+def refusal_headers(error: BaseException, body: bytes, media_type: bytes, request_id: str) -> list[tuple[bytes, bytes]]:
+    """Headers of the answer to an error."""
+    headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in getattr(error, "headers", ())),
+        (b"x-request-id", request_id.encode()),
+    ]
+    if _lingers(error):
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+def _lingers(error: BaseException) -> bool:
+    """Whether a body was refused unread. It is still taken in for a moment after the answer and thrown away.
+
+    Closing at once would reset the connection, and the client might lose the answer with it.
+    """
+    return isinstance(error, BodyTooLargeError) and not isinstance(error, InflatedBodyError)
+
+
+async def send_answer(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a whole good answer, head and body in one write where the server can.
+
+    Raises:
+        ClientGoneError: The server knows that nobody is there any more.
+    """
+    if not join_next_writes(scope):
+        raise ClientGoneError("The client hung up before it had its answer.")
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -172,27 +225,11 @@ async def send_refusal(
     receive: Receive,
     send: Send,
     error: BaseException,
-    status: int,
-    body: bytes,
-    *,
-    media_type: bytes,
-    request_id: str | None = None,
+    answer: tuple[int, list[tuple[bytes, bytes]], bytes],
 ) -> None:
-    """Send the answer to an error, in whatever form.
-
-    A body that was refused unread is taken in for a moment after the answer and thrown away: closing at once would
-    reset the connection, and the client might lose the answer with it.
-    """
-    headers = [
-        (b"content-type", media_type),
-        (b"content-length", b"%d" % len(body)),
-        *((name.encode(), value.encode("latin-1", "replace")) for name, value in getattr(error, "headers", ())),
-    ]
-    if request_id is not None:
-        headers.append((b"x-request-id", request_id.encode()))
-    linger = isinstance(error, BodyTooLargeError) and not isinstance(error, InflatedBodyError)
-    if linger:
-        headers.append((b"connection", b"close"))
+    """Send the answer to an error (status, headers, body), in whatever form."""
+    status, headers, body = answer
+    linger = _lingers(error)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": linger})
     if linger:

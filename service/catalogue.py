@@ -27,7 +27,7 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "reaction_requests_total",
             "counter",
             "route status",
-            "Requests answered; 499 hung up before their body was complete.",
+            "Requests answered; 499 hung up before they had an answer.",
         ),
         (
             "reaction_stage_seconds",

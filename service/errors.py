@@ -8,7 +8,7 @@
     │   ├── MediaTypeError                415  a type or an encoding that is not read
     │   ├── BodyTooLargeError             413  more bytes than `max_body_bytes`
     │   │   └── InflatedBodyError              the same, found after all of it was read
-    │   ├── ClientGoneError               499  hung up before its body was complete: counted, never answered
+    │   ├── ClientGoneError               499  hung up before it had an answer: counted, never answered
     │   ├── MalformedBodyError            400  bytes that are no JSON or MessagePack document
     │   ├── NotReadyError                 503  no model yet, or none that could be loaded
     │   └── ModelOutputError              500  a score that is not a finite number

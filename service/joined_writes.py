@@ -1,4 +1,4 @@
-"""uvicorn's protocol, whose answers leave in one write.
+"""A transport by which an answer leaves in one write.
 
 uvicorn writes the head of an answer when it is told of it, and the body when that follows: two system calls, and with
 Nagle's algorithm off two packets, for an answer that is known as a whole. Here an application may say that the next
@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 if TYPE_CHECKING:
     import asyncio
 
     from starlette.types import Scope
 
-__all__ = ["JoiningProtocol", "join_next_writes"]
+__all__ = ["JOINED_WRITES", "JoinedWrites", "join_next_writes"]
 
-_EXTENSION: Final = "reaction.joined_writes"
+JOINED_WRITES: Final = "reaction.joined_writes"
 
 
 class _Writes(Protocol):
     joining: bool
 
+    def is_closing(self) -> bool: ...
 
-class _JoinedWrites:
+
+class JoinedWrites:
     """A transport that can hold one write back until the next, or until it is closed.
 
     Attributes:
@@ -61,24 +61,19 @@ class _JoinedWrites:
         return getattr(self._transport, name)
 
 
-class JoiningProtocol(HttpToolsProtocol):
-    """One connection."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection."""
-        super().connection_made(cast("asyncio.Transport", _JoinedWrites(transport)))
-
-    def on_message_begin(self) -> None:
-        """Begin a request; the application finds the connection's writes among its extensions."""
-        super().on_message_begin()
-        self.scope["extensions"] = {_EXTENSION: cast("dict[object, object]", self.transport)}
-
-
-def join_next_writes(scope: Scope) -> None:
+def join_next_writes(scope: Scope) -> bool:
     """Hold the next write back until the one after it, if the server can.
 
     Only for whoever sends the head and the whole body of an answer one right after the other.
+
+    Returns:
+        Whether anyone is there to write to, as far as the server says.
     """
     extensions = scope.get("extensions")
-    if extensions is not None and _EXTENSION in extensions:
-        cast("_Writes", extensions[_EXTENSION]).joining = True
+    if extensions is None or JOINED_WRITES not in extensions:
+        return True
+    writes = cast("_Writes", extensions[JOINED_WRITES])
+    if writes.is_closing():
+        return False
+    writes.joining = True
+    return True

@@ -180,7 +180,7 @@ class ServiceMetrics:
 
         Args:
             route: Path of the route, or `other`; never the path a client made up.
-            status: Status of the answer; 499 where the client hung up before its body was complete.
+            status: Status of the answer; 499 where the client hung up before it had one.
         """
         try:
             self._values[self._requests[route, status]] += 1.0

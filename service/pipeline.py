@@ -44,6 +44,7 @@ class Work:
 
     Attributes:
         body: The whole body.
+        received: When its last byte was there, in seconds of `perf_counter`; 0.0 if never.
         packed: Whether the body is MessagePack, else JSON.
         answer_packed: Whether the answer is.
         request_id: The client's id, or one made for it.
@@ -71,6 +72,7 @@ class Work:
         "inferred",
         "inflate_to",
         "packed",
+        "received",
         "request_id",
         "scores",
         "started",
@@ -86,7 +88,7 @@ class Work:
         self.packed = packed
         self.answer_packed = answer_packed
         self.request_id = request_id
-        self.started = self.decoded = self.encoded = self.inferred = 0.0
+        self.received = self.started = self.decoded = self.encoded = self.inferred = 0.0
         self.top_k = 0
         self.answer = b""
         self.inflate_to: int | None = None

@@ -192,10 +192,6 @@ class Runtime:
             raise self.not_ready()
         return model
 
-    def has_company(self) -> bool:
-        """Whether more than one request is held, as far as the server says."""
-        return self.in_flight is not None and self.in_flight() > 1
-
     def not_ready(self) -> NotReadyError:
         """Why requests are not scored."""
         reasons = {

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,9 @@ import uvicorn
 
 from service.acceptor import Acceptor
 from service.app import ServiceApp, create_app
-from service.joined_writes import JoiningProtocol
+from service.fast_lane import FastLane
 from service.logging import get_logger
+from service.protocol import LaneProtocol
 from service.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -140,10 +142,11 @@ def _end_with_threads(status: int, settings: Settings) -> None:
 
 def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
     """The web server, with nothing on that a request would pay for and nobody reads."""
+    lane = FastLane(app.runtime, app.hot)
     return uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=JoiningProtocol,
+        http=partial(LaneProtocol, lane),  # type: ignore[arg-type]  # called, whatever it is
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Final
 
 from fastapi import APIRouter
-from starlette.types import ASGIApp
 
 from service.routes import documentation, health, metrics, model, openinference, score
 from service.runtime import Runtime
@@ -21,9 +20,9 @@ ROUTERS: Final[dict[str, Callable[[Runtime], APIRouter]]] = {
 }
 
 # Answered before the framework's middleware and routing; each has a documented route above that does the same.
-HOT_ROUTES: Final[dict[str, Callable[[Runtime], ASGIApp]]] = {score.PATH: score.ScoreEndpoint}
+HOT_ROUTES: Final[dict[str, Callable[[Runtime], score.ScoreEndpoint]]] = {score.PATH: score.ScoreEndpoint}
 
 # The same for paths that hold a name: what they begin and end with.
-HOT_PATTERNS: Final[dict[tuple[str, str], Callable[[Runtime], ASGIApp]]] = {
+HOT_PATTERNS: Final[dict[tuple[str, str], Callable[[Runtime], score.ScoreEndpoint]]] = {
     openinference.INFER: openinference.InferEndpoint
 }

@@ -1,13 +1,12 @@
 """`/v2`: the Open Inference Protocol. Metadata and health by the framework; inference is raw ASGI, as `/score` is."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from starlette.types import Scope
 
-from service.asgi import is_compressed, too_large
+from service.asgi import RequestHead, answer_headers
 from service.errors import MalformedBodyError
 from service.features.errors import describe
 from service.logging import get_logger
@@ -15,6 +14,7 @@ from service.openinference import metadata
 from service.openinference.answer import VERSION
 from service.openinference.errors import UnknownModelError, error_bytes, status_of
 from service.openinference.pipeline import InferWork
+from service.pipeline import Stages
 from service.routes.score import HandOver, ScoreEndpoint
 from service.runtime import Model, Runtime
 
@@ -39,29 +39,33 @@ class InferEndpoint(ScoreEndpoint):
     label = _PATH
     _faults = get_logger("service.openinference")
 
-    def _addressed(self, scope: Scope) -> Model:
+    def stages(self, model: Model) -> Stages[Any]:
+        """What runs requests of this form."""
+        return model.inference
+
+    def answer_headers(self, work: Any) -> list[tuple[bytes, bytes]]:
+        """Headers of a good answer."""
+        if work.answer_header_length is None:
+            return answer_headers(work, _JSON)
+        return [*answer_headers(work, _BINARY), (_HEADER_LENGTH, b"%d" % work.answer_header_length)]
+
+    def _addressed(self, scope: Mapping[str, Any]) -> Model:
         return _addressed(self._runtime, scope)
 
-    def _read_head(self, scope: Scope) -> Any:
-        return _Head(scope["headers"], self._max_body_bytes)
+    def _read_head(self, headers: Iterable[tuple[bytes, bytes]]) -> Any:
+        return _InferHead(headers, self._max_body_bytes)
 
-    def _make_work(self, body: bytes, request_id: str, head: Any) -> Any:
+    def _new_work(self, body: bytes, request_id: str, head: Any) -> Any:
         return InferWork(body, request_id=request_id, header_length=head.header_length)
 
-    async def _score(self, model: Model, work: Any) -> None:
-        await self._run(model.inference, work)
-
-    def _describe_answer(self, work: Any, headers: list[tuple[bytes, bytes]]) -> bytes:
-        if work.answer_header_length is None:
-            return _JSON
-        headers.append((_HEADER_LENGTH, b"%d" % work.answer_header_length))
-        return _BINARY
+    def _coalescer(self, _model: Model) -> None:
+        return None
 
     def _refusal(self, error: Exception, _request_id: str) -> tuple[int, bytes, bytes]:
         return status_of(error), error_bytes(error), _JSON
 
 
-def _addressed(runtime: Runtime, scope: Scope) -> Model:
+def _addressed(runtime: Runtime, scope: Mapping[str, Any]) -> Model:
     """The model that a path names.
 
     Raises:
@@ -83,13 +87,11 @@ def _served(runtime: Runtime, name: str, version: str | None) -> Model:
     return model
 
 
-class _Head:
+class _InferHead(RequestHead):
     """What the headers say of the body. The media type is not looked at: clients of the protocol send none, or any.
 
     Attributes:
         header_length: Length of the body's JSON part; None where that is the whole body.
-        compressed: The body is gzip or deflate.
-        accept_encoding: Encodings that the client takes, as it says so.
 
     Raises:
         MediaTypeError: The body has an encoding that is not read.
@@ -97,23 +99,12 @@ class _Head:
         MalformedBodyError: A length that is no number.
     """
 
-    __slots__ = ("accept_encoding", "compressed", "header_length")
+    __slots__ = ("header_length",)
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
-        self.header_length: int | None = None
-        encodings: list[bytes] = []
-        self.accept_encoding = b""
-        for name, value in headers:
-            if name == _HEADER_LENGTH:
-                self.header_length = _length(value)
-            elif name == b"content-length":
-                if int(value) > max_body_bytes:
-                    raise too_large(max_body_bytes, int(value))
-            elif name == b"accept-encoding":
-                self.accept_encoding = value
-            elif name == b"content-encoding":
-                encodings.append(value)
-        self.compressed = is_compressed(b", ".join(encodings)) if encodings else False
+        super().__init__(headers, max_body_bytes)
+        length = self.named.get(_HEADER_LENGTH)
+        self.header_length = None if length is None else _length(length)
 
 
 def _length(value: bytes) -> int:

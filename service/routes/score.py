@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.asgi import DEFLATED, RequestHead, read_body, send_answer, send_refusal
+from service.asgi import ScoreHead, answer_headers, read_body, refusal_headers, send_answer, send_refusal
 from service.coalesce import Coalescer
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -20,18 +21,15 @@ from service.errors import (
 from service.logging import get_logger
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
-from service.stages import run_in_stages
 from service.wire import JSON, MSGPACK
 
-__all__ = ["PATH", "HandOver", "ScoreEndpoint", "router"]
+__all__ = ["GONE", "OK", "PATH", "HandOver", "ScoreEndpoint", "router"]
 
 PATH: Final = "/score"
 
-_OK: Final = 200
-_GONE: Final = problem_of(ClientGoneError("")).status
+OK: Final = 200
+GONE: Final = problem_of(ClientGoneError("")).status
 _SERVER_FAULT: Final = 500
-# Longer requests keep a processor's caches busy by themselves, and would hold each other up.
-_STAGED_BODY_BYTES: Final = 32_768
 _JSON: Final = JSON.encode()
 _MSGPACK: Final = MSGPACK.encode()
 _PROBLEM: Final = PROBLEM_MEDIA_TYPE.encode()
@@ -64,55 +62,77 @@ class ScoreEndpoint:
         model: Model | None = None
         work: Work | None = None
         received = 0.0
-        status = _GONE  # until an answer is on its way
+        status = GONE  # until an answer is on its way
         try:
-            if scope["method"] != "POST":
-                raise self._wrong_method(scope["method"])  # noqa: TRY301
-            model = self._addressed(scope)
-            head = self._read_head(scope)
+            model, head = self.admit(scope)
             body = await read_body(receive, self._max_body_bytes)
             received = perf_counter()
-            work = self._make_work(body, request_id, head)
-            work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
-            if head.compressed:
-                work.inflate_to = self._max_body_bytes
-            await self._score(model, work)
-            status = _OK
-            headers = [(b"x-request-id", work.request_id.encode())]
-            if work.deflated:
-                headers += DEFLATED
-            media_type = self._describe_answer(work, headers)
-            await send_answer(scope, send, work.answer, media_type, headers)
+            work = self.make_work(body, request_id, head)
+            await self._run(self.stages(model), work, self._coalescer(model))
+            status = OK
+            await send_answer(scope, send, self.answer_headers(work), work.answer)
         except ClientGoneError:
-            pass
+            status = GONE
         except Exception as error:  # the last resort: logged, answered, not passed on
-            if status == _OK:
+            if status == OK:
                 raise  # the answer is on its way; only the server can end the connection now
             request_id = work.request_id if work is not None else request_id
-            status, refusal, media_type = self._refusal(error, request_id)
-            if status >= _SERVER_FAULT and model is not None:
-                self._faults.error("request_failed", request_id=request_id, exc_info=error)
-            await send_refusal(receive, send, error, status, refusal, media_type=media_type, request_id=request_id)
+            answer = self.refuse(error, request_id, model)
+            status = answer[0]
+            await send_refusal(receive, send, error, answer)
         finally:
-            self._count(model, work, status, received)
+            self.count(model, work, status, received)
+
+    # The steps of a request, for whatever carries it.
+
+    def admit(self, scope: Mapping[str, Any]) -> tuple[Model, Any]:
+        """The model that a request is for, and what its headers say; of the scope: method, path, root_path, headers.
+
+        Raises:
+            ServiceError: It is refused unread.
+        """
+        if scope["method"] != "POST":
+            raise self._wrong_method(scope["method"])
+        return self._addressed(scope), self._read_head(scope["headers"])
+
+    def make_work(self, body: bytes, request_id: str, head: Any) -> Work:
+        """A request whose body is there."""
+        work: Work = self._new_work(body, request_id, head)
+        work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
+        if head.compressed:
+            work.inflate_to = self._max_body_bytes
+        return work
+
+    def stages(self, model: Model) -> Stages[Any]:
+        """What runs requests of this form."""
+        return model.pipeline
+
+    def answer_headers(self, work: Any) -> list[tuple[bytes, bytes]]:
+        """Headers of a good answer."""
+        return answer_headers(work, _MSGPACK if work.answer_packed else _JSON)
+
+    def refuse(
+        self, error: Exception, request_id: str, model: Model | None
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body of the answer to an error; faults of the service are logged."""
+        status, body, media_type = self._refusal(error, request_id)
+        if status >= _SERVER_FAULT and model is not None:
+            self._faults.error("request_failed", request_id=request_id, exc_info=error)
+        return status, refusal_headers(error, body, media_type, request_id), body
 
     # What differs between the forms that requests come in.
 
-    def _addressed(self, _scope: Scope) -> Model:
+    def _addressed(self, _scope: Mapping[str, Any]) -> Model:
         return self._runtime.ready_model()
 
-    def _read_head(self, scope: Scope) -> Any:
-        return RequestHead(scope["headers"], self._max_body_bytes)
+    def _read_head(self, headers: Iterable[tuple[bytes, bytes]]) -> Any:
+        return ScoreHead(headers, self._max_body_bytes)
 
-    def _make_work(self, body: bytes, request_id: str, head: Any) -> Any:
+    def _new_work(self, body: bytes, request_id: str, head: Any) -> Any:
         return Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
 
-    async def _score(self, model: Model, work: Any) -> None:
-        await self._run(model.pipeline, work, model.coalescer)
-
-    def _describe_answer(self, work: Any, _headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The media type of an answer; headers of its own are added."""
-        return _MSGPACK if work.answer_packed else _JSON
+    def _coalescer(self, model: Model) -> Coalescer | None:
+        return model.coalescer
 
     def _refusal(self, error: Exception, request_id: str) -> tuple[int, bytes, bytes]:
         """Status, body and media type of the answer to an error."""
@@ -124,7 +144,7 @@ class ScoreEndpoint:
         )
 
     async def _run(self, pipeline: Stages[Any], work: Work, coalescer: Coalescer | None = None) -> None:
-        """Fill in the answer, on the event loop or in a worker thread, by itself or in company."""
+        """Fill in the answer, on the event loop or in a worker thread."""
         runtime, size = self._runtime, len(work.body)
         # Who knows how much is in a compressed body.
         inline = size <= self._inline_body_bytes and work.inflate_to is None
@@ -132,12 +152,18 @@ class ScoreEndpoint:
             await (coalescer.run if inline else coalescer.run_in_thread)(work)
         elif not inline:
             await asyncio.get_running_loop().run_in_executor(runtime.workers, pipeline.run, work)
-        elif size <= _STAGED_BODY_BYTES and runtime.has_company():
-            await run_in_stages(pipeline, work)
         else:
             pipeline.run(work)
 
-    def _count(self, model: Model | None, work: Work | None, status: int, received: float) -> None:
+    def count(self, model: Model | None, work: Work | None, status: int, received: float) -> None:
+        """Count a request, and log it if it is drawn.
+
+        Args:
+            model: What it was for, if that is known.
+            work: What became of it; None where the body was refused unread.
+            status: Of its answer.
+            received: When its last byte was there (`perf_counter`, seconds); 0.0 if never.
+        """
         ended = perf_counter()
         self._runtime.metrics.count_request(self.label, status)
         if model is not None:
@@ -147,15 +173,15 @@ class ScoreEndpoint:
                 "request",
                 request_id=None if work is None else work.request_id,
                 status=status,
-                candidates=len(work.scores) if status == _OK and work is not None else None,
+                candidates=len(work.scores) if status == OK and work is not None else None,
                 seconds=round(ended - received, 6) if received else None,
             )
 
 
 def _outcome(status: int) -> str:
-    if status == _OK:
+    if status == OK:
         return "ok"
-    if status == _GONE:
+    if status == GONE:
         return "gone"
     return "refused" if status < _SERVER_FAULT else "failed"
 

@@ -180,7 +180,7 @@ def test_a_compressed_body_never_holds_up_the_event_loop(inflate_to: int | None)
     pipeline: Any = SimpleNamespace(run=lambda _work: ran_in.append(threading.current_thread()))
     with ThreadPoolExecutor(1) as workers:
         settings = Settings(bundle="b")
-        runtime: Any = SimpleNamespace(settings=settings, workers=workers, has_company=lambda: False)
+        runtime: Any = SimpleNamespace(settings=settings, workers=workers)
         work = Work(b"short", request_id="r", packed=False, answer_packed=False)
         work.inflate_to = inflate_to
         asyncio.run(ScoreEndpoint(runtime)._run(pipeline, work))

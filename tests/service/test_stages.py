@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
-import pytest
 from serving import ROW_CANDIDATES, ROW_CONTEXT, HandModel, Server
 
-from service.joined_writes import _JoinedWrites
-from service.pipeline import Work
-from service.stages import run_in_stages
-
-if TYPE_CHECKING:
-    from service.pipeline import Pipeline
-
-
-class NotingPipeline:
-    """Says what it is asked for."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def read(self, work: Work) -> None:
-        self.calls.append(f"read {work.request_id}")
-        if work.request_id == "bad":
-            raise ValueError("bad")
-        work.started, work.decoded, work.encoded = 1.0, 2.0, 3.0
-        work.context_ids = work.candidate_ids = np.zeros((1, 1), np.int32)
-
-    def infer(self, _context: Any, _candidates: Any) -> Any:
-        self.calls.append("infer")
-        return np.zeros(1, np.float32)
-
-    def write(self, work: Work) -> None:
-        self.calls.append(f"write {work.request_id}")
-
-
-def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_itself() -> None:
-    noting = NotingPipeline()
-    pipeline: Pipeline = noting  # type: ignore[assignment]
-    works = [Work(b"", request_id=name, packed=False, answer_packed=False) for name in ("a", "bad", "b")]
-
-    async def together() -> list[Any]:
-        return await asyncio.gather(*(run_in_stages(pipeline, work) for work in works), return_exceptions=True)
-
-    outcomes = asyncio.run(together())
-    assert noting.calls == ["read a", "read bad", "read b", "infer", "infer", "write a", "write b"]
-    assert [type(outcome) for outcome in outcomes] == [type(None), ValueError, type(None)]
-    for work in (works[0], works[2]):  # what others took is waiting, not work
-        assert work.decoded - work.started == pytest.approx(1.0)
-        assert work.encoded - work.decoded == pytest.approx(1.0)
-        assert 0 <= work.inferred - work.encoded < 1.0
+from service.joined_writes import JoinedWrites
 
 
 def test_requests_on_many_connections_at_once_get_the_answers_they_get_alone(
@@ -98,7 +52,7 @@ class NotingTransport(SimpleNamespace):
 
 def test_a_write_that_waits_leaves_with_the_next_and_is_never_lost() -> None:
     transport = NotingTransport()
-    writes = _JoinedWrites(transport)  # type: ignore[arg-type]
+    writes = JoinedWrites(transport)  # type: ignore[arg-type]
     writes.write(b"100-continue")
     writes.joining = True
     writes.write(b"head ")

@@ -1,0 +1,191 @@
+"""The lane inside one process: who takes it and who does not, on both event loops and under TLS; and its stages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import ssl
+import subprocess
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import uvloop
+from serving import ROW_CANDIDATES, ROW_CONTEXT, HandModel
+
+from service.app import create_app
+from service.fast_lane import FastLane, Known
+from service.pipeline import Work
+from service.server import server_config
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from service.runtime import Runtime
+
+GOOD = json.dumps({"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}).encode()
+HEAD = b"POST /score HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run(command, check=True, capture_output=True)
+    return key, cert
+
+
+async def ready(runtime: Runtime) -> None:
+    runtime.start()
+    while runtime.stage == "starting":  # noqa: ASYNC110 - it is told to no event
+        await asyncio.sleep(0.01)
+
+
+async def conversation(bundle: Path, wires: list[bytes], tls: tuple[str, str] | None) -> tuple[list[bytes], int]:
+    """Answers to requests sent one after the other on one connection, and how many of them the application saw."""
+    app = create_app(Settings(bundle=bundle))
+    seen = 0
+
+    async def counting(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal seen
+        seen += 1
+        await app(scope, receive, send)
+
+    await ready(app.runtime)
+    config = server_config(app, app.runtime.settings)
+    config.load()
+    config.loaded_app = counting
+    state = SimpleNamespace(total_requests=0, connections=set(), tasks=set(), default_headers=[(b"date", b"today")])
+    make: Any = config.http_protocol_class
+    served = client = None
+    if tls is not None:
+        served, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        served.load_cert_chain(tls[1], tls[0])
+        client.load_verify_locations(tls[1])
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: make(config=config, server_state=state, app_state={}), "127.0.0.1", 0, ssl=served
+    )
+    host = {"server_hostname": "localhost"} if tls else {}
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=client, **host)
+    answers = []
+    for wire in wires:
+        writer.write(wire)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        answers.append(head + await reader.readexactly(length))
+    assert state.total_requests == len(wires)
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    app.runtime.stop()
+    return answers, seen
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_usual_requests_never_reach_the_application_and_others_do(
+    bundle: Path,
+    tmp_path: Path,
+    hand_model: HandModel,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    tls: bool,
+) -> None:
+    usual = HEAD % (len(GOOD), b"") + GOOD
+    other_length = HEAD % (len(GOOD) + 1, b"") + GOOD + b" "
+    unusual = HEAD % (len(GOOD), b"content-encoding: gzip\r\n") + GOOD
+    refused = HEAD % (1, b"") + b"{"
+    wires = [usual, usual, other_length, refused, unusual, usual, other_length]
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        answers, seen = runner.run(conversation(bundle, wires, certificate(tmp_path) if tls else None))
+    assert seen == 1
+    assert [int(answer[9:12]) for answer in answers] == [200, 200, 200, 400, 400, 200, 200]
+    wanted = [hand_model.score(ROW_CONTEXT, row) for row in ROW_CANDIDATES]
+    for answer in (answers[0], answers[1], answers[2], answers[5], answers[6]):
+        np.testing.assert_allclose(json.loads(answer.partition(b"\r\n\r\n")[2])["scores"], wanted, atol=1e-6)
+
+
+class NotingStages:
+    """Says what it is asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def read(self, work: Work) -> None:
+        self.calls.append(f"read {work.request_id}")
+        if work.request_id == "bad":
+            raise ValueError("bad")
+        work.started, work.decoded, work.encoded = 1.0, 2.0, 3.0
+        work.context_ids = work.candidate_ids = np.zeros((1, 1), np.int32)
+
+    def infer(self, _context: Any, _candidates: Any) -> Any:
+        self.calls.append("infer")
+        return np.zeros(1, np.float32)
+
+    def write(self, work: Work) -> None:
+        self.calls.append(f"write {work.request_id}")
+
+    def run(self, work: Work) -> None:
+        self.calls.append(f"run {work.request_id}")
+
+
+def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_itself() -> None:
+    stages = NotingStages()
+    answered: list[tuple[Work, int]] = []
+
+    def make_work(body: bytes, _request_id: str, _head: Any) -> Work:
+        return Work(body, request_id=body[:4].strip().decode(), packed=False, answer_packed=False)
+
+    endpoint: Any = SimpleNamespace(
+        make_work=make_work,
+        answer_headers=lambda _work: [],
+        refuse=lambda *_: (400, [], b""),
+        count=lambda _model, work, status, _received: answered.append((work, status)),
+    )
+    runtime: Any = SimpleNamespace(settings=Settings(bundle="b"), new_request_id=lambda: "r", model=None)
+    lane = FastLane(runtime, lambda _path: None)
+    known = Known(endpoint, None, stages, None, keep_alive=True)  # type: ignore[arg-type]
+
+    async def together() -> None:
+        state = SimpleNamespace(default_headers=[])
+        protocol: Any = SimpleNamespace(
+            loop=asyncio.get_running_loop(), server_state=state, finish=lambda _head, _body: True
+        )
+        for body in (b"a", b"bad", b"b", b"long".ljust(40_000)):
+            lane.enter(protocol, known, body)
+        assert stages.calls == []
+        await asyncio.sleep(0)
+        stages.calls.append("next turn")
+        lane.enter(protocol, known, b"c")
+        await asyncio.sleep(0)
+
+    asyncio.run(together())
+    assert stages.calls == (
+        ["read a", "read bad", "read b", "infer", "infer", "write a", "write b", "run long", "next turn", "run c"]
+    )
+    assert [(work.request_id, status) for work, status in answered] == [
+        ("bad", 400), ("a", 200), ("b", 200), ("long", 200), ("c", 200),
+    ]  # fmt: skip
+    for work, _ in answered[1:3]:  # what others took is waiting, not work
+        assert work.decoded - work.started == pytest.approx(1.0)
+        assert work.encoded - work.decoded == pytest.approx(1.0)
+        assert 0 <= work.inferred - work.encoded < 1.0
+
+
+def test_the_lane_is_closed_where_requests_share_calls_of_the_model(bundle: Path) -> None:
+    app = create_app(Settings(bundle=bundle, coalesce=True))
+
+    async def admitted() -> Known | None:
+        await ready(app.runtime)
+        headers = [(b"content-type", b"application/json")]
+        return FastLane(app.runtime, app.hot).admit(b"POST", b"/score", headers, keep_alive=True)
+
+    assert asyncio.run(admitted()) is None
+    app.runtime.stop()
