@@ -25,7 +25,7 @@ class _Stack:
     """Where a stack's slots lie: all slots of one dimension, single-valued first."""
 
     members: tuple[int, ...]  # slot numbers, in embedding order
-    columns: Tensor  # (c,) columns of the side-by-side id matrix
+    columns: Tensor | None  # (c,) columns of the side-by-side id matrix; None: all, as they are
     offsets: Tensor  # (c,) int64: what to add to a local id to get a row of the stack
     starts: tuple[int, ...]  # first row of each member
     singles: int  # how many members are single-valued
@@ -61,7 +61,7 @@ class TableBank:
         device = tables[0].device
         order = embedding_order(slots)
         self._stacks = tuple(
-            _stack(self.slots, tuple(group), context_columns, device)
+            _stack(self.slots, tuple(group), (context_columns, total_columns), device)
             for _, group in groupby(order, key=lambda i: slots[i].dim)
         )
         self.optimisers = tuple(
@@ -79,7 +79,7 @@ class TableBank:
         self._leaves = []
         parts = []
         for stack, optimiser in zip(self._stacks, self.optimisers, strict=True):
-            local = ids[:, stack.columns].long()
+            local = _local(stack, ids)
             leaf = optimiser.read((local + stack.offsets).reshape(-1)).requires_grad_()
             self._leaves.append(leaf)
             parts.append(self._pool(stack, leaf, local))
@@ -97,7 +97,7 @@ class TableBank:
         """Return the embedded rows (B, D) of ids (B, C) from given stacks (as `averages`), without a gradient."""
         parts = []
         for stack, weights in zip(self._stacks, stacks, strict=True):
-            local = ids[:, stack.columns].long()
+            local = _local(stack, ids)
             parts.append(self._pool(stack, weights.index_select(0, (local + stack.offsets).reshape(-1)), local))
         return torch.cat(parts, 1)
 
@@ -140,25 +140,32 @@ class TableBank:
         return torch.cat(parts, 1)
 
 
+def _local(stack: _Stack, ids: Tensor) -> Tensor:
+    """Return the ids (B, c) that a stack reads."""
+    return (ids if stack.columns is None else ids.index_select(1, stack.columns)).long()
+
+
 def _columns(slot: FieldSlot, context_columns: int) -> range:
     first = slot.first + (0 if slot.side == "context" else context_columns)
     return range(first, first + slot.width)
 
 
-def _stack(slots: Sequence[FieldSlot], members: tuple[int, ...], context_columns: int, device: torch.device) -> _Stack:
+def _stack(
+    slots: Sequence[FieldSlot], members: tuple[int, ...], widths: tuple[int, int], device: torch.device
+) -> _Stack:
     columns: list[int] = []
     offsets: list[int] = []
     starts: list[int] = []
     rows = 0
     for i in members:
         slot = slots[i]
-        columns += _columns(slot, context_columns)
+        columns += _columns(slot, widths[0])
         offsets += [rows] * slot.width
         starts.append(rows)
         rows += slot.rows
     return _Stack(
         members=members,
-        columns=torch.tensor(columns, device=device),
+        columns=None if columns == list(range(widths[1])) else torch.tensor(columns, device=device),
         offsets=torch.tensor(offsets, device=device),
         starts=tuple(starts),
         singles=sum(slots[i].pooling is None for i in members),

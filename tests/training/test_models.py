@@ -15,6 +15,7 @@ import torch
 from model_toys import SLOTS, scramble, some_ids
 from safetensors.torch import load_file, save_file
 
+from training.models.activation import rectified
 from training.models.base import FieldSlot, embed, embedding_order, with_dims
 from training.models.files import ModelFormatError, load_fusion_form, load_pair, save_model, save_pair
 from training.models.reaction import FusionForm, Tower, TowerPair
@@ -307,3 +308,27 @@ def test_a_file_that_is_no_safetensors_or_missing_is_named(tmp_path: Path) -> No
 def test_a_slot_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="slot 'user'"):
         FieldSlot(**{**SLOTS[0].__dict__, **wrong})
+
+
+def test_dropped_units_give_nothing_and_take_no_gradient_and_the_others_are_scaled_up() -> None:
+    torch.manual_seed(0)
+    pre = torch.randn(200, 301, requires_grad=True)  # 301: no multiple of the bits of a draw
+    out = rectified(pre, 0.3)
+    upstream = torch.randn(200, 301)
+    out.backward(upstream)
+    active = pre.detach() > 0
+    kept = out.detach() != 0
+    assert not (kept & ~active).any()
+    share = kept[active].double().mean()
+    assert abs(share - 0.7) < 4 * (0.3 * 0.7 / active.sum()) ** 0.5
+    assert torch.allclose(out, torch.where(kept, pre / 0.7, 0.0), rtol=1e-4)
+    assert torch.allclose(pre.grad, torch.where(kept, upstream / 0.7, 0.0), rtol=1e-4)
+    # Units are dropped independently of their neighbours, which share a draw.
+    both = active[:, 1:] & active[:, :-1]
+    together = (kept[:, 1:] & kept[:, :-1])[both].double().mean()
+    assert abs(together - 0.49) < 4 * (0.49 * 0.51 / both.sum()) ** 0.5
+
+
+def test_without_dropout_the_activation_is_relu() -> None:
+    pre = torch.randn(9, 4)
+    assert torch.equal(rectified(pre, 0.0), torch.relu(pre))

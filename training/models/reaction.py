@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from training.models.activation import rectified
 from training.models.base import FieldSlot, embed, embedding_order
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Branch(nn.Module):
         self.register_buffer("mix", torch.tensor(mix))
         self._order = embedding_order(slots)
         self._dims = tuple(slots[i].dim for i in self._order)
+        self._owners = [i for i in self._order for _ in range(slots[i].dim)]  # column of the embedded row -> its slot
 
     @property
     def norm_layers(self) -> list[nn.BatchNorm1d]:
@@ -75,7 +76,8 @@ class Branch(nn.Module):
     def weight(self, gates: Tensor | None = None) -> Tensor:
         """Return the first dense layer (D, H_0): g_f P_f stacked in embedding order."""
         gates = self.gates if gates is None else gates
-        return torch.cat([self.projections[i] * gates[i] for i in self._order])
+        owners = torch.tensor(self._owners, device=gates.device)
+        return torch.cat([self.projections[i] for i in self._order]) * gates.index_select(0, owners)[:, None]
 
     def first(self, x: Tensor, gates: Tensor | None = None) -> Tensor:
         """Return the normalised projection (B, H_0) of the embedded row x (B, D)."""
@@ -124,7 +126,7 @@ class Tower(nn.Module):
 
     def activate(self, pre: Tensor) -> Tensor:
         """Return dropout(relu(pre))."""
-        return functional.dropout(functional.relu(pre), self.dropout, self.training)
+        return rectified(pre, self.dropout if self.training else 0.0)
 
     def forward(self, context_ids: Tensor, candidate_ids: Tensor) -> Tensor:
         """Return logits (B,) of id matrices (B|1, Cc) and (B, Ci)."""
@@ -241,7 +243,7 @@ class FusionForm(nn.Module):
         return form
 
     def _activate(self, pre: Tensor) -> Tensor:
-        return functional.dropout(functional.relu(pre), self.dropout, self.training)
+        return rectified(pre, self.dropout if self.training else 0.0)
 
 
 def serving_ids(slots: "Sequence[FieldSlot]", context_ids: Tensor, candidate_ids: Tensor) -> tuple[Tensor, Tensor]:
