@@ -16,7 +16,7 @@ class _DroppedRelu(torch.autograd.Function):
     """dropout(relu(x)): a unit is dropped where 16 random bits are below a threshold."""
 
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, pre: Tensor, threshold: int) -> Tensor:
         words = torch.empty((pre.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: pre.numel()].view(pre.shape)
         scale = _LEVELS / (_LEVELS - threshold)
@@ -27,7 +27,7 @@ class _DroppedRelu(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors  # positive where the unit was both active and kept
         return torch.ops.aten.threshold_backward(gradient, out, 0.0).mul_(ctx.scale), None
 
@@ -44,4 +44,4 @@ def rectified(pre: Tensor, dropout: float) -> Tensor:
         return functional.relu(pre)
     if pre.device.type != "cpu":
         return functional.dropout(functional.relu(pre), dropout)
-    return _DroppedRelu.apply(pre, threshold)  # type: ignore[no-any-return]
+    return _DroppedRelu.apply(pre, threshold)  # type: ignore[no-any-return, no-untyped-call]
