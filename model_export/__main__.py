@@ -22,6 +22,13 @@ Seconds = Annotated[float, typer.Option(min=0.0, help="how long to time the mode
 Cost = Annotated[
     Path | None, typer.Option("--cost", metavar="FILE", help="prices that model_export.measure wrote on such a machine")
 ]
+Budget = Annotated[
+    str,
+    typer.Option(
+        metavar="N|Fx|none",
+        help="most parameters that folding may make: a number, times those of the unfolded model, or any number",
+    ),
+]
 Precisions = Annotated[
     str, typer.Option(metavar="LIST", help="tables to try, of float32,float16,int8; float32 is always written")
 ]
@@ -30,11 +37,18 @@ USER_ERROR = 2
 
 
 def main(
-    run: Run, to: Out, seconds: Seconds = 3.0, cost: Cost = None, precisions: Precisions = "float32,float16,int8"
+    run: Run,
+    to: Out,
+    seconds: Seconds = 3.0,
+    cost: Cost = None,
+    *,
+    parameter_budget: Budget = "1.1x",
+    precisions: Precisions = "float32,float16,int8",
 ) -> None:
     """Merge a run's towers into one, check that it computes the same, and write a bundle that the service reads."""
     from model_export.errors import ExportError, NoRoomError  # noqa: PLC0415 - torch takes seconds, --help need not wait
     from model_export.export import ExportOptions, export_run  # noqa: PLC0415
+    from model_export.fusion.budget import parse_budget  # noqa: PLC0415
     from model_export.fusion.cost import CostModel, CostModelError, read_cost_model  # noqa: PLC0415
     from model_export.report import ROWS, measure_stages, render, requests  # noqa: PLC0415
     from model_export.report_folding import measure_ways  # noqa: PLC0415
@@ -44,7 +58,8 @@ def main(
     try:
         with Console(stderr=True).status("exporting"):
             prices = CostModel() if cost is None else read_cost_model(cost)
-            options = ExportOptions(cost=prices, precisions=parse_precisions(precisions), seconds=seconds)
+            budget, tables = parse_budget(parameter_budget), parse_precisions(precisions)
+            options = ExportOptions(cost=prices, budget=budget, precisions=tables, seconds=seconds)
             exported = export_run(run, to, options)
         with Console(stderr=True).status("timing the model before and after merging"):
             try:

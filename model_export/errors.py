@@ -3,6 +3,7 @@
 ExportError
 ├── OutputExistsError      the bundle's path is taken
 ├── PrecisionListError     a precision of tables that there is not
+├── BudgetError            a parameter budget that is none, or that no way to serve the model keeps
 ├── RunRefusedError        the run cannot be opened
 │   ├── RunNotFinishedError  its training has not ended
 │   ├── RunChangedError      a file differs from its digest, or the files do not belong together
@@ -28,6 +29,10 @@ class OutputExistsError(ExportError):
 
 class PrecisionListError(ExportError):
     """A precision of tables that there is not."""
+
+
+class BudgetError(ExportError):
+    """A budget of parameters that cannot be read, or cannot be kept."""
 
 
 class RunRefusedError(ExportError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from model_export.errors import OutputExistsError, ParityError
 from model_export.facts import check_cost, model_facts, training_facts
-from model_export.fusion import CostModel, FusedTower, FusionFacts, fuse, fuse_towers
+from model_export.fusion import CostModel, FusedTower, FusionFacts, ParameterBudget, fuse, fuse_towers
 from model_export.golden import golden_rows
 from model_export.graph import EXTERNAL_ABOVE_BYTES, Graph, save
 from model_export.latency import session
@@ -33,6 +33,7 @@ class ExportOptions:
 
     Attributes:
         cost: Prices by which folding is chosen.
+        budget: How many parameters folding may make.
         tolerance: What the parity gate lets pass.
         external_above: Bytes of tables beyond which they are written beside the graph.
         precisions: What tables to try beside float32, which every bundle has.
@@ -41,6 +42,7 @@ class ExportOptions:
     """
 
     cost: CostModel = field(default_factory=CostModel)
+    budget: ParameterBudget = field(default_factory=ParameterBudget)
     tolerance: Tolerance = field(default_factory=Tolerance)
     external_above: int = EXTERNAL_ABOVE_BYTES
     precisions: tuple[Precision, ...] = ("float32",)
@@ -84,7 +86,7 @@ def export_run(run: Path, out: Path, options: ExportOptions | None = None) -> Ex
     refuse_existing(out)
     loaded = load_run(run)
     rate = loaded.negative_sampling_rate
-    tower = fuse(fuse_towers(loaded.form), FusionFacts(rate, options.cost))
+    tower = fuse(fuse_towers(loaded.form), FusionFacts(rate, options.cost, options.budget))
     encoder = serving_encoder(loaded.encoder, tower)
     check_layout(tower, encoder)
     graph = apply_passes(to_onnx(tower))

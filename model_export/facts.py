@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from model_export.errors import GraphError
 from model_export.graph import Graph, dense_flops
+from training.parameters import FLOAT32_BYTES, InferenceParameters
 
 if TYPE_CHECKING:
     from model_export.fusion.tower import FusedTower
@@ -44,15 +44,13 @@ def check_cost(graph: Graph, form: FusionForm) -> None:
         raise GraphError(f"expected at most the {most} dense FLOPs a row of one tower, got {got}")
 
 
-def embedding_parameters(graph: Graph) -> int:
-    """Numbers in tables."""
-    return sum(table.size for table in graph.tables.values())
-
-
-def dense_parameters(graph: Graph) -> int:
-    """Numbers in matrices and biases."""
-    constants = graph.model.graph.initializer
-    return sum(int(np.prod(constant.dims)) for constant in constants if constant.data_type == constant.FLOAT)
+def graph_parameters(graph: Graph) -> InferenceParameters:
+    """Count what a graph stores, in whatever precision; scales of a table and bounds of a Clip are no parameters."""
+    bounds = {name for node in graph.model.graph.node if node.op_type == "Clip" for name in node.input[1:]}
+    constants = [one for one in graph.model.graph.initializer if one.data_type == one.FLOAT and one.name not in bounds]
+    dense = sum(prod(constant.dims) for constant in constants)
+    embedding = sum(table.size for table in graph.tables.values() if table.ndim > 1)
+    return InferenceParameters(embedding, dense, graph.table_bytes + FLOAT32_BYTES * dense)
 
 
 def training_facts(loaded: LoadedRun) -> dict[str, Any]:
@@ -75,10 +73,12 @@ def model_facts(
     tolerance: Tolerance,
 ) -> dict[str, Any]:
     """`model` of the manifest: what the graph is, and how close it came to the fusion form."""
+    stored = graph_parameters(graph)
     return {
-        "parameters": embedding_parameters(graph) + dense_parameters(graph),
-        "embedding_parameters": embedding_parameters(graph),
-        "dense_parameters": dense_parameters(graph),
+        "parameters": stored.total,
+        "embedding_parameters": stored.embedding,
+        "dense_parameters": stored.dense,
+        "parameter_bytes": stored.bytes,
         "flops": dense_flops(graph),
         "tower_flops": tower_flops(loaded.form),
         "widths": list(loaded.form.widths),
@@ -88,6 +88,7 @@ def model_facts(
             for choice in tower.folding
             if not choice.folded and choice.served_dim > choice.dim
         },
+        "folding": None if tower.trade is None else asdict(tower.trade),
         "dropped_fields": [field.name for field in encoder.ignored],
         "training_only_fields": [field.name for field in encoder.refused],
         "negative_sampling_rate": loaded.negative_sampling_rate,

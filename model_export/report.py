@@ -9,10 +9,10 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from model_export.facts import dense_parameters, embedding_parameters
+from model_export.facts import graph_parameters
 from model_export.graph import dense_flops, written
 from model_export.latency import interleaved_medians, session
-from model_export.report_folding import folding_table, verdict, ways_table
+from model_export.report_folding import folding_table, trade_line, verdict, ways_table
 from model_export.report_variants import variants_table
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from model_export.graph import Graph
     from model_export.latency import Feed
     from model_export.report_folding import Way
+    from training.parameters import InferenceParameters
 
 ROWS: Final = (1, 100, 1000)
 FEEDS: Final = {1: 256, 100: 64}
@@ -43,15 +44,13 @@ class Stage:
     """One form of the model.
 
     Attributes:
-        embedding_parameters: Numbers in tables.
-        dense_parameters: Numbers in matrices and biases.
+        parameters: What is stored.
         dense_flops: Multiplications and additions of matrix products, a row.
         file_bytes: Of the ONNX file, tables included.
         latency_us: Number of rows to the median of a call in microseconds.
     """
 
-    embedding_parameters: int
-    dense_parameters: int
+    parameters: InferenceParameters
     dense_flops: int
     file_bytes: int
     latency_us: Mapping[int, float]
@@ -117,13 +116,15 @@ def feed(ids: tuple[Ids, Ids]) -> Feed:
 
 
 def _stage(graph: Graph, file_bytes: int, latency_us: dict[int, float]) -> Stage:
-    return Stage(embedding_parameters(graph), dense_parameters(graph), dense_flops(graph), file_bytes, latency_us)
+    return Stage(graph_parameters(graph), dense_flops(graph), file_bytes, latency_us)
 
 
 def render(exported: Exported, stages: Mapping[str, Stage], ways: Mapping[str, Way] | None = None) -> RenderableType:
     """Return the tables of an export, for `rich` to print; without what was not measured."""
     parts: list[RenderableType] = [_sizes(stages)] if stages else []
     parts += [_metrics(exported.loaded.run.metrics), folding_table(exported.tower)]
+    if exported.tower.trade is not None:
+        parts.append(trade_line(exported.tower.trade))
     if ways:
         parts += [ways_table(ways), verdict(ways)]
     if exported.variants:
@@ -142,8 +143,8 @@ def _sizes(stages: Mapping[str, Stage]) -> Table:
         table.add_row(label, *(format(value, form) for value in values))
 
     every = list(stages.values())
-    add("embedding parameters", [stage.embedding_parameters for stage in every], ",")
-    add("dense parameters", [stage.dense_parameters for stage in every], ",")
+    add("embedding parameters", [stage.parameters.embedding for stage in every], ",")
+    add("dense parameters", [stage.parameters.dense for stage in every], ",")
     add("dense FLOPs a row", [stage.dense_flops for stage in every], ",")
     add("file, KiB", [stage.file_bytes / 1024 for stage in every], ",.0f")
     for rows in every[0].latency_us:

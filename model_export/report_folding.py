@@ -9,7 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from model_export.fusion import FusionFacts, fuse, fuse_towers
+from model_export.fusion import FusionFacts, ParameterBudget, fuse, fuse_towers
+from model_export.fusion.counts import parameters
 from model_export.graph import written
 from model_export.latency import interleaved_medians, session
 from model_export.passes import apply_passes
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     from model_export.export import Exported
     from model_export.fusion import CostModel, FusedTower
-    from model_export.fusion.tower import Ids
+    from model_export.fusion.tower import FoldingTrade, Ids
 
-CHOSEN, NONE, ALL = "as chosen", "none folded", "all folded"
+CHOSEN, NONE, ALL, UNLIMITED = "as chosen", "none folded", "all folded", "without the budget"
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Way:
     """One way to serve the model.
 
     Attributes:
+        parameters: What is stored.
         predicted_us: Number of candidates to microseconds a call, by the cost model.
         measured_us: The same, timed.
         weighed_us: What was timed, at the requests that the choice was made for.
     """
 
+    parameters: int
     predicted_us: Mapping[int, float]
     measured_us: Mapping[int, float]
     weighed_us: float
@@ -61,7 +64,8 @@ def measure_ways(
         seconds: Of timing in all.
 
     Returns:
-        `CHOSEN`, `NONE` and `ALL` (every field whose table may grow that large).
+        `CHOSEN`, `NONE`, `ALL` (every field whose table may grow that large), and `UNLIMITED` where the budget of
+        parameters decided.
 
     Raises:
         NoRoomError: See `graph.written`.
@@ -70,9 +74,11 @@ def measure_ways(
     merged = fuse_towers(exported.loaded.form)
     towers: dict[str, FusedTower] = {
         CHOSEN: exported.tower,
-        NONE: fuse(merged, FusionFacts(rate, cost, "none")),
-        ALL: fuse(merged, FusionFacts(rate, cost, "all")),
+        NONE: fuse(merged, FusionFacts(rate, cost, folding="none")),
+        ALL: fuse(merged, FusionFacts(rate, cost, folding="all")),
     }
+    if exported.tower.trade is not None and exported.tower.trade.chosen != exported.tower.trade.unlimited:
+        towers[UNLIMITED] = fuse(merged, FusionFacts(rate, cost, ParameterBudget(factor=None)))
     serving = {name: serving_encoder(encoder, tower) for name, tower in towers.items()}
     wanted = tuple(dict.fromkeys([*rows, cost.few_rows, cost.many_rows]))
     with written({name: apply_passes(to_onnx(tower)) for name, tower in towers.items()}) as paths:
@@ -87,6 +93,7 @@ def measure_ways(
             times[number] = interleaved_medians(contestants, seconds=seconds / len(wanted))
     return {
         name: Way(
+            parameters(tower).total,
             {number: cost.call(tower, number) for number in rows},
             {number: times[number][name] for number in rows},
             (times[cost.few_rows][name] + cost.many_weight * times[cost.many_rows][name]) / (1.0 + cost.many_weight),
@@ -134,16 +141,31 @@ def folding_table(tower: FusedTower) -> RenderableType:
     return Group(table, *(Text(f"* {', '.join(names)}: {why}") for why, names in notes.items()))
 
 
+def trade_line(trade: FoldingTrade) -> str:
+    """Say what folding and padding buy, with how many parameters, and what the budget refused."""
+    (before, slow), (after, fast) = trade.kept, trade.chosen
+    limit = "any number" if trade.limit is None else f"{trade.limit:,}"
+    said = (
+        f"parameters: {before:,} with no field folded or padded, {after:,} as chosen, of {limit} allowed: "
+        f"{slow - fast:.2f} of {slow:.2f} µs of look-ups bought with {after - before:+,}"
+    )
+    more, time = trade.unlimited
+    if trade.unlimited == trade.chosen:
+        return f"{said}; the budget refused nothing"
+    return f"{said}; the budget refused {fast - time:.2f} µs for {more - after:+,} more"
+
+
 def ways_table(ways: Mapping[str, Way]) -> Table:
     """Return a line a way to serve: the whole graph's call, predicted and measured."""
     table = Table(title="µs a call of the whole graph: cost model → measured", title_justify="left")
     table.add_column("")
+    table.add_column("parameters", justify="right")
     for rows in ways[CHOSEN].measured_us:
         table.add_column(f"{rows} row{'s' * (rows > 1)}", justify="right")
     table.add_column("weighed", justify="right")
     for name, way in ways.items():
         cells = [f"{way.predicted_us[rows]:,.1f} → {time:,.1f}" for rows, time in way.measured_us.items()]
-        table.add_row(name, *cells, f"{way.weighed_us:,.1f}")
+        table.add_row(name, f"{way.parameters:,}", *cells, f"{way.weighed_us:,.1f}")
     return table
 
 

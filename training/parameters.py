@@ -10,11 +10,65 @@ from training.allocation import default_dimension
 from training.models.files import read_document, read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from training.runs import Run
 
 TOWERS = 2
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class InferenceParameters:
+    """What is stored of a model that is served. Every figure about the size of a served model is one of these.
+
+    Attributes:
+        embedding: numbers in tables as they are stored: folded ones at the first layer's width, padded ones with their
+            zeros.
+        dense: numbers in projections that remain, layers and biases.
+        bytes: of both, as they are stored.
+    """
+
+    embedding: int
+    dense: int
+    bytes: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.embedding + self.dense
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A field's table as a served model stores it.
+
+    Attributes:
+        rows: V_f, its number of ids.
+        dim: columns; K where it is folded.
+        folded: whether it holds what the projection would have made of it, so that none is stored.
+    """
+
+    rows: int
+    dim: int
+    folded: bool = False
+
+
+def inference_parameters(
+    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True
+) -> InferenceParameters:
+    """Count the parameters of one merged tower in float32.
+
+    Args:
+        tables: of the fields that are read.
+        widths: of its hidden layers; the first is K.
+        first_bias: whether the first layer's bias is stored, and not within a folded table.
+    """
+    tables = list(tables)
+    embedding = sum(table.rows * table.dim for table in tables)
+    projections = sum(table.dim * widths[0] for table in tables if not table.folded)
+    dense = projections + _served_layers(widths) - (0 if first_bias else widths[0])
+    return InferenceParameters(embedding, dense, FLOAT32_BYTES * (embedding + dense))
 
 
 @dataclass(frozen=True)
@@ -54,11 +108,13 @@ class ParameterTable:
         fields: every field of the data.
         projections: parameters that project embeddings into the first layer (before, after).
         dense: the layers behind it, batch norms and biases included (before, after).
+        merged: the merged tower, before the exporter folds tables where that is cheaper.
     """
 
     fields: tuple[FieldParameters, ...]
     projections: tuple[int, int]
     dense: tuple[int, int]
+    merged: InferenceParameters
 
     @property
     def dropped(self) -> tuple[FieldParameters, ...]:
@@ -73,7 +129,7 @@ class ParameterTable:
     @property
     def after(self) -> int:
         """All parameters of the merged tower, before the exporter folds tables where that is cheaper."""
-        return sum(field.after for field in self.fields) + self.projections[1] + self.dense[1]
+        return self.merged.total
 
     def parts(self) -> list[tuple[str, int, int]]:
         """(name, before, after), the total last."""
@@ -109,10 +165,15 @@ def count_parameters(run: Run) -> ParameterTable:
         after = slot.dim if slot is not None and fate == "kept" else 0
         fields.append(FieldParameters(name, size, mean, after, fate))
     K = document.widths[0]
+    merged = inference_parameters(
+        [StoredTable(field.rows, field.after_dim) for field in fields if field.fate == "kept"], document.widths
+    )
+    served_layers = _served_layers(document.widths)
     return ParameterTable(
         fields=tuple(fields),
-        projections=(TOWERS * len(fields) * mean * K, sum(field.after_dim for field in fields) * K),
-        dense=(TOWERS * _training_layers(document.widths), _served_layers(document.widths)),
+        projections=(TOWERS * len(fields) * mean * K, merged.dense - served_layers),
+        dense=(TOWERS * _training_layers(document.widths), served_layers),
+        merged=merged,
     )
 
 

@@ -96,7 +96,7 @@ def merging_table(stages: Mapping[str, Stage]) -> Table:
     def add(label: str, values: list[float], form: str) -> None:
         table.add_row(label, *(format(value, form) for value in values), f"{values[-1] / values[0]:.2f}")
 
-    add("parameters", [s.embedding_parameters + s.dense_parameters for s in every], ",")
+    add("parameters", [s.parameters.total for s in every], ",")
     add("dense FLOPs a row", [s.dense_flops for s in every], ",")
     add("file, KiB", [s.file_bytes / 1024 for s in every], ",.0f")
     for rows in every[0].latency_us:
@@ -149,7 +149,7 @@ def summary(run: Run, log: SyntheticData, stages: Mapping[str, Stage]) -> str:
     best = auc(log.label[tested], log.probabilities[tested])
     linear, fused = run.metrics["baseline"]["test"]["auc"], run.metrics["test"]["fused"]["auc"]
     parameters = count_parameters(run)
-    served = stages["fused"].embedding_parameters + stages["fused"].dense_parameters
+    served = stages["fused"].parameters.total
     before, after = (stages[name].latency_us[100] for name in ("pair", "fused"))
     way = f"{(fused - linear) / (best - linear):.0%} of the way from logistic regression ({linear:.4f})"
     against = f"against {parameters.before:,} of two towers over all {len(parameters.fields)} fields"

@@ -14,6 +14,7 @@ from model_export.fusion.bias import (
     drop_silent_fields,
     fold_serving_constants,
 )
+from model_export.fusion.budget import ParameterBudget
 from model_export.fusion.choice import choose_folding
 from model_export.fusion.cost import CostModel
 from model_export.fusion.embedding import fold_all, fold_embeddings, fold_where_cheaper
@@ -30,6 +31,7 @@ __all__ = [
     "FoldingChoice",
     "FusedTower",
     "FusionFacts",
+    "ParameterBudget",
     "choose_folding",
     "dense_flops",
     "fold_embeddings",
@@ -46,25 +48,27 @@ class FusionFacts:
     Attributes:
         negative_sampling_rate: The share of negatives that the training data kept, in (0, 1].
         cost: Prices by which folding is chosen.
+        budget: How many parameters folding and padding may make.
         folding: Which fields are folded or padded: as is cheapest, or for comparison none, or all that may be.
     """
 
     negative_sampling_rate: float = 1.0
     cost: CostModel = field(default_factory=CostModel)
+    budget: ParameterBudget = field(default_factory=ParameterBudget)
     folding: Literal["cheapest", "none", "all"] = "cheapest"
 
 
-_FOLDINGS: Final[dict[str, Callable[[FusedTower, CostModel], FusedTower]]] = {
-    "cheapest": fold_where_cheaper,
+_FOLDINGS: Final[dict[str, Callable[[FusedTower, FusionFacts], FusedTower]]] = {
+    "cheapest": lambda tower, facts: fold_where_cheaper(tower, facts.cost, facts.budget),
     "none": lambda tower, _: tower,
-    "all": fold_all,
+    "all": lambda tower, facts: fold_all(tower, facts.cost),
 }
 
 FUSIONS: Final[dict[str, Callable[[FusedTower, FusionFacts], FusedTower]]] = {
     "serving constants": lambda tower, _: fold_serving_constants(tower),
     "silent fields": lambda tower, _: drop_silent_fields(tower),
     "negative sampling": lambda tower, facts: correct_negative_sampling(tower, facts.negative_sampling_rate),
-    "embedding": lambda tower, facts: _FOLDINGS[facts.folding](tower, facts.cost),
+    "embedding": lambda tower, facts: _FOLDINGS[facts.folding](tower, facts),
     "bias": lambda tower, _: absorb_bias(tower),
     "layout": lambda tower, _: arrange(tower),
 }

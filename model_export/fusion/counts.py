@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from model_export.fusion.bias import absorbs
 from model_export.fusion.layout import SIDES, pieces
+from training.parameters import InferenceParameters, StoredTable, inference_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,13 @@ def count_call(tower: FusedTower, rows: int) -> list[tuple[Counts, int]]:
     """The parts of a call with one context and `rows` candidates, each with its number of rows."""
     context, candidate = (count(tower, side) for side in SIDES)
     return [(context, 1), (candidate, rows), (count_layers(tower), rows)]
+
+
+def parameters(tower: FusedTower) -> InferenceParameters:
+    """Count what is stored of a tower with any of its fields folded or padded, in float32."""
+    tables = [StoredTable(field.rows, field.dim, folded=field.folded) for field in tower.fields]
+    widths = [tower.width, *(layer.weight.shape[1] for layer in tower.layers)]
+    return inference_parameters(tables, widths, first_bias=absorbs(tower) is None or bool(tower.bias.any()))
 
 
 def lines(dim: int) -> int:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model_export.fusion.choice import choose_folding, may_fold
+from model_export.fusion.budget import DEFAULT_BUDGET
+from model_export.fusion.choice import choose_folding
+from model_export.fusion.sides import may_fold
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from model_export.fusion.budget import ParameterBudget
     from model_export.fusion.cost import CostModel
-    from model_export.fusion.tower import FoldingChoice, FusedField, FusedTower, Table
+    from model_export.fusion.tower import FoldingChoice, FoldingTrade, FusedField, FusedTower, Table
 
 CHUNK_ROWS: Final = 1 << 16
 
@@ -46,19 +49,23 @@ def pad(field: FusedField, dim: int) -> FusedField:
     return replace(field, table=table, projection=np.pad(field.projection, ((0, wider), (0, 0))))
 
 
-def serve(tower: FusedTower, choices: Collection[FoldingChoice]) -> FusedTower:
+def serve(tower: FusedTower, choices: Collection[FoldingChoice], trade: FoldingTrade) -> FusedTower:
     """Return the tower with its fields folded and padded as chosen; the reasons stay with it."""
     chosen = {choice.name: choice for choice in choices}
     fields = [
         fold(field) if chosen[field.name].folded else pad(field, chosen[field.name].served_dim)
         for field in tower.fields
     ]
-    return replace(tower, fields=tuple(fields), folding=tuple(choices))
+    return replace(tower, fields=tuple(fields), folding=tuple(choices), trade=trade)
 
 
-def fold_where_cheaper(tower: FusedTower, cost: CostModel) -> FusedTower:
-    """Return the tower with its fields folded and padded as `choose_folding` says."""
-    return serve(tower, choose_folding(tower, cost))
+def fold_where_cheaper(tower: FusedTower, cost: CostModel, budget: ParameterBudget = DEFAULT_BUDGET) -> FusedTower:
+    """Return the tower with its fields folded and padded as `choose_folding` says.
+
+    Raises:
+        BudgetError: No way to serve the tower keeps the budget.
+    """
+    return serve(tower, *choose_folding(tower, cost, budget))
 
 
 def fold_all(tower: FusedTower, cost: CostModel) -> FusedTower:

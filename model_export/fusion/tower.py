@@ -94,6 +94,7 @@ class FoldingChoice:
         kept_us: Time with this field as it was.
         padded_us: Time with it padded to the best of the other d of its side.
         folded_us: Time with it folded.
+        parameters: Numbers in its table as it is stored, and in its projection where that remains.
         why: What spoke against another choice that takes less time; empty where none does.
     """
 
@@ -104,7 +105,28 @@ class FoldingChoice:
     kept_us: float
     padded_us: float
     folded_us: float
+    parameters: int
     why: str = ""
+
+
+@dataclass(frozen=True)
+class FoldingTrade:
+    """What folding and padding buy, and with how many parameters.
+
+    Each is the parameters of the whole tower as it is stored, and the microseconds of both sides' look-ups, predicted
+    at the weighed requests.
+
+    Attributes:
+        limit: Most parameters that were allowed; None for any number.
+        kept: With no field folded or padded.
+        chosen: As chosen.
+        unlimited: As it would have been chosen without the limit.
+    """
+
+    limit: int | None
+    kept: tuple[int, float]
+    chosen: tuple[int, float]
+    unlimited: tuple[int, float]
 
 
 @dataclass(frozen=True)
@@ -117,6 +139,7 @@ class FusedTower:
         layers: Hidden layers 1..L-1.
         output: (H_{L-1}, 1).
         folding: Why each field was folded or not, once that was chosen.
+        trade: What that buys, and with how many parameters.
     """
 
     fields: tuple[FusedField, ...]
@@ -124,6 +147,7 @@ class FusedTower:
     layers: tuple[Dense, ...]
     output: Dense
     folding: tuple[FoldingChoice, ...] = ()
+    trade: FoldingTrade | None = None
 
     @property
     def width(self) -> int:

@@ -27,7 +27,7 @@ from model_export import graph
 from model_export.__main__ import app
 from model_export.errors import NoRoomError
 from model_export.export import ExportOptions, export_run
-from model_export.fusion import CostModel
+from model_export.fusion import CostModel, ParameterBudget
 from model_export.report import measure_stages, render
 from service.bundle import read_bundle
 from service.features import UnknownFieldError
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_export.export import Exported
+
+
+ANY = ParameterBudget(None)
 
 
 def expected_scores(run: Path, rows: list[dict[str, dict[str, object]]]) -> np.ndarray:
@@ -151,7 +154,7 @@ def test_the_manifest_says_where_the_model_came_from(run: Path, exported: Export
 def test_folding_all_or_nothing_and_external_tables_serve_the_same_scores(
     run: Path, exported: Exported, tmp_path: Path, cost: CostModel
 ) -> None:
-    other = export_run(run, tmp_path / "other", ExportOptions(cost=cost, external_above=0))
+    other = export_run(run, tmp_path / "other", ExportOptions(cost=cost, budget=ANY, external_above=0))
     assert len({field.folded for field in other.tower.fields}) == 1
     facts = read_bundle(other.path).manifest.model
     assert facts["folded_fields"] == [field.name for field in other.tower.fields if field.folded]
@@ -167,13 +170,30 @@ def test_padded_fields_stand_in_the_manifest_and_serve_the_same_scores(
 ) -> None:
     # Where only nodes cost, padding saves some; a small limit leaves the widest tables unfolded.
     nodes = CostModel(node_us=50.0, flop_ns=0.0, weight_ns=0.0, growth_us=0.0, largest_folded_bytes=1100)
-    other = export_run(run, tmp_path / "other", ExportOptions(cost=nodes))
+    other = export_run(run, tmp_path / "other", ExportOptions(cost=nodes, budget=ANY))
     padded = read_bundle(other.path).manifest.model["padded_fields"]
     assert padded
     assert padded == {field.name: field.dim for field in other.tower.fields if field.name in padded}
     rows = [{**row["context"], **without(row["candidate"], "position")} for row in raw_rows(100, seed=4)]
     one, two = (Scorer(read_bundle(bundle.path)).score(None, rows) for bundle in (exported, other))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+def test_a_bundle_holds_no_more_parameters_than_its_budget_and_says_what_that_bought(
+    run: Path, exported: Exported, tmp_path: Path
+) -> None:
+    facts = read_bundle(exported.path).manifest.model
+    kept, limit = facts["folding"]["kept"][0], facts["folding"]["limit"]
+    assert limit == int(1.1 * kept)
+    assert facts["parameters"] == facts["folding"]["chosen"][0] <= limit
+    assert facts["embedding_parameters"] == sum(field.table.size for field in exported.tower.fields)
+    assert facts["parameter_bytes"] == 4 * facts["parameters"]
+    assert facts["folding"]["unlimited"][0] > limit
+    wider = export_run(run, tmp_path / "wider", ExportOptions(budget=ANY))
+    found = read_bundle(wider.path).manifest.model
+    assert found["parameters"] == facts["folding"]["unlimited"][0]
+    assert found["folding"]["limit"] is None
+    assert found["folding"]["chosen"][1] < facts["folding"]["chosen"][1] < facts["folding"]["kept"][1]
 
 
 def test_the_table_shows_the_model_before_and_after_merging(exported: Exported) -> None:
@@ -185,9 +205,9 @@ def test_the_table_shows_the_model_before_and_after_merging(exported: Exported) 
     assert set(stages) == {"pair", "fusion form", "fused"}
     fused, form, pair = stages["fused"], stages["fusion form"], stages["pair"]
     assert fused.dense_flops * 2 <= form.dense_flops
-    assert fused.dense_parameters < form.dense_parameters
-    assert fused.embedding_parameters == sum(field.table.size for field in exported.tower.fields)
-    assert form.embedding_parameters < pair.embedding_parameters
+    assert fused.parameters.dense < form.parameters.dense
+    assert fused.parameters.embedding == sum(field.table.size for field in exported.tower.fields)
+    assert form.parameters.embedding < pair.parameters.embedding
     assert fused.file_bytes < form.file_bytes
     assert set(fused.latency_us) == {1, 100, 1000}
     page = StringIO()
@@ -231,6 +251,9 @@ def test_the_command_writes_the_same_bundle_prints_its_table_and_refuses_with_ex
     assert "error:" in again.stderr
     assert "expected a path that does not exist yet" in again.stderr
     assert "Traceback" not in again.stderr
+    budget = CliRunner().invoke(app, [str(run), "--out", str(tmp_path / "other"), "--parameter-budget", "100"])
+    assert budget.exit_code == 2
+    assert "parameter budget: expected at least" in budget.stderr
     wrong_prices = CliRunner().invoke(
         app, [str(run), "--out", str(tmp_path / "other"), "--cost", str(tmp_path / "none")]
     )

@@ -141,7 +141,7 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
     "finite weights whose product overflows": (
         overflowing,
         GraphError,
-        r"table 'table.*': expected values in the range of float32, got -?\d",
+        r"constant 'start.*': expected values in the range of float32, got -?\d",
     ),
     "no fusion phase": (
         drop_fusion_phase,

@@ -11,20 +11,30 @@ import onnxruntime as ort
 import pytest
 import torch
 from forms import SLOTS, form_logits, random_form, random_ids, random_pair, served_ids, slots, widths
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from model_export.errors import GraphError
-from model_export.facts import check_cost, dense_parameters, embedding_parameters, tower_flops
-from model_export.fusion import CostModel, FusionFacts, dense_flops, fold_embeddings, fuse, fuse_towers, logits
+from model_export.facts import check_cost, graph_parameters, tower_flops
+from model_export.fusion import (
+    CostModel,
+    FusionFacts,
+    ParameterBudget,
+    dense_flops,
+    fold_embeddings,
+    fuse,
+    fuse_towers,
+    logits,
+)
 from model_export.fusion.bias import absorb_bias, fold_serving_constants
+from model_export.fusion.counts import parameters
 from model_export.fusion.layout import arrange
 from model_export.graph import ALIGNMENT, save, serialise
 from model_export.graph import dense_flops as graph_flops
 from model_export.latency import interleaved_medians, session
 from model_export.parity import sigmoid
-from model_export.passes import PASSES, apply_passes
+from model_export.passes import PASSES, apply_passes, apply_table_pass
 from model_export.passes.check import check
 from model_export.passes.clean import clean
 from model_export.to_onnx import to_onnx
@@ -268,13 +278,24 @@ def test_the_graph_costs_no_more_than_one_tower_and_a_wider_one_is_refused() -> 
         check_cost(to_onnx(kept), narrower)
 
 
-def test_parameters_are_counted_as_they_are_stored() -> None:
-    tower = merged()
+@settings(max_examples=12, deadline=None)
+@given(slots(), widths, st.sampled_from(list(PRICES)), st.floats(1.0, 3.0))
+def test_parameters_are_counted_as_they_are_stored(
+    slots: tuple[FieldSlot, ...], widths: tuple[int, ...], prices: str, factor: float
+) -> None:
+    tower = fuse(fuse_towers(random_form(slots, widths)), FusionFacts(1.0, PRICES[prices], ParameterBudget(factor)))
+    assume(tower.side("context") and tower.side("candidate"))
     graph = apply_passes(to_onnx(tower))
-    assert embedding_parameters(graph) == sum(field.table.size for field in tower.fields)
-    dense = sum(field.projection.size for field in tower.fields) + tower.bias.size
+    found = graph_parameters(graph)
+    assert found == parameters(tower)
+    assert found.embedding == sum(field.table.size for field in tower.fields)
+    dense = sum(field.projection.size for field in tower.fields if field.projection is not None)
     dense += sum(layer.weight.size + layer.bias.size for layer in (*tower.layers, tower.output))
-    assert dense_parameters(graph) == pytest.approx(dense, abs=2)  # the constants of means
+    assert found.dense == dense + tower.bias.size * bool(tower.bias.any())
+    assert found.bytes == 4 * found.total
+    int8 = graph_parameters(apply_table_pass(graph, "int8"))
+    assert (int8.embedding, int8.dense) == (found.embedding, found.dense)
+    assert graph_parameters(apply_table_pass(graph, "float16")).bytes <= found.bytes
 
 
 @settings(max_examples=20, deadline=None)
