@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from training.measures import Measures
     from training.selection import Selection
 
-Fate = Literal["kept", "kept for a pair", "kept beyond the rest", "kept by choice", "dropped"]
+Fate = Literal["kept", "kept for a pair", "kept beyond the rest", "kept for its groups", "kept by choice", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[F
             fate, beyond, bits = "kept for a pair", evidence.partner, evidence.pair_bits
         elif evidence.joint_p_value < alpha:
             fate, beyond, bits = "kept beyond the rest", "all that inform alone", evidence.joint_bits
+        elif evidence.level_p_value < alpha:
+            fate = "kept for its groups"
         else:
             fate = "kept by choice"
         rows.append(

@@ -29,6 +29,8 @@ class FieldMeasure:
         joint_bits: of a field that says nothing alone, what it says beyond an additive model of all that do, corrected;
             0 for the others.
         joint_p_value: of that for noise; 1 for the others.
+        level_p_value: of a field that names clusters of many rows (users), for clusters without a level of their own.
+            It says nothing about new ones, but what it absorbs would blur the others' effects. 1 for other fields.
     """
 
     name: str
@@ -44,6 +46,7 @@ class FieldMeasure:
     clustered: bool
     joint_bits: float = 0.0
     joint_p_value: float = 1.0
+    level_p_value: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Evidence:
         joint_bits: what a field that says nothing alone says beyond all that do.
         joint_p_value: of that for noise, adjusted for the number of fields (Holm).
         rank: place in the greedy order by conditional relevance, from 1.
+        level_p_value: of a field that names large groups, for groups without a level of their own, adjusted likewise.
     """
 
     information_bits: float
@@ -42,11 +43,12 @@ class Evidence:
     joint_bits: float
     joint_p_value: float
     rank: int
+    level_p_value: float = 1.0
 
     @property
     def least_p_value(self) -> float:
-        """The most convincing of the three."""
-        return min(self.p_value, self.pair_p_value, self.joint_p_value)
+        """The most convincing of all."""
+        return min(self.p_value, self.pair_p_value, self.joint_p_value, self.level_p_value)
 
     @property
     def most_bits(self) -> float:
@@ -96,6 +98,7 @@ def weigh(measures: Measures) -> dict[str, Evidence]:
     """The evidence about every field: alone, and beyond the field that leaves it most."""
     alone, pairs = _adjusted(measures)
     joint = adjusted_p_values([field.joint_p_value for field in measures.fields])
+    level = adjusted_p_values([field.level_p_value for field in measures.fields])
     bits = np.array(measures.conditional_bits)
     rank = {name: place for place, name in enumerate(measures.order, 1)}
     evidence = {}
@@ -112,6 +115,7 @@ def weigh(measures: Measures) -> dict[str, Evidence]:
             joint_bits=field.joint_bits,
             joint_p_value=float(joint[index]),
             rank=rank[field.name],
+            level_p_value=float(level[index]),
         )
     return evidence
 

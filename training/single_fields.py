@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BITS: Final = 1.0 / log(2.0)
 SHUFFLES: Final = 16  # for the chance level of a clustered field's information
 HEAD: Final = 32  # frequent values that are tested apart from the tail
+LEVEL_ROWS: Final = 10  # rows a cluster, on average, from which on its own level is worth a field
+SAME_PARTITION: Final = 0.9  # share of the clusters' entropy that a field has which names them; rare ones share an id
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,16 @@ def measure_alone(sample: Sample, index: int, table: LabelTable | None, rng: np.
         spread_bits=spread * BITS,
         p_value=min(1.0, len(p_values) * min(p_values)),
         clustered=view.clustered,
+        level_p_value=relevance(table).p_value if names_clusters(sample, view) else 1.0,
     )
+
+
+def names_clusters(sample: Sample, view: View) -> bool:
+    """Whether a field is (nearly) the cluster itself, and clusters are so large that each has a measurable level."""
+    if sample.groups is None or not view.constant:
+        return False
+    rows = np.bincount(sample.groups)
+    return len(sample.label) >= LEVEL_ROWS * rows.size and view.entropy >= SAME_PARTITION * entropy(rows)
 
 
 def head_codes(total: NDArray[np.int64]) -> NDArray[np.int64] | None:

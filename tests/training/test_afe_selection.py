@@ -230,3 +230,24 @@ def test_data_with_many_rows_a_value_earns_more_dimensions() -> None:
     assert default_dimension(rows=100_000, table_rows=60_000) == 4
     assert [largest_useful(rows, 16) for rows in (2, 3, 4, 6, 12, 1000)] == [1, 1, 2, 4, 8, 16]
     assert largest_useful(1000, 4) == 4
+
+
+def clicks_of_users(level: float, rows: int = 40) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """200 users of so many rows, each with a level of its own by this deviation, and an item that matters."""
+    rng = np.random.default_rng(3)
+    user = np.repeat(np.arange(200), rows)
+    item = rng.integers(0, 50, user.size)
+    logit = rng.normal(0, level, 200)[user] + rng.normal(0, 1.0, 50)[item] if level else rng.normal(0, 1.0, 50)[item]
+    label = (rng.random(user.size) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+    return {"user": user + 2, "group_noise": rng.integers(2, 9, 200)[user], "item": item + 2}, label, user
+
+
+@pytest.mark.parametrize(
+    ("level", "rows", "kept"), [(1.0, 40, {"user", "item"}), (0.0, 40, {"item"}), (1.0, 4, {"item"})]
+)
+def test_a_field_that_names_groups_of_many_rows_is_kept_if_groups_have_levels_of_their_own(
+    level: float, rows: int, kept: set[str]
+) -> None:
+    columns, label, user = clicks_of_users(level, rows)
+    slots, context, candidate = slots_and_ids(columns)
+    assert set(select(measure(context, candidate, label, slots, clusters=user)).kept) == kept
