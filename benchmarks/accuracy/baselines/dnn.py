@@ -1,0 +1,36 @@
+"""DNN: tables and one tower (Covington, Adams, Sargin, RecSys 2016, as CTR benchmarks have it)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fuxictr.pytorch.layers import MLP_Block
+
+from benchmarks.accuracy.baselines.base import Baseline, hidden
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from training.models.base import FieldSlot
+
+
+class DNN(Baseline):
+    """FeatureEmbedding, then MLP_Block."""
+
+    def __init__(self, slots: Sequence[FieldSlot], config: Mapping[str, Any]) -> None:
+        super().__init__(slots, config["embedding_dim"])
+        self.mlp = MLP_Block(
+            input_dim=self.embedding_width,
+            output_dim=1,
+            hidden_units=hidden(config),
+            hidden_activations="ReLU",
+            dropout_rates=config["dropout"],
+            batch_norm=config["batch_norm"],
+        )
+
+    def logits(self, X: Mapping[str, Tensor]) -> Tensor:
+        """See `Baseline`."""
+        found: Tensor = self.mlp(self.embedding_layer(X, flatten_emb=True))
+        return found

@@ -1,0 +1,77 @@
+"""A run of a baseline that is a torch module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.accuracy.baselines import build
+from benchmarks.accuracy.early import train
+from benchmarks.accuracy.fitted import Config, Fitted, Place
+from benchmarks.accuracy.ledger import Parameters
+from training.models.base import field_slots
+from training.phases import probabilities
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy.baselines import Baseline
+    from training.loader import PreparedData
+
+
+def new_module(name: str, data: PreparedData, config: Config, seed: int) -> Baseline:
+    """A baseline for this data, its initial values drawn by the seed."""
+    torch.manual_seed(seed)
+    dim = config["model"]["embedding_dim"]
+    return build(name, field_slots(data.encoder, lambda *_: dim), config["model"])
+
+
+def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
+    """Train one.
+
+    Raises:
+        NonFiniteLossError: The loss is no longer finite.
+    """
+    torch.set_num_threads(1)
+    data = place.data
+    module = new_module(name, data, config, seed)
+    trained = train(
+        module,
+        data.split("train"),
+        data.split("valid"),
+        config["train"],
+        context_columns=data.encoder.width("context"),
+        seed=seed,
+    )
+    return Fitted(
+        score=lambda split: probabilities(trained.logits(split)),
+        parameters=count(module),
+        flops=flops(module),
+        steps=trained.steps,
+        epochs=trained.epochs,
+        facts={"best_step": trained.best_step},
+    )
+
+
+def count(module: Baseline) -> Parameters:
+    """Its parameters; a batch norm's are none at inference, where it is folded into the layer beside it."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    total = sum(p.numel() for p in parameters)
+    embedding = sum(p.numel() for p in module.table_parameters())
+    norms = sum(p.numel() for m in module.modules() if isinstance(m, nn.BatchNorm1d) for p in m.parameters())
+    dense = total - embedding - norms
+    return Parameters(
+        training=total, inference=embedding + dense, embedding=embedding, dense=dense, bytes=4 * (embedding + dense)
+    )
+
+
+def flops(module: Baseline) -> int:
+    """Of the matrix products of one row."""
+    module.eval()
+    columns = {"context": 0, "candidate": 0}
+    for slot in module.slots:
+        columns[slot.side] = max(columns[slot.side], slot.first + slot.width)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*(torch.zeros(1, columns[side], dtype=torch.int64) for side in ("context", "candidate")))
+    return int(counter.get_total_flops())

@@ -1,0 +1,143 @@
+"""The one training loop of all baselines: ours, `training.phases.Phase`, around a model that holds its own tables.
+
+So batches, their order, evaluations, early stopping and weight averaging are to the letter those of REACTION's phases.
+What differs is the library's way with tables: they are dense parameters of Adam, every row at every step, with half of
+`l2` / rows times the squared weights added to the mean loss (FuxiCTR's `embedding_regularizer`; `l2` is stated as in
+`TrainConfig.table_l2`, so that one value means the same for every number of rows: at 36 million it is the 1e-5
+that leaderboards use for Criteo when it is 367).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.learner import Batch, Learner, Rows
+from training.optim import AdamSettings
+from training.phases import Phase, PhaseSettings, predict
+from training.tables import TableBank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from benchmarks.accuracy.baselines import Baseline
+    from training.loader import Split
+
+
+class IdBank(TableBank):
+    """Stands where a phase expects tables, and passes the ids on: the model looks them up itself."""
+
+    def __init__(self) -> None:
+        self.optimisers = ()  # no table is its own
+
+    def read(self, ids: Tensor) -> Tensor:
+        """The ids (B, C)."""
+        return ids
+
+    def step(self, rate: float) -> None:
+        """Nothing to do."""
+
+    def look_up(self, stacks: Sequence[Tensor], ids: Tensor) -> Tensor:  # noqa: ARG002 - the interface's
+        """The ids (B, C)."""
+        return ids
+
+
+class BaselineLearner(Learner):
+    """A baseline as a phase sees it.
+
+    Args:
+        module: The model.
+        context_columns: Cc.
+        l2: Lambda of the tables' lambda / 2 * |w|^2 beside the mean log loss.
+    """
+
+    monitored = "model"
+
+    def __init__(self, module: Baseline, context_columns: int, l2: float) -> None:
+        self.module: Baseline = module
+        self.banks = (IdBank(),)
+        self._cut = context_columns
+        self._l2 = l2
+        self._tables = module.table_parameters()
+
+    def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
+        """See `Learner`."""
+        (ids,) = embedded
+        X = self.module.inputs(ids[:, : self._cut], ids[:, self._cut :])
+        weight = None if batch.weight is None else batch.weight[:, None]
+        loss = self.module.objective(X, batch.label[:, None], weight)
+        if self._l2:
+            loss = loss + 0.5 * self._l2 * torch.stack([table.square().sum() for table in self._tables]).sum()
+        return loss
+
+    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """See `Learner`."""
+        (ids,) = embedded
+        return {"model": self.module(ids[:, : self._cut], ids[:, self._cut :])}
+
+    def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
+        """Nothing to do: the model's tables are among its parameters."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained baseline, its best weights in place.
+
+    Attributes:
+        learner: Holds the module.
+        steps: Optimiser steps taken.
+        epochs: Passes over the training rows.
+        best_step: The step whose averaged weights were kept.
+    """
+
+    learner: BaselineLearner
+    steps: int
+    epochs: float
+    best_step: int
+
+    def logits(self, split: Split) -> NDArray[np.float32]:
+        """Logits (N,) of a split, a block of rows at a time."""
+        (bank,) = self.learner.banks
+        return predict(self.learner, Rows(split, torch.device("cpu")), [bank.averages()])["model"]
+
+
+def train(
+    module: Baseline, train: Split, valid: Split, config: Mapping[str, Any], *, context_columns: int, seed: int
+) -> Trained:
+    """Train a baseline.
+
+    Args:
+        module: With its initial values.
+        train: Training rows.
+        valid: What early stopping looks at.
+        config: The `train` section of a run's config.
+        context_columns: Cc.
+        seed: Of the order of rows and dropout.
+
+    Raises:
+        NonFiniteLossError: The loss is no longer finite.
+    """
+    device = torch.device("cpu")
+    learner = BaselineLearner(module, context_columns, config["l2"] / train.rows)
+    settings = PhaseSettings(
+        name="baseline",
+        seed=seed,
+        batch_size=config["batch_size"],
+        epochs=config["epochs"],
+        evaluations=config["evaluations"],
+        patience=config["patience"],
+        rate=config["rate"],
+        table_rate=config["rate"],
+        monitor="log_loss",
+        dense=AdamSettings(averaging=config["averaging"]),
+    )
+    phase = Phase(learner, Rows(train, device), Rows(valid, device), settings)
+    history = phase.run(lambda *_: None, lambda _: None)
+    steps = int(history[-1]["step"])
+    return Trained(learner, steps, steps / phase.steps_an_epoch, phase.position.best_step)

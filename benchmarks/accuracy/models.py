@@ -1,0 +1,125 @@
+"""The table of models: how each is fitted, what it starts from, and what of it is tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.accuracy.space import Choice, Dimension, Linear, Log
+from training.baseline import GRID, TRAIN_ROWS
+from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.accuracy.fitted import Config, Fitted, Place
+
+
+@dataclass(frozen=True)
+class Model:
+    """One line of the table.
+
+    Attributes:
+        kind: The module that fits it: deep, logistic, trees or reaction.
+        model: The `model` section of its config.
+        train: The `train` section; None takes it from the data (`defaults`).
+        space: What is tuned.
+        core: In the core table; others run when they are named or with `--extra`.
+    """
+
+    kind: str
+    model: Config
+    train: Config | None = None
+    space: tuple[Dimension, ...] = ()
+    core: bool = True
+
+    def defaults(self, task: str, rows: int) -> Config:
+        """The first trial: what is usual.
+
+        Args:
+            task: Its name.
+            rows: Of the training split.
+        """
+        if self.kind == "reaction":
+            from benchmarks.accuracy.reaction import settings
+
+            return settings(task)
+        return {"model": self.model, "train": _loop(rows) if self.train is None else self.train}
+
+    def fit(self) -> Callable[[str, Place, Config, int], Fitted]:
+        """The function that trains it; imports what it needs."""
+        # ruff: noqa: PLC0415
+        if self.kind == "deep":
+            from benchmarks.accuracy import deep
+
+            return deep.fit
+        if self.kind == "logistic":
+            from benchmarks.accuracy import logistic
+
+            return logistic.fit
+        if self.kind == "trees":
+            from benchmarks.accuracy import trees
+
+            return trees.fit
+        from benchmarks.accuracy import reaction
+
+        return reaction.fit
+
+
+def _loop(rows: int) -> Config:
+    """Batches, evaluations and patience of our own loop, and the rate that CTR leaderboards start from."""
+    ours = TrainConfig()
+    return {
+        "batch_size": ours.batch_rows(rows),
+        "epochs": ours.epochs,
+        "evaluations": ours.evaluations,
+        "patience": ours.patience,
+        "rate": 1e-3,
+        "l2": 300.0,
+        "averaging": 0.995,
+    }
+
+
+LOOP: tuple[Dimension, ...] = (
+    Log("train.rate", 3e-4, 3e-3),
+    Log("train.l2", 10.0, 3000.0),
+    Choice("train.averaging", (0.0, 0.98, 0.995)),
+)
+TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
+NORM: tuple[Dimension, ...] = (Choice("model.batch_norm", (False, True)),)
+WIDE = {"embedding_dim": 10, "hidden_units": [400, 400, 400], "dropout": 0.2}
+
+MODELS: dict[str, Model] = {
+    "LR": Model("logistic", {"grid": list(GRID)}, {"rows": TRAIN_ROWS}),
+    "FM": Model("deep", {"embedding_dim": 10}, space=LOOP),
+    "FwFM": Model("deep", {"embedding_dim": 10}, space=LOOP),
+    "DNN": Model("deep", {**WIDE, "batch_norm": True}, space=LOOP + TOWER + NORM),
+    "DNN-small": Model(
+        "deep",
+        {"embedding_dim": 8, "hidden_units": [64, 64], "dropout": 0.2, "batch_norm": True},
+        space=(
+            *LOOP,
+            *TOWER,
+            Choice("model.embedding_dim", (4, 8, 16)),
+            Choice("model.hidden_units", ([64, 64], [128, 64], [32, 32], [64, 64, 64])),
+        ),
+    ),
+    "DCNv2": Model("deep", {**WIDE, "batch_norm": True, "cross_layers": 3}, space=LOOP + TOWER + NORM),
+    "FinalMLP": Model("deep", {**WIDE, "batch_norm": True, "heads": 10, "gate_units": [64]}, space=LOOP + TOWER + NORM),
+    "FinalNet": Model("deep", WIDE, space=LOOP + TOWER),
+    "LightGBM": Model(
+        "trees",
+        {"leaves": 63, "leaf_rows": 50, "column_share": 0.5, "row_share": 0.8, "l2": 1.0, "strength": 20.0, "folds": 5},
+        {"rate": 0.05, "trees": 2000, "patience": 50},
+        space=(
+            Log("train.rate", 0.01, 0.1),
+            Choice("model.leaves", (15, 31, 63, 127)),
+            Log("model.leaf_rows", 10, 300, whole=True),
+            Linear("model.column_share", 0.3, 1.0),
+            Log("model.l2", 0.1, 100.0),
+            Log("model.strength", 2.0, 100.0),
+        ),
+    ),
+    "REACTION": Model("reaction", {}),
+}
+"""In the order of the table. LR finds its C itself, on validation; REACTION runs with its defaults, untuned."""

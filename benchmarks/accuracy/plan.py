@@ -1,0 +1,93 @@
+"""What is left to do: a function of the ledger alone, so that an interrupted benchmark goes on where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.runs import Spec
+from benchmarks.accuracy.space import trials
+from benchmarks.accuracy.tuning import TABLE_SEEDS, TIE_SEEDS, TRIAL_SEED, choose, contenders, losses, same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from benchmarks.accuracy.fitted import Config
+    from benchmarks.accuracy.ledger import Ledger, Line, Purpose
+
+
+GUARD_EPOCHS = 3
+
+
+def guarded(defaults: Config) -> Config:
+    """A config that our trainer and the library's can both follow: some epochs, one evaluation each, no averaging."""
+    fixed = {"epochs": GUARD_EPOCHS, "evaluations": 1, "patience": GUARD_EPOCHS + 1, "averaging": 0.0}
+    return {**defaults, "train": {**defaults["train"], **fixed}}
+
+
+@dataclass(frozen=True)
+class Want:
+    """One cell of the table: a model on a task.
+
+    Attributes:
+        task: A name in `TASKS`.
+        data: The digest of its data.
+        rows: Of its training split.
+        model: A name in `MODELS`.
+        trials: How many configs are tried.
+        seeds: How many seeds the chosen one is run with.
+        guard: Only compare our trainer with the library's.
+    """
+
+    task: str
+    data: str
+    rows: int
+    model: str
+    trials: int
+    seeds: int
+    guard: bool = False
+
+    def configs(self) -> list[Config]:
+        """What is tried."""
+        model = MODELS[self.model]
+        return trials(model.defaults(self.task, self.rows), model.space, self.trials)
+
+    def lines(self, ledger: Iterable[Line]) -> list[Line]:
+        """What has been done."""
+        mine = (self.task, self.data, self.model)
+        return [line for line in ledger if (line.task, line.data, line.model) == mine]
+
+
+def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
+    """The runs of a cell that can be done now and have not been: trials first, then ties, then seeds."""
+    if want.guard:
+        config = guarded(want.configs()[0])
+        spec = Spec(want.task, want.data, want.model, "guard", config, TRIAL_SEED)
+        return [] if spec.key in ledger else [spec]
+    configs, lines = want.configs(), want.lines(ledger)
+
+    def specs(purpose: Purpose, some: Sequence[Config], seeds: Sequence[int]) -> Iterator[Spec]:
+        for config in some:
+            for seed in seeds:
+                spec = Spec(want.task, want.data, want.model, purpose, config, seed)
+                if spec.key not in ledger:
+                    yield spec
+
+    chosen = choose(configs, lines)
+    if chosen is not None:
+        return list(specs("seed", [chosen], TABLE_SEEDS[: want.seeds]))
+    missing = list(specs("trial", configs, [TRIAL_SEED]))
+    return missing or list(specs("trial", contenders(configs, losses(lines)), TIE_SEEDS))
+
+
+def expected(want: Want, ledger: Ledger) -> int:
+    """About how many runs a cell still needs: ties cannot be known before."""
+    if want.guard:
+        return len(next_runs(want, ledger))
+    configs, lines = want.configs(), want.lines(ledger)
+    chosen = choose(configs, lines)
+    seeds = [line for line in lines if line.purpose == "seed" and chosen is not None and line.config == chosen]
+    tried = losses(lines)
+    untried = 0 if len(configs) == 1 else sum(TRIAL_SEED not in tried.get(same(config), {}) for config in configs)
+    return untried + max(0, want.seeds - len(seeds))

@@ -1,0 +1,89 @@
+"""Our run: trained as `python -m training train` does, exported as `python -m model_export`; the bundle is scored."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.accuracy.fitted import Config, Fitted, Place
+from benchmarks.accuracy.ledger import Parameters
+from benchmarks.accuracy.tasks import TASKS
+from model_export.export import export_run
+from model_export.serving import serving_ids
+from service.bundle import read_bundle
+from service.scorer import Scorer
+from training.config import ExperimentConfig, with_overrides
+from training.evaluate import model_probabilities
+from training.models.files import load_pair
+from training.runs import open_run
+from training.train import train_run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from training.loader import Split
+
+BLOCK = 8192
+"""Rows scored at once."""
+
+
+def settings(task: str) -> Config:
+    """The sections of an experiment that are not its data, defaults included."""
+    values = TASKS[task].config().model_dump(mode="json")
+    return {"model": {"afe": values["afe"], "dtf": values["dtf"]}, "train": values["train"]}
+
+
+def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
+    """Train, export, and read back what would be served."""
+    home = place.work / "reaction" / f"{place.task}-{name}-{seed}"
+    shutil.rmtree(home, ignore_errors=True)
+    base = TASKS[place.task].config()
+    values = base.model_dump(mode="json") | config["model"] | {"train": config["train"]}
+    checked = ExperimentConfig.model_validate(values)
+    experiment = with_overrides(checked.model_copy(update={"data": base.data}), seed=seed)
+    run = open_run(train_run(experiment, place.data.path, home / "run", progress=lambda *_: None))
+    export_run(home / "run", home / "bundle")
+    bundle = read_bundle(home / "bundle")
+    scorer = Scorer(bundle)
+    encoder = place.data.encoder
+
+    def score(split: Split) -> NDArray[np.float64]:
+        parts = []
+        for start in range(0, split.rows, BLOCK):
+            rows = slice(start, start + BLOCK)
+            ids = serving_ids(encoder, scorer.encoder, (split.context_ids[rows], split.candidate_ids[rows]))
+            parts.append(scorer.run(*ids))
+        return np.concatenate(parts).astype(np.float64)
+
+    def more() -> Mapping[str, Any]:
+        found = model_probabilities(load_pair(run.path), run.form(), place.data.split("test"))
+        return {"pair": found["pair"], "towers": [found["tower_a"], found["tower_b"]]}
+
+    model = bundle.manifest.model
+    history = run.history()
+    stored = model["embedding_parameters"] + model["dense_parameters"]
+    last = {record["phase"]: record for record in history}
+    return Fitted(
+        score=score,
+        parameters=Parameters(
+            training=_trained(run.form(), run.path),
+            inference=stored,
+            embedding=model["embedding_parameters"],
+            dense=model["dense_parameters"],
+            bytes=4 * stored,
+        ),
+        flops=model["flops"],
+        steps=sum(int(record["step"]) for record in last.values()),
+        epochs=sum(float(record["epoch"]) for record in last.values()),
+        facts={"bundle": str((home / "bundle").relative_to(place.work)), "widths": model["widths"]},
+        more=more,
+    )
+
+
+def _trained(form: Any, run: Any) -> int:
+    pair = load_pair(run)
+    return sum(p.numel() for part in (pair, form) for p in part.parameters())
