@@ -58,9 +58,7 @@ def compare(name: str, data: PreparedData, config: Config, seed: int) -> Pair:
     torch.set_num_threads(1)
     splits = data.split("train"), data.split("valid")
     cut = data.encoder.width("context")
-    trained = train(
-        new_module(name, data, config, seed), *splits, config["train"], context_columns=cut, seed=seed
-    )
+    trained = train(new_module(name, data, config, seed), *splits, config["train"], context_columns=cut, seed=seed)
     library = by_library(new_module(name, data, config, seed), *splits, config["train"], context_columns=cut, seed=seed)
     return Pair(probabilities(trained.logits(splits[1])), library, trained.steps)
 
