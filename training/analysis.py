@@ -21,6 +21,7 @@ class FieldRow:
         ids: V_f.
         millibits: I(X; Y), corrected for chance.
         noise_millibits: what noise of the same counts has on average: the correction.
+        low_millibits, high_millibits: 95% interval of `millibits`; None in runs that did not measure it.
         p_value: for noise, adjusted for the number of fields.
         beyond, beyond_millibits: for a field that says nothing alone: beyond what it says something, and how much.
         dimension: allocated; 0 where it was dropped.
@@ -33,6 +34,8 @@ class FieldRow:
     ids: int
     millibits: float
     noise_millibits: float
+    low_millibits: float | None
+    high_millibits: float | None
     p_value: float
     beyond: str
     beyond_millibits: float
@@ -99,6 +102,8 @@ def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[F
                 ids=field.rows,
                 millibits=1000 * field.information_bits,
                 noise_millibits=1000 * field.noise_bits,
+                low_millibits=None if field.low_bits is None else 1000 * field.low_bits,
+                high_millibits=None if field.high_bits is None else 1000 * field.high_bits,
                 p_value=evidence.p_value,
                 beyond=beyond,
                 beyond_millibits=1000 * bits,
@@ -108,6 +113,13 @@ def field_rows(measures: Measures, selection: Selection, alpha: float) -> list[F
             )
         )
     return sorted(rows, key=lambda row: (-row.shown_millibits, row.name))
+
+
+def interval_text(row: FieldRow) -> str:
+    """A field's interval for people, in millibits; nothing where it was not measured."""
+    if row.low_millibits is None or row.high_millibits is None:
+        return ""
+    return f"{row.low_millibits:.2f} to {row.high_millibits:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def pair_rows(measures: Measures, selection: Selection) -> list[PairRow]:

@@ -14,6 +14,8 @@ from training.console import text_table
 from training.loader import PreparedData
 from training.measures import Measures
 from training.prepare import prepare
+from training.redundancy import SHARES, carried, cluster, kinds, shared_entropy
+from training.report_fields import KINDS, carried_text
 from training.runs import open_run
 from training.selection import Selection
 
@@ -38,7 +40,8 @@ def analyze_source(source: Path, config: Path | None, progress: PhaseProgress, p
         preparing: told how far the preparation is.
 
     Returns:
-        {"source", "rows", "base_rate", "fields", "groups", "pairs", "redundant", "selection", "measures"}, JSON-able.
+        {"source", "rows", "base_rate", "fields", "groups", "pairs", "redundant", "interactions", "clusters", "carried",
+        "kinds", "selection", "measures"}, JSON-able.
 
     Raises:
         ConfigError, DataError, RunError: the source is none of the three, or is not what it should be.
@@ -82,6 +85,7 @@ def _found(source: Path, measures: Measures, selection: Selection, alpha: float)
         for j in kept[place + 1 :]
     ]
     redundant.sort(key=lambda pair: -pair["of_smaller_entropy"])
+    order = carried(measures)
     return {
         "source": str(source),
         "rows": measures.rows,
@@ -90,12 +94,20 @@ def _found(source: Path, measures: Measures, selection: Selection, alpha: float)
         "groups": [asdict(row) for row in group_rows(measures, selection)],
         "pairs": [asdict(row) for row in pair_rows(measures, selection)],
         "redundant": redundant[:MOST_REDUNDANT],
+        "interactions": [asdict(found) for found in measures.interactions],
+        "clusters": cluster(measures.names, shared_entropy(measures)).clusters(),
+        "carried": {
+            **asdict(order),
+            "needed": {f"{share:g}": order.needed(share) for share in SHARES},
+            "text": carried_text(order),
+        },
+        "kinds": [asdict(row) for row in kinds(measures, selection)],
         "selection": selection.as_json(),
         "measures": measures.as_json(),
     }
 
 
-def analysis_tables(found: dict[str, Any]) -> list[Table]:
+def analysis_tables(found: dict[str, Any]) -> list[Table | str]:
     """What `analyze_source` found, as tables."""
     fields = [
         [
@@ -103,7 +115,7 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
             row["side"],
             f"{row['ids']:,}",
             f"{row['millibits']:.2f}",
-            f"{row['noise_millibits']:.2f}",
+            "–" if row["low_millibits"] is None else f"{row['low_millibits']:.2f}–{row['high_millibits']:.2f}",
             p_text(row["p_value"]),
             row["dimension"] or "–",
             row["fate"],
@@ -111,9 +123,9 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
         for row in found["fields"]
     ]
     # Short headings, and reasons apart: the whole is to be read in 80 columns.
-    heads = ["field", "side", "ids", "mbit", "noise", "p-value", "dim", "fate"]
+    heads = ["field", "side", "ids", "mbit", "95%", "p-value", "dim", "fate"]
     title = f"Information about the label ({found['rows']:,} rows, base rate {found['base_rate']:.4f}; in millibits)"
-    tables = [text_table(title, heads, fields, left=(0, 7))]
+    tables: list[Table | str] = [text_table(title, heads, fields, left=(0, 7))]
     reasons = [
         [row["name"], row["reason"] or f"{row['beyond_millibits']:.2f} mbit beyond {row['beyond']}"]
         for row in found["fields"]
@@ -148,4 +160,31 @@ def analysis_tables(found: dict[str, Any]) -> list[Table]:
     if redundant:
         heads = ["pair", "of smaller", "of larger"]
         tables.append(text_table("What kept fields share (of the smaller and the larger entropy)", heads, redundant))
-    return tables
+    return [*tables, *_whole_tables(found)]
+
+
+def _whole_tables(found: dict[str, Any]) -> list[Table | str]:
+    """Interactions, clusters, and how few fields carry how much."""
+    tables: list[Table | str] = []
+    if found["interactions"]:
+        rows = [
+            [
+                f"{row['first']} × {row['second']}",
+                *(f"{1000 * row[key]:.2f}" for key in ("both_bits", "beyond_better_bits")),
+                f"{1000 * row['interaction_bits']:+.2f}",
+                f"{1000 * row['low_bits']:+.2f} to {1000 * row['high_bits']:+.2f}",
+                p_text(row["p_value"]),
+            ]
+            for row in found["interactions"]
+        ]
+        heads = ["pair", "both", "beyond better", "interaction", "95%", "p-value"]
+        tables.append(text_table("Pairs: synergy above 0, redundancy about the label below (mbit)", heads, rows))
+    if found["clusters"]:
+        clusters = [[str(len(group)), ", ".join(group)] for group in found["clusters"]]
+        tables.append(text_table("Clusters that share more than half", ["fields", "which"], clusters, left=(1,)))
+    rows = [
+        [KINDS[row["kind"]], str(len(row["names"])), f"{row['fields']:.0%}", f"{row['parameters']:.1%}"]
+        for row in found["kinds"]
+    ]
+    heads = ["fields that", "how many", "of fields", "of embedding parameters"]
+    return [*tables, text_table("What they carry and cost", heads, rows), found["carried"]["text"]]

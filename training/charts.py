@@ -80,7 +80,7 @@ def bar_chart(
     thick = 13
     step = thick * max((len(bar.values) for bar in bars), default=1) + 8
     left = 12 + CHARACTER * min(LONGEST_LABEL, max((len(bar.label) for bar in bars), default=0))
-    right = 12 + CHARACTER * max((len(text) for bar in bars for text in bar.texts), default=0)
+    right = 12 + CHARACTER * max((len(note) for bar in bars for note in bar.texts), default=0)
     room = width - left - right
 
     def length(value: float) -> float:
@@ -91,9 +91,9 @@ def bar_chart(
     for index, bar in enumerate(bars):
         middle = index * step + step / 2
         drawn = [Markup("<title>{}</title>").format(bar.hint or bar.label)]
-        drawn.append(_text(left - 8, middle, _short(bar.label), "end", "label" if bar.tone != "off" else "label off"))
+        drawn.append(text(left - 8, middle, _short(bar.label), "end", "label" if bar.tone != "off" else "label off"))
         top = middle - thick * len(bar.values) / 2
-        for place, (value, text) in enumerate(zip(bar.values, bar.texts, strict=True)):
+        for place, (value, note) in enumerate(zip(bar.values, bar.texts, strict=True)):
             wide = max(room * length(value) / longest, 1.0)
             tone = bar.tone if place == 0 else "second"
             drawn.append(
@@ -101,9 +101,9 @@ def bar_chart(
                     tone, left, top + place * thick + 0.5, wide, thick - 1
                 )
             )
-            drawn.append(_text(left + wide + 6, top + (place + 0.5) * thick, text, "start", "value"))
+            drawn.append(text(left + wide + 6, top + (place + 0.5) * thick, note, "start", "value"))
         rows.append(Markup("<g>{}</g>").format(Markup().join(drawn)))
-    return _svg(width, len(bars) * step + 4, title, rows)
+    return drawing(width, len(bars) * step + 4, title, rows)
 
 
 def heat_map(names: Sequence[str], values: Sequence[Sequence[float]], *, title: str) -> Markup:
@@ -114,7 +114,7 @@ def heat_map(names: Sequence[str], values: Sequence[Sequence[float]], *, title: 
     drawn = []
     for row, name in enumerate(names):
         middle = (row + 0.5) * cell
-        drawn.append(_text(left - 8, middle, _short(name), "end", "label"))
+        drawn.append(text(left - 8, middle, _short(name), "end", "label"))
         along = left + middle
         drawn.append(
             Markup(
@@ -139,8 +139,8 @@ def heat_map(names: Sequence[str], values: Sequence[Sequence[float]], *, title: 
             )
             if row != column and value >= 0.05 and cell >= 22:  # noqa: PLR2004 - what is worth a number, and fits one
                 tone = "number on" if value > 0.55 else "number"  # noqa: PLR2004 - from here white reads better
-                drawn.append(_text(left + (column + 0.5) * cell, middle, _hundredths(value), "middle", tone))
-    return _svg(WIDTH, len(names) * cell + foot + 12, title, drawn)
+                drawn.append(text(left + (column + 0.5) * cell, middle, _hundredths(value), "middle", tone))
+    return drawing(WIDTH, len(names) * cell + foot + 12, title, drawn)
 
 
 def line_chart(
@@ -175,7 +175,7 @@ def line_chart(
                     x0, top, max(x1 - x0, 0.0), tall
                 )
             )
-        drawn.append(_text((x0 + x1) / 2, top - 11, name, "middle", "note"))
+        drawn.append(text((x0 + x1) / 2, top - 11, name, "middle", "note"))
     drawn += _axes(at, (low_x, high_x), (low_y, high_y), x_label, y_label)
     along = float(left)
     for index, line in enumerate(lines):
@@ -201,9 +201,9 @@ def line_chart(
         drawn.append(
             Markup('<rect class="key s{}" x="{:.1f}" y="18" width="14" height="4" rx="2"/>').format(index % 6, along)
         )
-        drawn.append(_text(along + 20, 20, line.name, "start", "label"))
+        drawn.append(text(along + 20, 20, line.name, "start", "label"))
         along += 36 + CHARACTER * len(line.name)
-    return _svg(WIDTH, top + tall + 44, title, drawn)
+    return drawing(WIDTH, top + tall + 44, title, drawn)
 
 
 def reliability(points: Sequence[tuple[float, float, float]], *, title: str) -> Markup:
@@ -231,7 +231,7 @@ def reliability(points: Sequence[tuple[float, float, float]], *, title: str) -> 
                 *at(x, y), 2.0 + 6.0 * math.sqrt(share / largest), f"predicted {x:.4f}, observed {y:.4f}, {share:.1%}"
             )
         )
-    return _svg(left + side + 20, top + side + 44, title, drawn)
+    return drawing(left + side + 20, top + side + 44, title, drawn)
 
 
 def _axes(
@@ -250,12 +250,12 @@ def _axes(
                 left, right, height, height
             )
         )
-        drawn.append(_text(left - 7, height, f"{value:g}", "end", "value"))
-    drawn += [_text(at(value, y[0])[0], bottom + 14, f"{value:g}", "middle", "value") for value in ticks(*x, count=8)]
+        drawn.append(text(left - 7, height, f"{value:g}", "end", "value"))
+    drawn += [text(at(value, y[0])[0], bottom + 14, f"{value:g}", "middle", "value") for value in ticks(*x, count=8)]
     drawn.append(
         Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(left, right, bottom, bottom)
     )
-    drawn.append(_text((left + right) / 2, bottom + 32, x_label, "middle", "note"))
+    drawn.append(text((left + right) / 2, bottom + 32, x_label, "middle", "note"))
     drawn.append(
         Markup('<text class="note" text-anchor="middle" transform="translate(13 {:.1f}) rotate(-90)">{}</text>').format(
             (top + bottom) / 2, y_label
@@ -272,21 +272,23 @@ def _span(values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
 
 
 def _hundredths(value: float) -> str:
-    text = f"{value:.2f}"
-    return "1" if text == "1.00" else text.removeprefix("0")
+    short = f"{value:.2f}"
+    return "1" if short == "1.00" else short.removeprefix("0")
 
 
 def _short(label: str) -> str:
     return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
 
 
-def _text(x: float, y: float, text: str, anchor: str, tone: str) -> Markup:
+def text(x: float, y: float, words: str, anchor: str, tone: str) -> Markup:
+    """Words at a point, centred upright; `anchor` is SVG's text-anchor, `tone` a class of the template."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" dy="0.35em" text-anchor="{}">{}</text>').format(
-        tone, x, y, anchor, text
+        tone, x, y, anchor, words
     )
 
 
-def _svg(width: float, height: float, title: str, drawn: Sequence[Markup]) -> Markup:
+def drawing(width: float, height: float, title: str, drawn: Sequence[Markup]) -> Markup:
+    """An SVG of this size, with a title for screen readers."""
     return Markup(
         '<svg viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}" style="max-width:{:.0f}px">{}</svg>'
     ).format(width, height, title, width, Markup("\n").join(drawn))

@@ -110,8 +110,10 @@ def view_field(
         rng: for drawing one of several values.
     """
     if slot.width == 1 and slot.pad_id is None:
-        exact = ids[:, 0].astype(np.int64)
-        single, size, single_size = exact, slot.rows, slot.rows
+        # Renumbered, so that what is held for every value goes by the rows, however many ids there are.
+        exact = dense(ids[:, 0].astype(np.int64))
+        size = int(exact.max()) + 1
+        single, single_size = exact, size
     else:
         exact, size = set_codes(ids)
         single, single_size = drawn_value(ids, slot.pad_id, rng), slot.rows

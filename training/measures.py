@@ -31,6 +31,8 @@ class FieldMeasure:
         joint_p_value: of that for noise; 1 for the others.
         level_p_value: of a field that names clusters of many rows (users), for clusters without a level of their own.
             It says nothing about new ones, but what it absorbs would blur the others' effects. 1 for other fields.
+        low_bits, high_bits: 95% interval of `information_bits`; None in runs that did not measure it.
+        miller_madow_bits: I(X; Y) with the first-order correction instead, for comparison: wrong for rare values.
     """
 
     name: str
@@ -47,6 +49,32 @@ class FieldMeasure:
     joint_bits: float = 0.0
     joint_p_value: float = 1.0
     level_p_value: float = 1.0
+    low_bits: float | None = None
+    high_bits: float | None = None
+    miller_madow_bits: float | None = None
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How two fields work together, on exact values; see `interactions` for the sign and for what is estimated.
+
+    Attributes:
+        first, second: their names.
+        both_bits: I(X_f, X_g; Y), corrected.
+        beyond_better_bits: what both say beyond the better of the two.
+        interaction_bits: I(X_f, X_g; Y) - I(X_f; Y) - I(X_g; Y): above 0 synergy, below 0 redundancy about the label.
+        low_bits, high_bits: its 95% interval.
+        p_value: two-sided, of an interaction of 0, adjusted for the number of pairs.
+    """
+
+    first: str
+    second: str
+    both_bits: float
+    beyond_better_bits: float
+    interaction_bits: float
+    low_bits: float
+    high_bits: float
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,9 @@ class Measures:
         copies: pairs of fields that share nearly all of the larger entropy.
         order: names by greedy conditional relevance (CMIM).
         gains_bits: what each adds in that order.
+        resolved: share of what the row's field may say beyond the column's that the rows suffice to show, in [0, 1]:
+            `conditional_bits` over it estimates all of that; none in older runs.
+        interactions: the pairs of most synergy and of most redundancy about the label; none in older runs.
     """
 
     rows: int
@@ -96,6 +127,8 @@ class Measures:
     copies: tuple[Copy, ...]
     order: tuple[str, ...]
     gains_bits: tuple[float, ...]
+    resolved: tuple[tuple[float, ...], ...] = ()
+    interactions: tuple[Interaction, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

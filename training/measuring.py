@@ -15,6 +15,7 @@ import numpy as np
 from training.additive import additive_expectation
 from training.field_views import View, dense, sample_rows, slot_columns, view_field
 from training.information import LabelTable, adjusted_p_values, entropy
+from training.interactions import interactions
 from training.measures import Copy, FieldMeasure, Measures
 from training.screening import (
     LARGEST_TABLE,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 BLOCK_ROWS: Final = 1 << 18
 SURE: Final = 1e-3  # adjusted p-value under which a field informs alone, for the model of all that do
 ROUNDS: Final = 3  # of adding fields that are found beyond that model
+REDUNDANCY_ROWS: Final = 100_000  # that entropies of pairs are counted on, at most: exact values, memory by the rows
 SIMILAR: Final = 0.9  # entropies nearer than this may be those of copies
 
 
@@ -85,7 +87,8 @@ def measure(
     sample = Sample(tuple(slots), views, label, groups)
 
     fields = [measure_alone(sample, index, tables.get(slot.name), rng) for index, slot in enumerate(slots)]
-    bits, p_values = _pairs(sample, progress)
+    bits, p_values, resolved = _pairs(sample, progress)
+    pairs = interactions(sample, bits, resolved)
     shuffle = rng.permutation(label.size)
     low, high = _redundancy(views, shuffle)
     copies = _copies(sample, high, shuffle)
@@ -102,6 +105,8 @@ def measure(
         copies=copies,
         order=tuple(slots[index].name for index in order),
         gains_bits=tuple(gains),
+        resolved=_rows(resolved),
+        interactions=pairs,
     )
 
 
@@ -169,10 +174,10 @@ def _beyond_all(sample: Sample, fields: Sequence[FieldMeasure]) -> tuple[FieldMe
 
 def _pairs(
     sample: Sample, progress: Callable[[int, int], None] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """I(X_row; Y | X_column) in bits and p-values (F, F)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """I(X_row; Y | X_column) in bits, p-values, and the share that is resolved (F, F)."""
     F = len(sample.views)
-    bits, p_values = np.zeros((F, F)), np.ones((F, F))
+    bits, p_values, resolved = np.zeros((F, F)), np.ones((F, F)), np.ones((F, F))
     for column, condition in enumerate(sample.views):
         strata: dict[str, Strata] = {}
         for row, target in enumerate(sample.views):
@@ -185,26 +190,39 @@ def _pairs(
                 strata[key] = stratify(condition.pair, condition.pair_size, sample.label, units)
             found = conditional_test(target.pair, target.pair_size, strata[key])
             bits[row, column], p_values[row, column] = found.information * BITS, found.p_value
+            resolved[row, column] = found.resolved
         if progress is not None:
             progress(column + 1, F)
-    return bits, p_values
+    return bits, p_values, resolved
 
 
 def _redundancy(views: Sequence[View], shuffle: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Adjusted redundancy over the smaller and over the larger entropy (F, F), on the codes of pair tables."""
+    """Adjusted redundancy over the smaller and over the larger entropy (F, F), on exact values of some rows."""
     F = len(views)
     low, high = np.eye(F), np.eye(F)
-    entropies = [entropy(np.bincount(view.pair)) for view in views]
-    for i, first in enumerate(views):
-        for j, second in enumerate(views[:i]):
-            cells = first.pair * second.pair_size
-            size = first.pair_size * second.pair_size
-            joint = entropy(np.bincount(cells + second.pair, minlength=size))
-            chance = entropy(np.bincount(cells + second.pair[shuffle], minlength=size))
+    # A prefix of a shuffle is a sample without replacement.
+    rows, others = (
+        np.sort(shuffle[:REDUNDANCY_ROWS]),
+        np.random.default_rng(0).permutation(min(len(shuffle), REDUNDANCY_ROWS)),
+    )
+    codes = [dense(view.exact[rows]) for view in views]
+    sizes = [int(code.max()) + 1 for code in codes]
+    entropies = [entropy(np.bincount(code)) for code in codes]
+    for i, first in enumerate(codes):
+        for j, second in enumerate(codes[:i]):
+            joint = _joint(first, second, sizes[i], sizes[j])
+            chance = _joint(first, second[others], sizes[i], sizes[j])
             both = (entropies[i], entropies[j])
             low[i, j] = low[j, i] = adjusted_redundancy(joint, chance, both, min(both))
             high[i, j] = high[j, i] = adjusted_redundancy(joint, chance, both, max(both))
     return low, high
+
+
+def _joint(a: NDArray[np.int64], b: NDArray[np.int64], size_a: int, size_b: int) -> float:
+    """Plug-in H(A, B): by a table where that is small, else by the cells in use."""
+    if size_a * size_b <= LARGEST_TABLE**2:
+        return entropy(np.bincount(a * size_b + b, minlength=size_a * size_b))
+    return joint_entropy(a, b, size_b)
 
 
 def _copies(sample: Sample, high: NDArray[np.float64], shuffle: NDArray[np.int64]) -> tuple[Copy, ...]:

@@ -10,27 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.analysis import field_rows, group_rows, p_text, pair_rows
-from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability
-from training.measures import Measures
+from training.charts import Bar, Line, bar_chart, line_chart, reliability
 from training.metrics import calibration_curve
 from training.parameters import ParameterTable, count_parameters
+from training.report_fields import MOST_FIELDS, afe_part, signed
 from training.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
-from training.selection import Selection
 from training.structural_views import ABOUT, environment, headline, structure_charts
 from training.structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from training.analysis import FieldRow
     from training.runs import Run, ValidationSample
-
-MOST_FIELDS = 60
-"""Most fields drawn in one chart; of more, those that carry most information."""
-
-MOST_SHARED = 45
-"""Most fields in the redundancy map."""
 
 CURVES = {"tower_a": "Tower A", "tower_b": "Tower B", "pair": "Pair", "fused": "Fused"}
 AFTER = {"dropped": "dropped", "constant": "a constant when served"}
@@ -54,7 +45,7 @@ def render_report(run: Run) -> str:
         "warning": lost_to_baseline(run.metrics),
         "cards": _cards(run, parameters),
         "towers": tower_table(run.metrics),
-        **_afe_part(run, parameters),
+        **afe_part(run, parameters),
         **_curves_part(run.history()),
         "structure": _structure_part(run),
         **_calibration_part(sample),
@@ -116,57 +107,6 @@ def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
             "more": f"predicted {fused['mean_pctr']:.4f}, observed {fused['base_rate']:.4f}",
         },
     ]
-
-
-def _afe_part(run: Run, parameters: ParameterTable) -> dict[str, Any]:
-    measures, selection = Measures.from_json(run.measures), Selection.from_json(run.selection)
-    fields = field_rows(measures, selection, run.config.afe.alpha)
-    tones = {"kept": "on", "dropped": "off"}
-    bars = [
-        Bar(
-            row.name,
-            (row.shown_millibits,),
-            (_information_text(row),),
-            tone=tones.get(row.fate, "weak"),
-            hint=f"{row.name}: {row.ids:,} ids, noise would have {row.noise_millibits:.2f} mbit. {row.reason}".strip(),
-        )
-        for row in fields[:MOST_FIELDS]
-    ]
-    shown = [measures.names.index(row.name) for row in fields[:MOST_SHARED]]
-    # Copies are measured exactly, the smaller entropy's share on bounded tables: take what says more.
-    shared = [[max(measures.redundancy_min[i][j], measures.redundancy_max[i][j]) for j in shown] for i in shown]
-    saved = {field.name: field for field in parameters.dropped}
-    dropped = [
-        {
-            "name": row.name,
-            "reason": row.reason or "its gate closed in training",
-            "ids": f"{row.ids:,}",
-            "saved": f"{saved[row.name].before:,}" if row.name in saved else "–",
-        }
-        for row in fields
-        if row.name in saved
-    ]
-    return {
-        "information": bar_chart(bars, title="Information per field, in millibits"),
-        "more_fields": f"{len(fields) - MOST_FIELDS} fields with less are not drawn."
-        if len(fields) > MOST_FIELDS
-        else "",
-        "redundancy": heat_map([measures.names[i] for i in shown], shared, title="What pairs of fields share"),
-        "clusters": [
-            {"kept": group.kept, "copies": ", ".join(f"{name} ({share:.1%})" for name, share in group.copies)}
-            for group in group_rows(measures, selection)
-        ],
-        "dropped": dropped,
-        "pairs": [
-            {
-                "names": f"{pair.first} × {pair.second}",
-                "alone": signed(pair.alone_millibits, ".2f").removeprefix("+"),
-                "gain": f"{pair.gain_millibits:.2f}",
-                "p_value": p_text(pair.p_value),
-            }
-            for pair in pair_rows(measures, selection)
-        ],
-    }
 
 
 def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -279,18 +219,3 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {value}" for name, value in record["versions"].items() if value)
     facts.append(("Versions", versions))
     return facts
-
-
-def _information_text(row: FieldRow) -> str:
-    alone = f"{signed(row.millibits, '.2f').removeprefix('+')} mbit, {_p(row.p_value)}"
-    return f"{row.beyond_millibits:.2f} mbit beyond {row.beyond} (alone {alone})" if row.beyond else alone
-
-
-def _p(p_value: float) -> str:
-    text = p_text(p_value)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
-
-
-def signed(value: float, form: str) -> str:
-    """A number with its sign, the minus a real one."""
-    return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")

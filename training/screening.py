@@ -47,12 +47,15 @@ class ConditionalTest:
         null: its moments if the target says nothing.
         p_value: of a statistic this high, if the target says nothing.
         information: I(T; Y | C) to second order, nats, corrected: 0 on average if the target says nothing.
+        resolved: share of the label's variation within strata that cells do not fit by chance, in [0, 1]. What the
+            target truly says is seen in `information` by this share (as adjusted R^2 has it); 0 with a row a cell.
     """
 
     statistic: float
     null: Moments
     p_value: float
     information: float
+    resolved: float
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,9 @@ def conditional_test(target: NDArray[np.int64], size: int, strata: Strata) -> Co
     sizes = _power_sums(stratum, n, SIZE_POWERS, strata.size)
     null = shuffled_moments(strata.units, strata.powers, sizes)
     information = (statistic - null.mean) / (2.0 * strata.variance) if strata.variance > 0 else 0.0
-    return ConditionalTest(statistic, null, upper_tail(statistic, null), information)
+    whole = float(strata.powers[0].sum())
+    resolved = 1.0 - null.mean / whole if whole > 0.0 else 0.0
+    return ConditionalTest(statistic, null, upper_tail(statistic, null), information, min(max(resolved, 0.0), 1.0))
 
 
 def _power_sums(group: Ints, values: Floats, powers: tuple[int, ...], size: int) -> NDArray[np.float64]:

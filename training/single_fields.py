@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from training.field_views import dense
-from training.information import LabelTable, entropy, information_about_label, relevance
+from training.information import (
+    LabelTable,
+    entropy,
+    information_about_label,
+    mutual_information_miller_madow,
+    permutation_null,
+    relevance,
+)
+from training.intervals import interval, pointwise_variance
 from training.measures import FieldMeasure
 from training.screening import conditional_test, stratify
 
@@ -78,6 +86,13 @@ def measure_alone(sample: Sample, index: int, table: LabelTable | None, rng: np.
         p_values.append(relevance(LabelTable(*counts)).p_value)
     if multi_valued:
         p_values.append(_score(sample, view, view.pair, view.pair_size))
+    first_order = pointwise_variance(table) / table.rows
+    if view.clustered:
+        # As many rows as the units are evidence for, by what likeness within units does to the spread for noise.
+        by_rows = permutation_null(table.total, table.positives).variance
+        first_order *= max(1.0, spread**2 / by_rows) if by_rows > 0.0 else 1.0
+    low, high = interval(plug_in - noise, first_order / plug_in if plug_in > 0.0 else 0.0, spread**2)
+    joint = np.stack([table.total - table.positive, table.positive], 1)
     return FieldMeasure(
         name=slot.name,
         side=slot.side,
@@ -91,6 +106,9 @@ def measure_alone(sample: Sample, index: int, table: LabelTable | None, rng: np.
         p_value=min(1.0, len(p_values) * min(p_values)),
         clustered=view.clustered,
         level_p_value=relevance(table).p_value if names_clusters(sample, view) else 1.0,
+        low_bits=low * BITS,
+        high_bits=high * BITS,
+        miller_madow_bits=mutual_information_miller_madow(joint) * BITS,
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability, ticks
 from training.parameters import count_parameters
-from training.report import render_report, signed
+from training.report import render_report
+from training.report_fields import signed
 from training.results import tower_table
 from training.runs import Run, open_run
 
