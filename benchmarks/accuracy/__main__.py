@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.accuracy import publish
 from benchmarks.accuracy.ledger import Ledger, LedgerError
 from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.plan import Want, expected
@@ -44,8 +45,11 @@ def main(  # noqa: PLR0917 - options, not arguments
     ledger: Annotated[Path, typer.Option(help="The ledger, a finished run a line.")] = HERE / "accuracy.jsonl",
     guard: Annotated[bool, typer.Option(help="Only train each baseline by the library's trainer too.")] = False,
     extra: Annotated[bool, typer.Option(help="The other models and tasks too.")] = False,
+    latency: Annotated[bool, typer.Option(help="Train nothing: time all models that have runs, side by side.")] = False,
+    seconds: Annotated[float, typer.Option(min=1.0, help="With --latency: for each task and size of request.")] = 20.0,
+    report_only: Annotated[bool, typer.Option(help="Train and time nothing: write the tables of the ledger.")] = False,
 ) -> None:
-    """Tune and train every model on the same encoded splits, and write down every finished run."""
+    """Tune and train every model on the same encoded splits, and write down every finished run; then the tables."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         named = chosen("--tasks", tasks, [name for name, task in TASKS.items() if extra or not task.extra], TASKS)
@@ -53,6 +57,11 @@ def main(  # noqa: PLR0917 - options, not arguments
         book = Ledger(ledger)
         if book.torn:
             console.print(f"{ledger}: an unfinished last line was set aside in {book.aside}", markup=False)
+        if latency:
+            publish.measure(ledger, work, named, seconds, lambda text: console.print(text, markup=False))
+        if latency or report_only:
+            print(publish.publish(ledger))
+            return
         wants = []
         for task in named:
             data = prepared(task, work)
@@ -63,6 +72,7 @@ def main(  # noqa: PLR0917 - options, not arguments
                 if not guard or MODELS[model].kind == "deep"
             ]
         run_all(wants, book, work, jobs=jobs, minutes=budget, console=console)
+        print(publish.publish(ledger))
     except (DataError, LedgerError, RunFailedError, typer.BadParameter) as error:
         console.print(f"error: {error}", markup=False)
         raise typer.Exit(USER_ERROR) from None

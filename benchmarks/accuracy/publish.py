@@ -1,0 +1,61 @@
+"""From the ledger and the table of latencies to what is read: `accuracy.json`, `ACCURACY.md` and `accuracy.png`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from benchmarks.accuracy import timing
+from benchmarks.accuracy.ledger import Ledger
+from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.report import markdown, plain
+from benchmarks.accuracy.summary import Line, summarise
+from benchmarks.accuracy.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+def lines(ledger: Path) -> list[Line]:
+    """All runs of a ledger, as plain dictionaries."""
+    return [line.model_dump(mode="json", exclude_none=True) for line in Ledger(ledger)]
+
+
+def publish(ledger: Path) -> str:
+    """Write the three files beside the ledger.
+
+    Args:
+        ledger: `NAME.jsonl`; latencies are read from `NAME_latency.json` where that exists.
+
+    Returns:
+        The table as text for a terminal.
+    """
+    found = lines(ledger)
+    run = {line["task"] for line in found}
+    tasks = {
+        name: {"dataset": task.experiment, "split": task.split}
+        for name, task in TASKS.items()
+        if name in run or not task.extra
+    }
+    core = [name for name, model in MODELS.items() if model.core]
+    document = summarise(found, timing.read(latency_path(ledger)), tasks, core)
+    timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
+    page = ledger.with_name(ledger.stem.upper() + ".md")
+    page.write_text(markdown(document), encoding="utf-8")
+    from benchmarks.accuracy.picture import draw  # noqa: PLC0415 - matplotlib takes seconds
+
+    draw(document, ledger.with_suffix(".png"))
+    return plain(document)
+
+
+def measure(ledger: Path, work: Path, tasks: Sequence[str], seconds: float, told: Callable[[str], None]) -> None:
+    """Time every model that has runs, and keep the table beside the ledger; other tasks' figures stay."""
+    path = latency_path(ledger)
+    table = timing.measure(tasks, lines(ledger), work, known=timing.read(path), seconds=seconds, told=told)
+    timing.write(path, table)
+
+
+def latency_path(ledger: Path) -> Path:
+    """Where a ledger's table of latencies lies."""
+    return ledger.with_name(f"{ledger.stem}_latency.json")
