@@ -1,0 +1,108 @@
+"""`python -m benchmarks.redundancy`: both analyses of every task, into `REDUNDANCY.md`, a JSON file and a picture.
+
+A task is prepared, trained and analysed once; what lies in the work directory is not done again, so an interrupted run
+goes on, and `--report-only` writes the report of what there is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.redundancy.noise import noise_control
+from benchmarks.redundancy.picture import draw
+from benchmarks.redundancy.report import render
+from training.analyze import analyze_source
+from training.config import load_config
+from training.files import write_json
+from training.prepare import prepare
+from training.progress import Quiet
+from training.structural import analyze_structure
+from training.train import train_run
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "training" / "experiments"
+TASKS = ("criteo", "avazu", "movielens_100k")
+
+
+def main(
+    tasks: Annotated[str, typer.Option(help="experiments, with commas")] = ",".join(TASKS),
+    work: Annotated[Path, typer.Option(help="for prepared data, runs and measurements")] = Path("build/redundancy"),
+    to: Annotated[Path, typer.Option("--out", help="folder of the report")] = Path("benchmarks"),
+    noise_seeds: Annotated[int, typer.Option(min=0, help="of 200 noise fields through the whole of AFE")] = 5,
+    report_only: Annotated[bool, typer.Option("--report-only", help="of what has been measured")] = False,
+) -> None:
+    """Measure what is missing, then write the report."""
+    names = [name for name in tasks.split(",") if name]
+    found = {}
+    for name in names:
+        place = work / name
+        if not report_only:
+            measure(name, place)
+        if (place / "structure.json").exists():
+            run = json.loads((place / "fields.json").read_text(encoding="utf-8"))
+            layers = json.loads((place / "structure.json").read_text(encoding="utf-8"))
+            found[name] = {"fields": run, "layers": layers}
+    controls = [noise(work, seed, report_only=report_only) for seed in range(noise_seeds)]
+    measured = {"tasks": found, "noise": [control for control in controls if control is not None]}
+    write_json(to / "redundancy.json", summary(measured))
+    (to / "REDUNDANCY.md").write_text(render(measured), encoding="utf-8")
+    draw(found, to / "redundancy.png")
+    typer.echo(f"wrote {to / 'REDUNDANCY.md'}")
+
+
+def measure(name: str, place: Path) -> None:
+    """Prepare, train and analyse one task, as far as it is not done."""
+    experiment = EXPERIMENTS / f"{name}.toml"
+    config = load_config(experiment)
+    data, run = place / "data", place / "run"
+    if not data.exists():
+        say(f"{name}: preparing")
+        prepare(config.data, base=experiment.parent, seed=config.seed, name=config.name, out=data, progress=Quiet())
+    if not run.exists():
+        say(f"{name}: training")
+        train_run(config, data, run, progress=quiet)
+    if not (place / "fields.json").exists():
+        write_json(place / "fields.json", analyze_source(run, None, quiet, Quiet()))
+    if not (place / "structure.json").exists():
+        say(f"{name}: training a plain tower, thinning both")
+        write_json(place / "structure.json", analyze_structure(run, data, baseline=True, progress=quiet))
+
+
+def noise(work: Path, seed: int, *, report_only: bool) -> dict[str, float] | None:
+    """The control of one seed, measured once."""
+    place = work / "noise" / f"{seed}.json"
+    if not place.exists():
+        if report_only:
+            return None
+        say(f"noise: seed {seed}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, noise_control(seed))
+    found: dict[str, float] = json.loads(place.read_text(encoding="utf-8"))
+    return found
+
+
+def summary(measured: dict[str, Any]) -> dict[str, Any]:
+    """What is committed: all numbers of the report, without the matrices that they come from."""
+    kept = ("rows", "fields", "interactions", "clusters", "carried", "kinds")
+    tasks = {
+        name: {"fields": {key: task["fields"][key] for key in kept}, "layers": task["layers"]["models"]}
+        for name, task in measured["tasks"].items()
+    }
+    return {"format": "reaction-redundancy", "version": 1, "tasks": tasks, "noise": measured["noise"]}
+
+
+def quiet(phase: str, done: int, total: int, note: str) -> None:
+    """Progress that says nothing."""
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
