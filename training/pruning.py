@@ -166,7 +166,7 @@ def removal_order(tower: DenseTower, statistics: list[LayerStatistics]) -> list[
     """(hidden layer, unit), the least important per parameter first; the last unit of a layer is not among them."""
     queues = []
     for place in range(len(tower.layers) - 1):
-        order, importance = _eliminate(statistics[place + 1])
+        order, importance = eliminate(statistics[place + 1])
         cost = tower.layers[place].weight.shape[0] + tower.layers[place + 1].weight.shape[1] + 1
         # A unit cannot go before those of its layer that it was ranked after.
         price = np.maximum.accumulate(importance) / cost
@@ -174,7 +174,7 @@ def removal_order(tower: DenseTower, statistics: list[LayerStatistics]) -> list[
     return [(place, unit) for _, place, unit in sorted(queues, key=lambda entry: entry[:2])]
 
 
-def _eliminate(known: LayerStatistics) -> tuple[list[int], Floats]:
+def eliminate(known: LayerStatistics) -> tuple[list[int], Floats]:
     """Units (H,) of one layer in the order of removal, and what each costs in loss when it goes."""
     H = len(known.mean)
     precision = np.linalg.inv(known.covariance + _ridge(known.covariance) * np.eye(H))

@@ -37,6 +37,10 @@ ANALYSIS_ROWS: Final = 100_000
 """Validation rows of the command, which has more time than the end of a training."""
 
 ANALYSIS_RESAMPLES: Final = 200
+WORK: Final = 4e8
+"""Products a model that the end of a training may take: rows times dense parameters."""
+
+FEWEST_ROWS: Final = 4000
 
 
 def structure_of(
@@ -45,7 +49,7 @@ def structure_of(
     valid: Split,
     *,
     seed: int,
-    rows: int = MEASURED_ROWS,
+    rows: int | None = None,
     resamples: int = RESAMPLES,
 ) -> Structure:
     """Curves of a trained model: importance from training rows, loss on validation rows.
@@ -55,10 +59,12 @@ def structure_of(
         train: the training split.
         valid: the validation split.
         seed: of both samples of rows and of the resamples.
-        rows: validation rows at most.
+        rows: validation rows at most; by default as many as take seconds: fewer for large layers.
         resamples: for the intervals.
     """
     tower = folded(model)
+    if rows is None:
+        rows = min(MEASURED_ROWS, max(FEWEST_ROWS, int(WORK / tower.parameters)))
     known = _measured(model, train, CALIBRATION_ROWS, seed)
     return measure_structure(tower, known, _measured(model, valid, rows, seed), resamples=resamples, seed=seed)
 

@@ -17,6 +17,7 @@ from training.pruning import (
     by_rank,
     by_units,
     choose_ranks,
+    eliminate,
     nonzero,
     observe,
     rank_parameters,
@@ -184,6 +185,20 @@ def test_a_unit_that_nobody_reads_is_the_least_important_whatever_it_does() -> N
     tower.layers[0].weight[:, 9] *= 100.0
     x, label = rows_of(tower)
     assert removal_order(tower, observe(tower, x, label))[0] == (0, 9)
+
+
+def test_what_stands_in_for_a_double_is_as_important_as_both() -> None:
+    double = tower_of(11, (12, 20, 1))
+    first, last = double.layers
+    first.weight[:, 3], first.bias[3] = first.weight[:, 2], first.bias[2]
+    merged = Affine(last.weight.copy(), last.bias)
+    merged.weight[2], merged.weight[3] = last.weight[2] + last.weight[3], 0.0
+    x, label = rows_of(double)
+    found = []
+    for tower in (double, DenseTower((first, merged))):
+        order, importance = eliminate(observe(tower, x, label)[1])
+        found.append(next(cost for unit, cost in zip(order[1:], importance[1:], strict=True) if unit in {2, 3}))
+    assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
 def test_importance_orders_units_as_the_loss_without_each_does() -> None:
