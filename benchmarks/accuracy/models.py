@@ -75,14 +75,14 @@ def _loop(rows: int) -> Config:
         "evaluations": ours.evaluations,
         "patience": ours.patience,
         "rate": 1e-3,
-        "l2": 3000.0,
+        "l2": 10_000.0,
         "averaging": 0.995,
     }
 
 
 LOOP: tuple[Dimension, ...] = (
     Log("train.rate", 3e-4, 3e-3),
-    Log("train.l2", 100.0, 30_000.0),
+    Log("train.l2", 300.0, 100_000.0),
     Choice("train.averaging", (0.0, 0.98, 0.995)),
 )
 TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)

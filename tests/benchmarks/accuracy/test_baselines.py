@@ -1,0 +1,170 @@
+"""Baselines of the library's layers on our ids, against loops, and their training against the library's own."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from prepared import make
+
+from benchmarks.accuracy import deep
+from benchmarks.accuracy.baselines import BASELINES, Baseline
+from benchmarks.accuracy.baselines.base import feature_name
+from benchmarks.accuracy.baselines.finalnet import FinalNet
+from benchmarks.accuracy.early import train
+from benchmarks.accuracy.guard import TOLERANCE, compare
+from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.plan import guarded
+from training.loader import PreparedData
+from training.metrics import auc
+from training.models.base import embed, slot_ids
+
+SMALL = {"embedding_dim": 4, "hidden_units": [8, 6], "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return make(tmp_path_factory.mktemp("small") / "data")
+
+
+def small(name: str, rows: int) -> dict[str, dict[str, object]]:
+    config = MODELS[name].defaults("avazu-random", rows)
+    model = {key: SMALL.get(key, value) for key, value in config["model"].items()}
+    if "heads" in model:
+        model |= {"heads": 2, "gate_units": [3]}
+    return {"model": model, "train": {**config["train"], "batch_size": 128, "l2": 10.0, "rate": 0.01}}
+
+
+def rows(data: PreparedData, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    split = data.split("train")
+    return (
+        torch.from_numpy(np.array(split.context_ids[:number])).long(),
+        torch.from_numpy(np.array(split.candidate_ids[:number])).long(),
+    )
+
+
+def wake(model: Baseline) -> None:
+    """Large values everywhere but in pads, so that nothing is lost in rounding."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0.0
+    model.eval()
+
+
+def tables(model: Baseline, layer: torch.nn.Module) -> list[torch.Tensor]:
+    found = layer.embedding_layer.embedding_layers
+    return [found[feature_name(place)].weight.detach() for place in range(len(model.slots))]
+
+
+def vectors(model: Baseline, context: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
+    """(B, F, d) by our own look-up and pooling."""
+    order = sorted(range(len(model.slots)), key=lambda i: (model.slots[i].pooling is not None, i))
+    flat = embed(model.slots, tables(model, model.embedding_layer), context, candidate)
+    parts = dict(zip(order, flat.split(flat.shape[1] // len(order), 1), strict=True))
+    return torch.stack([parts[i] for i in range(len(order))], 1)
+
+
+def linear(model: Baseline, layer: torch.nn.Module, context: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
+    """The library's linear part: weights of all values, those of a multi-valued field summed."""
+    total = torch.zeros(len(candidate))
+    for slot, table in zip(model.slots, tables(model, layer), strict=True):
+        total += table[slot_ids(slot, context, candidate)].sum((1, 2))
+    return total
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_context_row_shared_by_all_scores_as_the_same_row_repeated(name: str, data: PreparedData) -> None:
+    config = small(name, 3000)
+    model = deep.new_module(name, data, config, seed=1)
+    wake(model)
+    context, candidate = rows(data, 20)
+    shared = model(context[:1], candidate)
+    assert shared.shape == (20,)
+    torch.testing.assert_close(shared, model(context[:1].expand(20, -1), candidate))
+
+
+def test_fm_is_the_sum_of_weights_and_of_all_inner_products(data: PreparedData) -> None:
+    model = deep.new_module("FM", data, small("FM", 3000), seed=1)
+    wake(model)
+    context, candidate = rows(data, 50)
+    e = vectors(model, context, candidate)
+    pairs = sum((e[:, i] * e[:, j]).sum(1) for i, j in combinations(range(e.shape[1]), 2))
+    expected = pairs + linear(model, model.fm.lr_layer.embedding_layer, context, candidate) + model.fm.lr_layer.bias
+    torch.testing.assert_close(model(context, candidate), expected)
+
+
+def test_fwfm_weighs_every_pair(data: PreparedData) -> None:
+    model = deep.new_module("FwFM", data, small("FwFM", 3000), seed=1)
+    wake(model)
+    context, candidate = rows(data, 50)
+    e = vectors(model, context, candidate)
+    weight = model.interaction_weight_layer.weight[0]
+    expected = linear(model, model.lr_layer.embedding_layer, context, candidate) + model.interaction_weight_layer.bias
+    for number, (i, j) in enumerate(combinations(range(e.shape[1]), 2)):
+        expected = expected + weight[number] * (e[:, i] * e[:, j]).sum(1)
+    torch.testing.assert_close(model(context, candidate), expected)
+
+
+def test_finalnet_is_the_mean_of_two_blocks_of_factorised_layers(data: PreparedData) -> None:
+    model = deep.new_module("FinalNet", data, small("FinalNet", 3000), seed=1)
+    assert isinstance(model, FinalNet)
+    wake(model)
+    context, candidate = rows(data, 30)
+    e = vectors(model, context, candidate)
+    B, F, d = e.shape
+    gated = torch.zeros(B, F, d)
+    for i in range(F):
+        for j in range(F):
+            gated[:, i] += model.gates.linear.weight[i, j] * e[:, j]
+        gated[:, i] = e[:, i] * (gated[:, i] + model.gates.linear.bias[i])
+    total = torch.zeros(B)
+    for block, start in ((model.block1, torch.cat([e, gated], 1)), (model.block2, e)):
+        x = start.reshape(B, -1)
+        for layer, norm in zip(block[0:6:3], block[1:6:3], strict=True):
+            h = x @ layer.linear.weight.T + layer.linear.bias
+            half = h.shape[1] // 2
+            x = torch.cat([h[:, :half], h[:, :half] * h[:, half:]], 1)
+            x = (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+        total += 0.5 * (x @ block[-1].weight[0] + block[-1].bias)
+    torch.testing.assert_close(model(context, candidate), total)
+
+
+@pytest.mark.parametrize("name", sorted(set(BASELINES) - {"FinalNet"}))
+def test_our_trainer_comes_to_what_the_librarys_comes_to(name: str, data: PreparedData) -> None:
+    config = guarded(small(name, data.split("train").rows))
+    # of dropout the two draw other random numbers, and of batch norm the library keeps statistics that lag behind
+    config["model"] |= {"dropout": 0.0, "batch_norm": False}
+    pair = compare(name, data, config, seed=1)
+    label = data.split("valid").label
+    assert auc(label, pair.library) > 0.55
+    assert auc(label, pair.ours) == pytest.approx(auc(label, pair.library), abs=TOLERANCE)
+    assert np.abs(pair.ours - pair.library).max() < 1e-4
+
+
+def test_a_pads_row_stays_zero_whatever_is_trained(data: PreparedData) -> None:
+    config = small("DNN", 3000)
+    model = deep.new_module("DNN", data, config, seed=1)
+    settings = {**config["train"], "epochs": 3, "averaging": 0.0}
+    splits = data.split("train"), data.split("valid")
+    trained = train(model, *splits, settings, context_columns=data.encoder.width("context"), seed=1)
+    for slot, table in zip(model.slots, tables(model, model.embedding_layer), strict=True):
+        assert table.abs().sum() > 0
+        if slot.pad_id is not None:
+            assert table[slot.pad_id].abs().max() == 0.0
+    assert trained.steps > 0
+
+
+def test_counts_are_those_of_a_tower_counted_by_hand(data: PreparedData) -> None:
+    model = deep.new_module("DNN", data, small("DNN", 3000), seed=1)
+    values = sum(slot.rows for slot in model.slots)
+    width = 4 * len(model.slots)
+    found = deep.count(model)
+    assert found.embedding == 4 * values
+    assert found.dense == width * 8 + 8 + 8 * 6 + 6 + 6 + 1
+    assert found.training == found.inference + 2 * (8 + 6)  # batch norms, which are folded
+    assert deep.flops(model) == 2 * (width * 8 + 8 * 6 + 6)
