@@ -86,12 +86,14 @@ def export_run(run: Path, out: Path, options: ExportOptions | None = None) -> Ex
     refuse_existing(out)
     loaded = load_run(run)
     rate = loaded.negative_sampling_rate
-    tower = fuse(fuse_towers(loaded.form), FusionFacts(rate, options.cost, options.budget))
+    tower = fuse(
+        fuse_towers(loaded.form), FusionFacts(rate, options.cost, options.budget, calibration=loaded.calibration)
+    )
     encoder = serving_encoder(loaded.encoder, tower)
     check_layout(tower, encoder)
     graph = apply_passes(to_onnx(tower))
-    check_cost(graph, loaded.form)
-    reference = Reference(loaded.form, rate)
+    check_cost(graph, loaded.form, loaded.calibration)
+    reference = Reference(loaded.form, rate, loaded.calibration)
     golden, golden_ids = golden_rows(loaded.run.raw_sample(), loaded.encoder, encoder, reference)
     validation = loaded.run.validation()
     validation_ids = (validation.context_ids, validation.candidate_ids)

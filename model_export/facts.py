@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model_export.errors import GraphError
 from model_export.graph import Graph, dense_flops
+from training.calibration import IDENTITY
 from training.parameters import FLOAT32_BYTES, InferenceParameters
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from model_export.load import LoadedRun
     from model_export.parity import ParityReport, Tolerance
     from service.features import FeatureEncoder
+    from training.calibration import Calibration
     from training.models.reaction import FusionForm
 
 LIBRARIES: Final = ("onnx", "onnxruntime", "numpy", "torch")
@@ -33,13 +35,19 @@ def tower_flops(form: FusionForm) -> int:
     return 2 * (first + sum(H * G for H, G in pairwise(form.widths)) + form.widths[-1])
 
 
-def check_cost(graph: Graph, form: FusionForm) -> None:
-    """Hold the merged graph to its promise: no more dense FLOPs than one tower.
+def calibration_flops(calibration: Calibration, width: int) -> int:
+    """Dense FLOPs that calibrating adds for one row, `width` being that of the last hidden layer."""
+    units = len(calibration.slopes)
+    return 2 * ((units - 1) * width + units) if calibration.kind == "piecewise" else 0
+
+
+def check_cost(graph: Graph, form: FusionForm, calibration: Calibration = IDENTITY) -> None:
+    """Hold the merged graph to its promise: no more dense FLOPs than one tower, and what calibrates it.
 
     Raises:
         GraphError: It costs more.
     """
-    got, most = dense_flops(graph), tower_flops(form)
+    got, most = dense_flops(graph), tower_flops(form) + calibration_flops(calibration, form.widths[-1])
     if got > most:
         raise GraphError(f"expected at most the {most} dense FLOPs a row of one tower, got {got}")
 
@@ -92,6 +100,7 @@ def model_facts(
         "dropped_fields": [field.name for field in encoder.ignored],
         "training_only_fields": [field.name for field in encoder.refused],
         "negative_sampling_rate": loaded.negative_sampling_rate,
+        "calibration": asdict(loaded.calibration),
         "tolerance": tolerance.pctr,
         "parity": asdict(parity),
         "exported_with": {name: version(name) for name in LIBRARIES},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from training.calibration import Calibration
     from training.models.reaction import FusionForm
     from training.runs import Run
 
@@ -39,12 +40,14 @@ class LoadedRun:
         form: The fusion form, float32, in evaluation mode, all weights finite.
         encoder: The training encoder.
         negative_sampling_rate: The share of negatives that the training data kept.
+        calibration: What the run found its logits need.
     """
 
     run: Run
     form: FusionForm
     encoder: FeatureEncoder
     negative_sampling_rate: float
+    calibration: Calibration
 
 
 def refuse_existing(out: Path) -> None:
@@ -83,7 +86,14 @@ def load_run(path: Path) -> LoadedRun:
         raise RunChangedError(str(error)) from error
     form = _load_form(run.path)
     _check_slots(run.path, form, encoder)
-    return LoadedRun(run, form, encoder, float(run.data_info["negative_sampling_rate"]))
+    return LoadedRun(run, form, encoder, float(run.data_info["negative_sampling_rate"]), _calibration(run))
+
+
+def _calibration(run: Run) -> Calibration:
+    try:
+        return run.calibration
+    except RunCorruptError as error:
+        raise RunChangedError(str(error)) from error
 
 
 def check_fused(path: Path, metrics: Mapping[str, Any], history: list[dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ from model_export.errors import ParityNameError, ParityShapeError, ParityValueEr
 from model_export.fusion import logits
 from model_export.fusion.layout import SIDES
 from model_export.graph import INPUTS, OUTPUT
+from training.calibration import IDENTITY
 from training.models.base import embed
 from training.models.reaction import serving_ids
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from model_export.fusion.tower import Float, FusedTower, Ids
     from service.features import FeatureEncoder
+    from training.calibration import Calibration
     from training.models.reaction import FusionForm
 
 CHUNK_ROWS: Final = 8192
@@ -79,23 +81,27 @@ class ParityReport:
 
 
 class Reference:
-    """The fusion form as it serves: constants in place of training-only fields, negative sampling corrected.
+    """The fusion form as it serves: constants for training-only fields, calibrated, negative sampling corrected.
 
     Args:
         form: The run's fusion form, float32, in evaluation mode; it is not changed.
         negative_sampling_rate: The share of negatives that the training data kept.
+        calibration: Of the form's logits, before that is undone.
 
     Raises:
         ValueError: The form is in training mode: dropout and batch statistics would blur its scores.
     """
 
-    def __init__(self, form: FusionForm, negative_sampling_rate: float = 1.0) -> None:
+    def __init__(
+        self, form: FusionForm, negative_sampling_rate: float = 1.0, calibration: Calibration = IDENTITY
+    ) -> None:
         if form.training:
             raise ValueError("expected a fusion form in evaluation mode, got one in training mode")
         self._stored = form.serving()
         # Tables may be large: they are shared with the form, and only looked-up rows become float64.
         self._exact = deepcopy(form, {id(table): table for table in form.tables})
         self._exact.branches.double()
+        self._calibration = calibration
         self._correction = log(negative_sampling_rate)
 
     def logits(self, context_ids: Ids, candidate_ids: Ids) -> Float:
@@ -112,7 +118,7 @@ class Reference:
             return self._corrected(self._stored(torch.tensor(context_ids), torch.tensor(candidate_ids)))
 
     def _corrected(self, scores: torch.Tensor) -> Float:
-        return np.asarray(scores.double().numpy() + self._correction)
+        return np.asarray(self._calibration(scores.double().numpy()) + self._correction)
 
 
 class _Float64Rows:

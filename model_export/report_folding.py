@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
@@ -70,15 +70,16 @@ def measure_ways(
     Raises:
         NoRoomError: See `graph.written`.
     """
-    rate, encoder = exported.loaded.negative_sampling_rate, exported.loaded.encoder
-    merged = fuse_towers(exported.loaded.form)
+    loaded, encoder = exported.loaded, exported.loaded.encoder
+    facts = FusionFacts(loaded.negative_sampling_rate, cost, calibration=loaded.calibration)
+    merged = fuse_towers(loaded.form)
     towers: dict[str, FusedTower] = {
         CHOSEN: exported.tower,
-        NONE: fuse(merged, FusionFacts(rate, cost, folding="none")),
-        ALL: fuse(merged, FusionFacts(rate, cost, folding="all")),
+        NONE: fuse(merged, replace(facts, folding="none")),
+        ALL: fuse(merged, replace(facts, folding="all")),
     }
     if exported.tower.trade is not None and exported.tower.trade.chosen != exported.tower.trade.unlimited:
-        towers[UNLIMITED] = fuse(merged, FusionFacts(rate, cost, ParameterBudget(factor=None)))
+        towers[UNLIMITED] = fuse(merged, replace(facts, budget=ParameterBudget(factor=None)))
     serving = {name: serving_encoder(encoder, tower) for name, tower in towers.items()}
     wanted = tuple(dict.fromkeys([*rows, cost.few_rows, cost.many_rows]))
     with written({name: apply_passes(to_onnx(tower)) for name, tower in towers.items()}) as paths:

@@ -89,6 +89,7 @@ def train(
     device: Annotated[Device | None, typer.Option(help="instead of the experiment's train.device")] = None,
 ) -> None:
     """Train a run directory, which holds all there is to reproduce, report and export it."""
+    from training.calibration_views import calibration_sentence
     from training.config import load_config, with_absolute_paths, with_overrides
     from training.runs import open_run, partial_path
     from training.train import train_run
@@ -105,7 +106,8 @@ def train(
             complain(f"stopped; what was trained so far is in {partial_path(to)}\ncontinue with: {command}")
         raise typer.Exit(INTERRUPTED) from None
     metrics = open_run(to, verify=False).metrics
-    show(*metrics_tables(metrics), f"trained {to} (its page: {to / 'report.html'})")
+    said = calibration_sentence(metrics)
+    show(*metrics_tables(metrics), *([said] if said else []), f"trained {to} (its page: {to / 'report.html'})")
     if lost := lost_to_baseline(metrics):
         complain(f"warning: {lost}")
 

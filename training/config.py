@@ -9,6 +9,7 @@ seed = 1
 [afe]     # measuring, filtering and allocating: training/afe.py
 [dtf]     # the towers and the schedule of their fusion: training/dtf.py
 [train]   # the loop: batches, rate, regularisation, stopping: training/train_config.py
+[calibration]  # a monotone map of the score, kept where validation shows that it helps: training/calibration.py
 ```
 
 Every section but `[data]` may be left out: its defaults suit any data set. An unknown key is an error.
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.afe import AfeConfig
+from training.calibration import CalibrationConfig
 from training.datasets.config import DataConfig, GivenSplit
 from training.dtf import DtfConfig
 from training.readers.paths import DATA_DIR
@@ -46,6 +48,7 @@ class ExperimentConfig(BaseModel):
         afe: the `[afe]` section.
         dtf: the `[dtf]` section.
         train: the `[train]` section.
+        calibration: the `[calibration]` section.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +60,7 @@ class ExperimentConfig(BaseModel):
     afe: AfeConfig = AfeConfig()
     dtf: DtfConfig = DtfConfig()
     train: TrainConfig = TrainConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
 
 
 def load_config(path: Path) -> ExperimentConfig:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from training.calibration import probability
 from training.loader import PreparedData
 from training.metrics import evaluate
 from training.models.files import load_pair
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from training.calibration import Calibration
     from training.loader import Split
     from training.models.reaction import FusionForm, TowerPair
     from training.runs import Run
@@ -65,6 +67,12 @@ def model_probabilities(pair: TowerPair, form: FusionForm, split: Split) -> dict
     (fused,) = score(form, split.context_ids, split.candidate_ids)
     logits = {"tower_a": a, "tower_b": b, "pair": (0.5 * (a + b)).astype(np.float32), "fused": fused}
     return {name: probabilities(values) for name, values in logits.items()}
+
+
+def calibrated_probabilities(form: FusionForm, calibration: Calibration, split: Split) -> NDArray[np.float64]:
+    """Probabilities (N,) of the fusion form as it is served, a correction for sampled negatives apart."""
+    (logits,) = score(form, split.context_ids, split.candidate_ids)
+    return probability(calibration(logits))
 
 
 def split_metrics(split: Split, pctr: NDArray[np.float64]) -> dict[str, float]:
@@ -109,6 +117,8 @@ def evaluate_run(run: Run, data_path: Path | None, split_name: str) -> dict[str,
         name: split_metrics(split, pctr)
         for name, pctr in model_probabilities(load_pair(run.path), run.form(), split).items()
     }
+    if run.calibration.kind != "identity":
+        found["calibrated"] = split_metrics(split, calibrated_probabilities(run.form(), run.calibration, split))
     if data.digest == run.record["data_digest"] and "baseline" in measured:
         found["baseline"] = measured["baseline"]
     return {"run": run.id, "data": str(data_path), "split": split_name, "rows": split.rows, "models": found}

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from training.charts import Bar, Line, bar_chart, line_chart, reliability
-from training.metrics import calibration_curve
+from training.calibration_views import calibration_part
+from training.charts import Bar, Line, bar_chart, line_chart
 from training.parameters import ParameterTable, count_parameters
 from training.report_fields import MOST_FIELDS, afe_part, signed
 from training.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
@@ -21,7 +19,7 @@ from training.structure import Structure
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from training.runs import Run, ValidationSample
+    from training.runs import Run
 
 CURVES = {"tower_a": "Tower A", "tower_b": "Tower B", "pair": "Pair", "fused": "Fused"}
 AFTER = {"dropped": "dropped", "constant": "a constant when served"}
@@ -32,13 +30,10 @@ PARAMETERS_ABOUT = (
 )
 APART = ("tower_a", "tower_b")
 
-SCORE_BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-
 
 def render_report(run: Run) -> str:
     """The page of one run, as HTML."""
     parameters = count_parameters(run)
-    sample = run.validation()
     page = {
         "title": run.config.name,
         "subtitle": _subtitle(run),
@@ -48,7 +43,7 @@ def render_report(run: Run) -> str:
         **afe_part(run, parameters),
         **_curves_part(run.history()),
         "structure": _structure_part(run),
-        **_calibration_part(sample),
+        **calibration_part(run, [field.name for field in parameters.fields if field.fate == "kept"]),
         **_parameters_part(parameters),
         "facts": _facts(run),
         "footer": " ".join(["REACTION", run.record["versions"].get("reaction-ctr") or "", f"· run {run.id}"]),
@@ -69,7 +64,8 @@ def _subtitle(run: Run) -> str:
 def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
     splits = metrics_by_split(run.metrics)
     split = "test" if "test" in splits else "validation"
-    fused, baseline = splits[split]["fused"], splits[split].get("baseline")
+    models = splits[split]
+    fused, baseline = models.get("calibrated", models["fused"]), models.get("baseline")
     cards = []
     for key, word, better in (("auc", "AUC", 1), ("log_loss", "log loss", -1)):
         card = {"name": f"{SPLITS[split]} {word}", "number": f"{fused[key]:.4f}", "tone": "", "change": "", "more": ""}
@@ -152,26 +148,6 @@ def _structure_part(run: Run) -> dict[str, Any] | None:
         return None
     structure = Structure.from_json(run.structure)
     return {"headline": headline(structure), "about": ABOUT, "charts": structure_charts(structure)}
-
-
-def _calibration_part(sample: ValidationSample) -> dict[str, Any]:
-    curve = calibration_curve(sample.label, sample.pctr, sample.weight)
-    share = curve.weight / curve.weight.sum()
-    points = list(zip(curve.predicted.tolist(), curve.observed.tolist(), share.tolist(), strict=True))
-    counts, _ = np.histogram(sample.pctr, bins=np.asarray(SCORE_BINS))
-    shares = counts / max(int(counts.sum()), 1)
-    bars = [
-        Bar(f"{low:g} to {high:g}", (float(part),), (f"{part:.1%}",))
-        for low, high, part in zip(SCORE_BINS, SCORE_BINS[1:], shares, strict=False)
-    ]
-    return {
-        "calibration": reliability(points, title="Observed against predicted rate"),
-        "scores": bar_chart(bars, title="Share of rows by score", width=460),
-        "calibration_about": (
-            f"{len(sample.label):,} rows of the validation split in bins of equal weight. On the dashed line a score "
-            "of 0.1 means one click in ten; the larger a dot, the more rows it stands for."
-        ),
-    }
 
 
 def _parameters_part(parameters: ParameterTable) -> dict[str, Any]:

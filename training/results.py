@@ -9,8 +9,16 @@ if TYPE_CHECKING:
 
     Metrics = Mapping[str, float]
 
-MODELS = {"baseline": "LR baseline", "tower_a": "Tower A", "tower_b": "Tower B", "pair": "Pair", "fused": "Fused"}
-"""The baseline is one-hot logistic regression; the pair is the mean of both towers; fused is what is served."""
+MODELS = {
+    "baseline": "LR baseline",
+    "tower_a": "Tower A",
+    "tower_b": "Tower B",
+    "pair": "Pair",
+    "fused": "Fused",
+    "calibrated": "Calibrated",
+}
+"""The baseline is one-hot logistic regression; the pair is the mean of both towers; fused is what is served, calibrated
+where validation says that this helps (on validation itself it was fitted)."""
 
 COLUMNS = {
     "auc": "AUC",

@@ -5,7 +5,8 @@ complete (`training.partial` writes it):
 
     out/          run.json        written last: status, versions, digests of every other file
                   config.toml     the resolved experiment
-                  features.json  vocabularies/  model.json  weights.safetensors  pair.safetensors  afe.json
+                  features.json  vocabularies/  model.json  calibration.json  weights.safetensors  pair.safetensors
+                  afe.json
                   metrics.json  history.jsonl  structure.json  validation.safetensors  raw_sample.jsonl  reference.json
                   report.html
 
@@ -31,6 +32,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from service.features import FeatureEncoder
+from training.calibration import IDENTITY, Calibration, CalibrationError
 from training.config import ExperimentConfig, load_config
 from training.files import FileError, digests, read_json, read_jsonl
 
@@ -85,7 +87,7 @@ class ValidationSample:
         candidate_ids: int32 (N, Ci).
         label: uint8 (N,).
         pctr: float32 (N,), the fusion form's probability on the training layout (training-only fields as recorded,
-            no negative-sampling correction).
+            no calibration, no negative-sampling correction).
         weight: float32 (N,) or None.
         group: int64 (N,) or None.
     """
@@ -188,6 +190,21 @@ class Run:
     def encoder(self) -> FeatureEncoder:
         """The training encoder (all fields)."""
         return FeatureEncoder.open(self.path, verified=self.verified)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the fusion form's logits need; nothing in a run that was trained before there was such a thing.
+
+        Raises:
+            RunCorruptError: `calibration.json` holds none.
+        """
+        path = self.path / "calibration.json"
+        if not path.exists():
+            return IDENTITY
+        try:
+            return Calibration.from_json(read_json(path))
+        except (FileError, CalibrationError) as error:
+            raise RunCorruptError(f"{path}: {error}") from error
 
     def validation(self) -> ValidationSample:
         """The encoded validation sample."""

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.baseline import baseline_scores, fit_baseline
+from training.calibrating import choose
+from training.calibration import probability
 from training.config import refuse_unknown_fields, save_config
 from training.datasets.base import SPLITS
 from training.environment import git_revision, library_versions
-from training.evaluate import SPLIT_KEYS, score, split_metrics
+from training.evaluate import SPLIT_KEYS, calibrated_probabilities, score, split_metrics
 from training.files import read_jsonl, write_json, write_jsonl
 from training.loader import PreparedData
 from training.loop import train_reaction
@@ -28,7 +30,10 @@ from training.structural import STRUCTURE_FILE, structure_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from training.baseline import Baseline
+    from training.calibration import Calibration
     from training.config import ExperimentConfig
     from training.loader import Split
     from training.loop import Progress, TrainingResult
@@ -118,25 +123,32 @@ def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, res
 def _write_measurements(
     staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult, baseline: Baseline
 ) -> None:
+    sample, logits = _validation_sample(data.split("valid"), result.form, config.seed)
+    sample.save(staged / "validation.safetensors")
+    choice = choose(config.calibration, logits, sample.label, sample.weight, sample.group, seed=config.seed)
+    write_json(staged / "calibration.json", choice.calibration.as_json())
+    write_json(staged / "reference.json", _reference(data, result.form, sample, choice.calibration))
     facts: dict[str, Any] = baseline.facts()
+    metrics: dict[str, Any] = dict(result.metrics)
     for name in SPLITS:
         key = SPLIT_KEYS[name]
         if key in result.metrics:
             split = data.split(name)
             facts[key] = split_metrics(split, baseline_scores(baseline, data.encoder, split))
-    write_json(staged / "metrics.json", {**result.metrics, "baseline": facts})
-    sample = _validation_sample(data.split("valid"), result.form, config.seed)
-    sample.save(staged / "validation.safetensors")
-    write_json(staged / "reference.json", _reference(data, result.form, sample))
+            if choice.calibration.kind != "identity":
+                pctr = calibrated_probabilities(result.form, choice.calibration, split)
+                metrics[key] = {**metrics[key], "calibrated": split_metrics(split, pctr)}
+    write_json(staged / "metrics.json", {**metrics, "baseline": facts, "calibration": choice.as_json()})
     structure = structure_of(result.form, data.split("train"), data.split("valid"), seed=config.seed)
     write_json(staged / STRUCTURE_FILE, structure.as_json())
 
 
-def _validation_sample(valid: Split, form: FusionForm, seed: int) -> ValidationSample:
+def _validation_sample(valid: Split, form: FusionForm, seed: int) -> tuple[ValidationSample, NDArray[np.float32]]:
+    """The rows that a run keeps, and their logits."""
     rows = sample_rows(valid.rows, VALIDATION_ROWS, seed)
     context_ids, candidate_ids = valid.context_ids[rows], valid.candidate_ids[rows]
     (logits,) = score(form, context_ids, candidate_ids)
-    return ValidationSample(
+    sample = ValidationSample(
         context_ids=context_ids,
         candidate_ids=candidate_ids,
         label=valid.label[rows],
@@ -144,16 +156,19 @@ def _validation_sample(valid: Split, form: FusionForm, seed: int) -> ValidationS
         weight=None if valid.weight is None else valid.weight[rows],
         group=None if valid.group is None else valid.group[rows],
     )
+    return sample, logits
 
 
-def _reference(data: PreparedData, form: FusionForm, sample: ValidationSample) -> dict[str, Any]:
+def _reference(
+    data: PreparedData, form: FusionForm, sample: ValidationSample, calibration: Calibration
+) -> dict[str, Any]:
     train = data.split("train")
     (logits,) = score(form.serving(), sample.context_ids, sample.candidate_ids)
     return reference_statistics(
         data.encoder,
         {"context": train.context_ids, "candidate": train.candidate_ids},
         train.label,
-        probabilities(logits),
+        probability(calibration(logits)),
         negative_sampling_rate=data.info.negative_sampling_rate,
         truncated=truncated_shares(data.encoder, read_jsonl(data.raw_sample)),
     )

@@ -74,7 +74,8 @@ def ask(client: Client, bundle: Bundle, exported: Exported, log: SyntheticData) 
         DemoError: Scores over HTTP are not the unfused model's, to the bundle's tolerance.
     """
     tolerance = bundle.manifest.facts.tolerance
-    reference = Reference(exported.loaded.form, exported.loaded.negative_sampling_rate)
+    loaded = exported.loaded
+    reference = Reference(loaded.form, loaded.negative_sampling_rate, loaded.calibration)
     encoder = exported.loaded.encoder
     requests = list(requests_of(log, REQUESTS))
     scored, unfused = [], 0.0

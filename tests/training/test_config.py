@@ -72,7 +72,10 @@ def test_a_config_cannot_be_changed_after_it_was_read(write: Write) -> None:
     [
         (("[data]", "[train]\nbatch_szie = 3\n[data]"), "train.batch_szie: expected one of the keys averaging"),
         (("[data]", "[train]\nbatch_szie = 3\n[data]"), "got an unknown key (did you mean batch_size?)"),
-        (("[data]", "[trian]\n[data]"), "trian: expected one of the keys afe, data, dtf, format, name, seed, train"),
+        (
+            ("[data]", "[trian]\n[data]"),
+            "trian: expected one of the keys afe, calibration, data, dtf, format, name, seed, train",
+        ),
         (('kind = "categorical"', 'kinds = "x"'), "data.fields[0].kind: expected this key, got none"),
         (('"context"', '"user"'), "data.fields[0].side: expected 'context' or 'candidate', got \"user\""),
         (("[data]", '[train]\nrate = "fast"\n[data]'), 'train.rate: expected a valid number, got "fast"'),

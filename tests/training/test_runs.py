@@ -43,6 +43,7 @@ HELD = {
     "vocabularies",
     "weights.safetensors",
     "model.json",
+    "calibration.json",
     "pair.safetensors",
     "afe.json",
     "metrics.json",
