@@ -25,6 +25,7 @@ class Model:
         train: The `train` section; None takes it from the data (`defaults`).
         space: What is tuned.
         core: In the core table; others run when they are named or with `--extra`.
+        most_seeds: 1 where nothing is left to chance.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Model:
     train: Config | None = None
     space: tuple[Dimension, ...] = ()
     core: bool = True
+    most_seeds: int = 5
 
     def defaults(self, task: str, rows: int) -> Config:
         """The first trial: what is usual.
@@ -90,7 +92,7 @@ NORM: tuple[Dimension, ...] = (Choice("model.batch_norm", (False, True)),)
 WIDE = {"embedding_dim": 10, "hidden_units": [400, 400, 400], "dropout": 0.2}
 
 MODELS: dict[str, Model] = {
-    "LR": Model("logistic", {"grid": list(GRID)}, {"rows": TRAIN_ROWS}),
+    "LR": Model("logistic", {"grid": list(GRID)}, {"rows": TRAIN_ROWS}, most_seeds=1),
     "FM": Model("deep", {"embedding_dim": 10}, space=LOOP),
     "FwFM": Model("deep", {"embedding_dim": 10}, space=LOOP),
     "DNN": Model("deep", {**WIDE, "batch_norm": True}, space=LOOP + TOWER + NORM),

@@ -48,6 +48,11 @@ class Want:
     seeds: int
     guard: bool = False
 
+    @property
+    def wanted_seeds(self) -> int:
+        """How many seeds the model is worth: one of a model without chance."""
+        return min(self.seeds, MODELS[self.model].most_seeds)
+
     def configs(self) -> list[Config]:
         """What is tried."""
         model = MODELS[self.model]
@@ -76,7 +81,7 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
 
     chosen = choose(configs, lines)
     if chosen is not None:
-        return list(specs("seed", [chosen], TABLE_SEEDS[: want.seeds]))
+        return list(specs("seed", [chosen], TABLE_SEEDS[: want.wanted_seeds]))
     missing = list(specs("trial", configs, [TRIAL_SEED]))
     return missing or list(specs("trial", contenders(configs, losses(lines)), TIE_SEEDS))
 
@@ -90,4 +95,4 @@ def expected(want: Want, ledger: Ledger) -> int:
     seeds = [line for line in lines if line.purpose == "seed" and chosen is not None and line.config == chosen]
     tried = losses(lines)
     untried = 0 if len(configs) == 1 else sum(TRIAL_SEED not in tried.get(same(config), {}) for config in configs)
-    return untried + max(0, want.seeds - len(seeds))
+    return untried + max(0, want.wanted_seeds - len(seeds))

@@ -86,7 +86,7 @@ def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:
 
 
 def test_a_model_without_a_space_goes_straight_to_its_seeds(ledger: Ledger) -> None:
-    assert [spec.purpose for spec in next_runs(want("LR"), ledger)] == ["seed", "seed"]
+    assert [spec.purpose for spec in next_runs(want("REACTION"), ledger)] == ["seed", "seed"]
 
 
 def test_more_trials_continue_the_same_sequence_within_the_bounds() -> None:
