@@ -11,7 +11,7 @@ BUNDLE ?= demo/bundle
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bench-serving test check format compose pins clean
+.PHONY: help setup demo serve bench-serving benchmark test check format compose pins clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target what; do \
@@ -37,6 +37,9 @@ serve: $(STAMP) ## serve BUNDLE (demo/bundle) on PORT (8080) until Ctrl-C
 
 bench-serving: $(STAMP) ## measure serving beside floors and other servers (QUICK=1; PEERS=DIR PEERS_VENVS=DIR)
 	$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick) $(if $(PEERS),--peers $(PEERS) --peers-venvs $(PEERS_VENVS))
+
+benchmark: $(STAMP) ## accuracy, parameters and latency beside the field's models (ARGS="--measure"; data: REACTION_DATA_DIR)
+	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 	$(BIN)/python -m pytest

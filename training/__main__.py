@@ -1,4 +1,4 @@
-"""The door: `python -m training {prepare,train,evaluate,analyze,analyze-structure,tune}`.
+"""The door: `python -m training {prepare,train,evaluate,analyze,analyze-structure,tune,benchmark}`.
 
 An error of the input is one message on standard error and exit code 2 (REACTION_DEBUG=1 shows where it was raised);
 Ctrl-C is exit code 130, and a training stopped so can be resumed.
@@ -21,7 +21,7 @@ from training.console import is_told_in_full, metrics_tables, models_table, phas
 from training.progress import console_progress
 from training.results import lost_to_baseline
 
-HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze (fields, layers), tune."
+HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze (fields, layers), tune, benchmark."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 
@@ -181,6 +181,14 @@ def tune(
     show(trials_table(found), f"wrote {to} (its trials: {to.with_suffix('.json')})")
     if not found.ended:
         show("the time was over before the end of the search; the same command goes on")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def benchmark(context: typer.Context) -> None:
+    """Compare with the field's models on public data: accuracy, parameters, latency (needs a checkout; --help)."""
+    from training.benchmark import run_benchmark
+
+    raise typer.Exit(run_benchmark(context.args))
 
 
 @app.command("analyze-structure")

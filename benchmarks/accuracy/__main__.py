@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.accuracy import measure as pace
 from benchmarks.accuracy import publish
 from benchmarks.accuracy.ledger import Ledger, LedgerError
 from benchmarks.accuracy.models import MODELS
@@ -44,6 +46,7 @@ def main(  # noqa: PLR0917 - options, not arguments
     work: Annotated[Path, typer.Option(help="Folder of prepared data, runs and bundles.")] = WORK,
     ledger: Annotated[Path, typer.Option(help="The ledger, a finished run a line.")] = HERE / "accuracy.jsonl",
     guard: Annotated[bool, typer.Option(help="Only train each baseline by the library's trainer too.")] = False,
+    measure: Annotated[bool, typer.Option(help="Only one run of each cell, then how long the rest takes.")] = False,
     extra: Annotated[bool, typer.Option(help="The other models and tasks too.")] = False,
     latency: Annotated[bool, typer.Option(help="Train nothing: time all models that have runs, side by side.")] = False,
     seconds: Annotated[float, typer.Option(min=1.0, help="With --latency: for each task and size of request.")] = 20.0,
@@ -67,12 +70,15 @@ def main(  # noqa: PLR0917 - options, not arguments
             data = prepared(task, work)
             digest, rows = data_digest(data), data.info.rows["train"]
             wants += [
-                Want(task, digest, rows, model, trials, seeds, guard=guard)
+                Want(task, digest, rows, model, trials, seeds, guard=guard, first=measure)
                 for model in wanted
                 if not guard or MODELS[model].kind == "deep"
             ]
         run_all(wants, book, work, jobs=jobs, minutes=budget, console=console)
-        print(publish.publish(ledger))
+        if not guard:
+            print(pace.table([replace(want, first=False) for want in wants], book, jobs))
+        if not measure:
+            print(publish.publish(ledger))
     except (DataError, LedgerError, RunFailedError, typer.BadParameter) as error:
         console.print(f"error: {error}", markup=False)
         raise typer.Exit(USER_ERROR) from None

@@ -38,6 +38,7 @@ class Want:
         trials: How many configs are tried.
         seeds: How many seeds the chosen one is run with.
         guard: Only compare our trainer with the library's.
+        first: Only one run, to see how long it takes.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Want:
     trials: int
     seeds: int
     guard: bool = False
+    first: bool = False
 
     @property
     def wanted_seeds(self) -> int:
@@ -79,6 +81,10 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
                 if spec.key not in ledger:
                     yield spec
 
+    if want.first:
+        if lines:
+            return []
+        return list(specs("seed", configs, TABLE_SEEDS[:1]) if len(configs) == 1 else specs("trial", configs[:1], [1]))
     chosen = choose(configs, lines)
     if chosen is not None:
         return list(specs("seed", [chosen], TABLE_SEEDS[: want.wanted_seeds]))
@@ -88,7 +94,7 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
 
 def expected(want: Want, ledger: Ledger) -> int:
     """About how many runs a cell still needs: ties cannot be known before."""
-    if want.guard:
+    if want.guard or want.first:
         return len(next_runs(want, ledger))
     configs, lines = want.configs(), want.lines(ledger)
     chosen = choose(configs, lines)
