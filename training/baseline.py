@@ -18,6 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from service.features import PAD, MultiValuedField
+from training import metrics
+from training.linear_start import Yardstick
 from training.runs import sample_rows
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.features import FeatureEncoder, Side
-    from training.loader import Split
+    from training.loader import PreparedData, Split
 
 GRID = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Inverse strengths of L2, weakest model first; the search stops when validation gets worse twice in a row."""
@@ -166,6 +168,19 @@ def baseline_scores(baseline: Baseline, encoder: FeatureEncoder, split: Split) -
     ids = _ids(split)
     starts = range(0, len(split.label), step)
     return np.concatenate([baseline.predict(one_hot(encoder, ids, slice(start, start + step))) for start in starts])
+
+
+def fit_yardstick(data: PreparedData, seed: int) -> Yardstick:
+    """What `train` has the trainer know of the baseline, for trainings without one."""
+    train, valid = data.split("train"), data.split("valid")
+    return yardstick_of(fit_baseline(data.encoder, train, valid, seed=seed), data.encoder, valid)
+
+
+def yardstick_of(baseline: Baseline, encoder: FeatureEncoder, valid: Split) -> Yardstick:
+    """What the trainer needs to know of it: how strong it is, on the whole validation split."""
+    scores = baseline_scores(baseline, encoder, valid)
+    found = {"auc": metrics.auc, "log_loss": metrics.log_loss}
+    return Yardstick(baseline.C, {name: of(valid.label, scores, valid.weight) for name, of in found.items()})
 
 
 def _ids(split: Split) -> dict[Side, NDArray[np.int32]]:

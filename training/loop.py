@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from training.config import ExperimentConfig
+    from training.linear_start import Yardstick
     from training.loader import PreparedData
     from training.measures import Measures
     from training.models.reaction import FusionForm, TowerPair
@@ -90,6 +91,7 @@ def train_reaction(
     measures: Measures | None = None,
     observe: Observer | None = None,
     splits: Sequence[SplitName] = ("valid", "test"),
+    yardstick: Yardstick | None = None,
 ) -> TrainingResult:
     """Train on prepared data.
 
@@ -104,6 +106,7 @@ def train_reaction(
         measures: What AFE measures on this data, if it is known already.
         observe: Called with a phase's history after each of its evaluations; what it raises ends the training, which
             can be resumed.
+        yardstick: Logistic regression on this data, which towers begin from if one of random weights ends behind it.
         splits: What the models are measured on at the end, if the data has it. A search leaves "test" out.
 
     Raises:
@@ -113,8 +116,7 @@ def train_reaction(
         NonFiniteLossError: The loss became NaN or infinite.
         DeviceError: A device that is not there.
     """
-    for name in ("train", "valid"):
-        _check_labels(data, name)
+    check_labels(data)
     measures = measure_fields(data, config, progress) if measures is None else measures
     pair = prior = None
     if init_from is None:
@@ -141,6 +143,7 @@ def train_reaction(
                 gate_prior=prior,
                 gate_penalty=config.afe.gate_penalty,
                 observe=observe,
+                yardstick=yardstick,
             )
             result = schedule.run(pair)
             metrics = _metrics(data, schedule, result, splits)
@@ -171,13 +174,20 @@ def measure_fields(data: PreparedData, config: ExperimentConfig, progress: Progr
     return measure_prepared(data, config.afe, report)
 
 
-def _check_labels(data: PreparedData, name: Any) -> None:
-    label = data.split(name).label
-    clicks = int(label.sum(dtype="int64"))
-    if not len(label) or clicks in {0, len(label)}:
-        raise TrainingDataError(
-            f"{data.path / str(name)}: expected rows of both classes, got {len(label)} rows, {clicks} of label 1"
-        )
+def check_labels(data: PreparedData) -> None:
+    """Refuse splits that nothing can be learnt from or chosen on.
+
+    Raises:
+        TrainingDataError: One is empty or has labels of one class only.
+    """
+    names: tuple[SplitName, ...] = ("train", "valid")
+    for name in names:
+        label = data.split(name).label
+        clicks = int(label.sum(dtype="int64"))
+        if not len(label) or clicks in {0, len(label)}:
+            raise TrainingDataError(
+                f"{data.path / name}: expected rows of both classes, got {len(label)} rows, {clicks} of label 1"
+            )
 
 
 def _fingerprint(data: PreparedData, config: ExperimentConfig, init_from: Path | None) -> str:

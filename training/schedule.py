@@ -17,6 +17,7 @@ from training.alignment import build_fusion_form
 from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner
 from training.gates import FieldGates
 from training.learner import Learner, Rows, SplitLike
+from training.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
 from training.models.base import UNKNOWN_ID, FieldSlot, slot_ids
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Phase, PhaseSettings, predict
@@ -37,6 +38,9 @@ Observer = Callable[[list[dict[str, Any]]], None]
 """Told a phase's history so far; may raise to end the training there."""
 
 _COUNT_ROWS = 1 << 18
+
+LINEAR_RATE = 0.3
+"""Learning rate of towers that begin from logistic regression, as a share of the first phase's."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Schedule:
         gate_prior: Field -> log-odds that it matters: tower A is trained under field gates that start there.
         gate_penalty: Log loss worth all parameters of tables and projections.
         observe: Called with a phase's history after each of its evaluations.
+        yardstick: Logistic regression, which towers begin from if one of random weights ends behind it.
     """
 
     def __init__(
@@ -80,7 +85,9 @@ class Schedule:
         gate_prior: Mapping[str, float] | None = None,
         gate_penalty: float = 0.0,
         observe: Observer | None = None,
+        yardstick: Yardstick | None = None,
     ) -> None:
+        self.yardstick = yardstick
         self.slots, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
         self.store, self.progress, self.observe = store, progress, observe
         self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
@@ -98,7 +105,11 @@ class Schedule:
             a = self.tower("tower_a", 0, gated=self.gate_prior is not None)
             closed = tuple(slot.name for slot in self.slots if slot not in a.slots)
             self.slots = a.slots
-            pair = TowerPair(a, self.tower("tower_b", 1))
+            linear = self._linear_start()
+            if linear is not None:
+                self.history.clear()
+                a = self.tower("tower_a", 0, linear=linear)
+            pair = TowerPair(a, self.tower("tower_b", 1, linear=linear))
         for tower in (pair.a, pair.b):
             tower.dropout = self.config.dropout  # no part of a saved pair, which a retraining starts from
         self.mutual(pair.to(self.device))
@@ -117,8 +128,23 @@ class Schedule:
         result.form.cpu()
         return found
 
-    def tower(self, name: str, number: int, *, gated: bool = False) -> Tower:
-        """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed."""
+    def _linear_start(self) -> Linear | None:
+        """Logistic regression for the towers to begin from, where it is ahead of tower A; None elsewhere."""
+        best = max if self.config.monitor == "auc" else min
+        score = best(record[f"tower_a.{self.config.monitor}"] for record in self.history)
+        if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
+            return None
+        return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
+
+    def tower(self, name: str, number: int, *, gated: bool = False, linear: Linear | None = None) -> Tower:
+        """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed.
+
+        Args:
+            name: Of the tower.
+            number: Of the phase, for its seed.
+            gated: Under field gates.
+            linear: What it begins from, instead of random weights.
+        """
         torch.manual_seed(self._seed(number))
         tower = Tower(self.slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
             self.device
@@ -126,13 +152,18 @@ class Schedule:
         # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
         rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
         tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
+        if linear is not None:
+            begin_linear(tower, linear, self.train.split, table_l2=self.config.table_l2, seed=self.seed)
         gates = None
         if gated and self.gate_prior is not None:
             gates = FieldGates.for_slots(self.slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
         learner = TowerLearner(
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
-        self._phase(name, number, learner.module, learner)
+        if linear is None:
+            self._phase(name, number, learner.module, learner)
+        else:
+            self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
     def mutual(self, pair: TowerPair) -> None:
@@ -168,9 +199,19 @@ class Schedule:
     def _seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])
 
-    def _phase(self, name: str, number: int, module: M, learner: Learner, *, rate_factor: float = 1.0) -> M:
+    def _phase(
+        self,
+        name: str,
+        number: int,
+        module: M,
+        learner: Learner,
+        *,
+        rate_factor: float = 1.0,
+        stored: str | None = None,
+    ) -> M:
         """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
-        done = self.store.finished(name)
+        stored = stored or name
+        done = self.store.finished(stored)
         if done is not None:
             module.load_state_dict(done[0])
             self.history += done[1]["history"]
@@ -192,18 +233,18 @@ class Schedule:
             precision=config.resolved_precision(self.device),
         )
         phase = Phase(learner, self.train, self.valid, settings)
-        under_way = self.store.current(name)
+        under_way = self.store.current(stored)
         if under_way is not None:
             phase.load(*under_way)
 
         def checkpoint(now: Phase) -> None:
             if self.store.due:
-                self.store.save(name, *now.state())
+                self.store.save(stored, *now.state())
             if self.observe is not None:
                 self.observe(now.position.history)
 
         history = phase.run(self.progress, checkpoint)
-        self.store.finish(name, dict(module.state_dict()), {"history": history})
+        self.store.finish(stored, dict(module.state_dict()), {"history": history})
         self.history += history
         return module.eval()
 

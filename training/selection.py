@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import e, log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.measures import Measures
+
+
+FEW_ROWS: Final = 500
+"""With fewer rows, saying nothing surely is no sign of having nothing to say: only constants are noise."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def find_noise(
             continue
         if field.seen <= 1:
             noise[field.name] = "noise: one value only"
+            continue
+        if measures.rows < FEW_ROWS:
             continue
         noise[field.name] = (
             f"noise: {found.information_bits:.5f} bits alone (p = {found.p_value:.2g}), "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.baseline import baseline_scores, fit_baseline
+from training.baseline import baseline_scores, fit_baseline, yardstick_of
 from training.calibrating import choose
 from training.calibration import probability
 from training.config import refuse_unknown_fields, save_config
@@ -17,7 +17,7 @@ from training.environment import git_revision, library_versions
 from training.evaluate import SPLIT_KEYS, calibrated_probabilities, score, split_metrics
 from training.files import read_jsonl, write_json, write_jsonl
 from training.loader import PreparedData
-from training.loop import train_reaction
+from training.loop import check_labels, train_reaction
 from training.models.files import save_model, save_pair
 from training.partial import start_run
 from training.phases import probabilities
@@ -73,13 +73,21 @@ def train_run(
     origin = None if init_from is None else open_run(init_from)
     partial = start_run(out, config, data.digest, resume=resume, init_from=None if origin is None else origin.id)
     try:
+        check_labels(data)
         started = time.monotonic()
+        baseline = _fit_baseline(data, config, progress)
+        fitted = time.monotonic()
         result = train_reaction(
-            data, config, partial.checkpoints, resume=partial.resumed, init_from=init_from, progress=progress
+            data,
+            config,
+            partial.checkpoints,
+            resume=partial.resumed,
+            init_from=init_from,
+            progress=progress,
+            yardstick=yardstick_of(baseline, data.encoder, data.split("valid")),
         )
         trained = time.monotonic()
-        baseline = _fit_baseline(data, config, progress)
-        seconds = {"training": trained - started, "baseline": time.monotonic() - trained}
+        seconds = {"training": trained - fitted, "baseline": fitted - started}
         facts: dict[str, Any] = {
             "seed": config.seed,
             "init_from": None if origin is None else origin.id,
@@ -93,7 +101,7 @@ def train_run(
         with partial.publish(facts) as staged:
             _write_model(staged, config, data, result)
             _write_measurements(staged, config, data, result, baseline)
-            seconds["measuring"] = time.monotonic() - trained - seconds["baseline"]
+            seconds["measuring"] = time.monotonic() - trained
             page = render_report(Run(staged, partial.record(facts)))
             (staged / "report.html").write_text(page, encoding="utf-8")
     except BaseException:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.defaults.tables import TABLES
-from training.baseline import baseline_scores, fit_baseline
+from training.baseline import baseline_scores, fit_baseline, yardstick_of
 from training.config import ExperimentConfig, load_config
 from training.loader import PreparedData
 from training.loop import train_reaction
@@ -74,8 +74,14 @@ def measure(table: str, seed: int, work: Path, changed: Mapping[str, Any], *, sp
     train, part = data.split("train"), data.split(split)  # type: ignore[arg-type]
     baseline = fit_baseline(data.encoder, train, data.split("valid"), seed=seed)
     started = _cpu()
+    valid = data.split("valid")
     result = train_reaction(
-        data, config, _folder(table, seed, work) / "checkpoints", resume=False, progress=lambda *_: None
+        data,
+        config,
+        _folder(table, seed, work) / "checkpoints",
+        resume=False,
+        progress=lambda *_: None,
+        yardstick=yardstick_of(baseline, data.encoder, valid),
     )
     seconds = _cpu() - started
     found = result.metrics["validation" if split == "valid" else split]

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from training.__main__ import app
+from training.baseline import fit_yardstick
 from training.config import load_config
 from training.loader import PreparedData
 from training.loop import train_reaction
@@ -64,14 +65,15 @@ def outcomes(found: Found) -> list[tuple[object, ...]]:
 def test_the_first_trial_is_the_experiment_as_it_is(home: Path, whole: tuple[Found, Path], tmp_path: Path) -> None:
     first = whole[0].trials[0]
     assert (first.number, first.overrides) == (0, {})
-    config = load_config(home / "exp.toml")
+    config, data = load_config(home / "exp.toml"), PreparedData.open(home / "data")
     for seed, score in first.scores.items():
         alone = train_reaction(
-            PreparedData.open(home / "data"),
+            data,
             config.model_copy(update={"seed": seed}),
             tmp_path / str(seed),
             resume=False,
             progress=quiet,
+            yardstick=fit_yardstick(data, config.seed),
         )
         assert alone.metrics["validation"]["fused"]["log_loss"] == score
 

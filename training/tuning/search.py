@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from training.afe import select
 from training.allocation import BudgetError
+from training.baseline import fit_yardstick
 from training.checkpoint import CheckpointError
-from training.loop import measure_fields, train_reaction
+from training.loop import check_labels, measure_fields, train_reaction
 from training.models.base import field_slots, with_dims
 from training.phases import NonFiniteLossError
 from training.tuning.space import applied, as_params, suggest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from training.config import ExperimentConfig
+    from training.linear_start import Yardstick
     from training.loader import PreparedData
     from training.measures import Measures
     from training.phases import Progress
@@ -90,12 +92,15 @@ class Search:
     deadline: float = math.inf
     _study: Study = field(init=False)
     _measures: Measures = field(init=False)
+    _yardstick: Yardstick = field(init=False)
     _most: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._study = self._open()
+        check_labels(self.data)
         self._measures = measure_fields(self.data, self.config, self.progress)
+        self._yardstick = fit_yardstick(self.data, self.config.seed)
         self._most = self.limit or int(LARGER * self._parameters(self.config))
 
     def run(self, trials: int) -> None:
@@ -224,6 +229,7 @@ class Search:
                         measures=self._measures,
                         observe=observe,
                         splits=("valid",),
+                        yardstick=self._yardstick,
                     )
                     break
                 except CheckpointError:  # left by another version of the code
