@@ -53,7 +53,7 @@ class CalibrationConfig(BaseModel):
 
     kind: Literal["auto", "none", "affine", "piecewise"] = "auto"
     folds: Annotated[int, Field(ge=2, le=50)] = 5
-    errors: Annotated[float, Field(ge=0.0)] = 2.0
+    errors: Annotated[float, Field(ge=0.0)] = 1.0
     knots: Annotated[int, Field(ge=1, le=16)] = 4
 
     @property
