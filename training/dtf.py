@@ -40,6 +40,9 @@ Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
 Factor = Annotated[float, Field(gt=0.0)]
 
+LEAST_MIXED = 0.1
+"""Least share of a mixed row's values that are another row's."""
+
 GATE_RATE = 10.0
 """Learning rate of field gates, as a multiple of the dense layers'."""
 
@@ -49,6 +52,8 @@ class DtfConfig(BaseModel):
 
     Attributes:
         widths: Units of the hidden layers; the first is AFE's subspace K.
+        rich: Columns of a table of the two towers, as a multiple of the fused model's: what is rich while training is
+            folded into fewer columns at fusion, and taught.
         mutual_weight: Weight of each tower's cross entropy to the joint prediction, beside 1 for the labels.
         cross_links: Switch on the links between the towers' hidden layers in the mutual phase.
         label_weight: Weight of the labels in the fusion phase.
@@ -57,15 +62,18 @@ class DtfConfig(BaseModel):
         mutual_l2: Table L2 of the mutual phase as a share of the first phase's.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
+        fusion_patience: Patience of the fusion phase, as a multiple of the others': what a teacher regularises goes on
+            improving, and shakes while the optimiser's moments warm up.
         fusion_dropout: Dropout of the fusion form; the teacher regularises already.
-        swap: Chance of every value of a training row to be replaced by another row's in the fusion phase. The pair
-            scores the mixed rows, so the form learns its function, not only its answers to rows that it has seen.
+        swap: Chance of a training row to be mixed with others in the fusion phase (see `swapped`). The pair alone
+            labels mixed rows, so the form learns its function, not only its answers to rows that it has seen.
         sample_rows: Training rows on which the towers' units are matched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (64, 64)
+    rich: Annotated[int, Field(ge=1, le=16)] = 1
     mutual_weight: Weight = 1.0
     cross_links: bool = True
     label_weight: Weight = 0.5
@@ -74,8 +82,9 @@ class DtfConfig(BaseModel):
     mutual_l2: Factor = 1.0
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
+    fusion_patience: Annotated[int, Field(ge=1)] = 2
     fusion_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
     sample_rows: Annotated[int, Field(ge=64)] = 16_384
 
 
@@ -223,9 +232,13 @@ class FusionLearner(Learner):
         """Swap some values between rows, hide some, and let the pair score the result."""
         if self.teacher is None:
             raise ValueError("the fusion phase needs a teacher")
-        ids = swapped(batch.ids, self.banks[0].owners, self.config.swap) if self.config.swap else batch.ids
+        ids, as_logged = batch.ids, None
+        if self.config.swap:
+            ids = swapped(batch.ids, self.banks[0].owners, self.config.swap)
+            # A mixed row was never shown to anyone: it has a teacher's answer and no label.
+            as_logged = (ids == batch.ids).all(1)
         ids = with_unknown(ids, self.banks[0], self.unknown)
-        return replace(batch, ids=ids, teacher=self.teacher.logits(ids))
+        return replace(batch, ids=ids, teacher=self.teacher.logits(ids), as_logged=as_logged)
 
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted sum of the cross entropies to the labels and to the teacher's probability."""
@@ -233,7 +246,12 @@ class FusionLearner(Learner):
         if batch.teacher is None:
             raise ValueError("expected a prepared batch")
         taught = cross_entropy(logit, torch.sigmoid(batch.teacher.float()), batch.weight)
-        return self.config.label_weight * cross_entropy(logit, batch.label, batch.weight) + (
+        labelled = batch.weight
+        if batch.as_logged is not None:
+            share = batch.as_logged.float()
+            share = share / share.mean().clamp(min=1.0 / len(share))
+            labelled = share if labelled is None else labelled * share
+        return self.config.label_weight * cross_entropy(logit, batch.label, labelled) + (
             self.config.teacher_weight * taught
         )
 
@@ -247,17 +265,18 @@ class FusionLearner(Learner):
 
 
 def swapped(ids: Tensor, owners: Tensor, chance: float) -> Tensor:
-    """Return ids (B, C) in which each field's value is, by chance, that of another row.
+    """Return ids (B, C) in which some rows, by chance, are mixed: some of their fields' values are those of other rows.
 
     Args:
         ids: (B, C).
         owners: (C,) number of the field that a column belongs to; a field's columns go together.
-        chance: Of a value to be replaced.
+        chance: Of a row to be mixed. In a mixed row a value is replaced with a chance of 1/10, or 1/F if that is more.
     """
     B, F = len(ids), int(owners.max()) + 1
     own = torch.arange(B, device=ids.device)[:, None].expand(B, F)
     other = torch.randint(B, (B, F), device=ids.device)
-    row = torch.where(torch.rand(B, F, device=ids.device) < chance, other, own)
+    mixed = torch.rand(B, 1, device=ids.device) < chance
+    row = torch.where(mixed & (torch.rand(B, F, device=ids.device) < max(LEAST_MIXED, 1.0 / F)), other, own)
     return ids.gather(0, row[:, owners])
 
 

@@ -40,12 +40,21 @@ class SplitLike(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows on the training device: ids (B, C), label and weight (B,), a frozen teacher's logits (B,) or None."""
+    """Rows on the training device.
+
+    Attributes:
+        ids: (B, C).
+        label: (B,).
+        weight: (B,), or None.
+        teacher: A frozen teacher's logits (B,), or None.
+        as_logged: (B,) whether a row is one of the log, so that its label is of it; None if all are.
+    """
 
     ids: Tensor
     label: Tensor
     weight: Tensor | None
     teacher: Tensor | None = None
+    as_logged: Tensor | None = None
 
 
 class Rows:

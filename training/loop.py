@@ -219,7 +219,8 @@ def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tup
                 f"{run}: field {slot.name!r}: expected what was trained, grown: {before}; got {slot}; "
                 "prepare the data with --init-from this run"
             )
-    return selection, extended_pair(pair, slots), slots
+    # The pair's tables may be wider than the fused model's, whose dimensions are AFE's.
+    return selection, extended_pair(pair, slots), with_dims(slots, selection.dims)
 
 
 def _metrics(

@@ -18,7 +18,7 @@ from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLe
 from training.gates import FieldGates
 from training.learner import Learner, Rows, SplitLike
 from training.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
-from training.models.base import UNKNOWN_ID, FieldSlot, slot_ids
+from training.models.base import UNKNOWN_ID, FieldSlot, slot_ids, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Phase, PhaseSettings, predict
 from training.tables import TableBank
@@ -103,8 +103,9 @@ class Schedule:
         closed: tuple[str, ...] = ()
         if pair is None:
             a = self.tower("tower_a", 0, gated=self.gate_prior is not None)
-            closed = tuple(slot.name for slot in self.slots if slot not in a.slots)
-            self.slots = a.slots
+            left = {slot.name for slot in a.slots}
+            closed = tuple(slot.name for slot in self.slots if slot.name not in left)
+            self.slots = tuple(slot for slot in self.slots if slot.name in left)
             linear = self._linear_start()
             if linear is not None:
                 self.history.clear()
@@ -146,7 +147,8 @@ class Schedule:
             linear: What it begins from, instead of random weights.
         """
         torch.manual_seed(self._seed(number))
-        tower = Tower(self.slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
+        slots = self.rich_slots
+        tower = Tower(slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
             self.device
         )
         # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
@@ -156,7 +158,7 @@ class Schedule:
             begin_linear(tower, linear, self.train.split, table_l2=self.config.table_l2, seed=self.seed)
         gates = None
         if gated and self.gate_prior is not None:
-            gates = FieldGates.for_slots(self.slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
+            gates = FieldGates.for_slots(slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
         learner = TowerLearner(
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
@@ -186,7 +188,9 @@ class Schedule:
         teacher = Teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
-        return self._phase("fusion", 3, form, learner, rate_factor=self.dtf.fusion_rate)
+        return self._phase(
+            "fusion", 3, form, learner, rate_factor=self.dtf.fusion_rate, patience_factor=self.dtf.fusion_patience
+        )
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
         """Merge the pair into the form that phase 3 starts from; arguments as of `build_fusion_form`."""
@@ -194,7 +198,12 @@ class Schedule:
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
         settings = self.config.table_settings(len(self.train), l2_factor)
-        return TableBank(self.slots, list(module.tables), settings, **self.columns)
+        return TableBank(module.slots, list(module.tables), settings, **self.columns)
+
+    @property
+    def rich_slots(self) -> tuple[FieldSlot, ...]:
+        """The slots of the towers that are trained: wider tables than the fused model's."""
+        return with_dims(self.slots, {slot.name: slot.dim * self.dtf.rich for slot in self.slots})
 
     def _seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])
@@ -207,6 +216,7 @@ class Schedule:
         learner: Learner,
         *,
         rate_factor: float = 1.0,
+        patience_factor: int = 1,
         stored: str | None = None,
     ) -> M:
         """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
@@ -225,7 +235,7 @@ class Schedule:
             batch_size=config.batch_rows(len(self.train)),
             epochs=config.epochs,
             evaluations=config.evaluations,
-            patience=config.patience,
+            patience=config.patience * patience_factor,
             rate=config.rate * rate_factor,
             table_rate=config.table_rate * rate_factor,
             monitor=config.monitor,

@@ -15,6 +15,7 @@ from benchmarks.accuracy.bootstrap import replicates
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.afe import select
+from training.baseline import fit_baseline, yardstick_of
 from training.environment import library_versions
 from training.loop import measure_fields
 from training.metrics import evaluate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.ablation.variants import Variant
     from training.afe import Selection
     from training.config import ExperimentConfig
+    from training.linear_start import Yardstick
     from training.loader import PreparedData
     from training.measures import Measures
 
@@ -58,6 +60,7 @@ class Workshop:
         self.data: PreparedData = prepared(task, work)
         self.digest = data_digest(self.data)
         self._measures: Measures | None = None
+        self._yardstick: Yardstick | None = None
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""
@@ -136,9 +139,17 @@ class Workshop:
                 progress=ignore,
                 gate_prior=selection.gate_prior if config.afe.gates else None,
                 gate_penalty=config.afe.gate_penalty,
+                yardstick=self._baseline(),
             )
         )
         return found[0], store
+
+    def _baseline(self) -> Yardstick:
+        if self._yardstick is None:
+            train, valid = self.data.split("train"), self.data.split("valid")
+            baseline = fit_baseline(self.data.encoder, train, valid, seed=0, progress=lambda _done, _total: None)
+            self._yardstick = yardstick_of(baseline, self.data.encoder, valid)
+        return self._yardstick
 
     def _selection(self, config: ExperimentConfig) -> Selection:
         if self._measures is None:
@@ -153,12 +164,15 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         "seed": schedule.seed,
         "phase": phase,
         "slots": [(slot.name, slot.dim) for slot in schedule.slots],
+        "rich": schedule.dtf.rich,
         "widths": schedule.dtf.widths,
         "train": schedule.config.model_dump(mode="json"),
     }
+    if phase.startswith("linear_"):
+        facts["regression"] = None if schedule.yardstick is None else schedule.yardstick.C
     if phase == "tower_a":
         facts["gates"] = [schedule.gate_prior, schedule.gate_penalty if schedule.gate_prior else None]
-    if not phase.startswith("tower_"):
+    if not phase.removeprefix("linear_").startswith("tower_"):
         facts["dtf"] = schedule.dtf.model_dump(mode="json")
         facts["schedule"] = type(schedule).__name__
         facts["settings"] = asdict(schedule.settings)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from benchmarks.ablation.store import SharedPhases
     from training.learner import SplitLike
+    from training.linear_start import Linear
     from training.tables import TableBank
 
 NEVER = 10**9
@@ -56,11 +57,13 @@ class Ablated(Schedule):
     Attributes:
         budget: Steps that all phases of a control may take together; the full schedule's, on the same seed.
         settings: Of a control.
+        linear: The logistic regression that a control's towers begin from, where the full schedule's do.
         model: What the schedule ended with.
     """
 
     budget: int = 0
     settings: ControlSettings = ControlSettings()
+    linear: Linear | None = None
     model: FusionForm | Tower
     store: SharedPhases
 
@@ -86,10 +89,13 @@ class Ablated(Schedule):
         return type(self).__name__
 
     def alone(self, name: str, number: int) -> Tower:
-        """Return phase 1's tower A or B, as the full schedule trains it."""
-        tower = self.tower(name, number, gated=number == 0 and self.gate_prior is not None)
+        """Return phase 1's tower A or B, as the full schedule trains it; A first."""
+        if number:
+            return self.tower(name, number, linear=self.linear)
+        tower = self.tower(name, number, gated=self.gate_prior is not None)
         self.slots = tower.slots
-        return tower
+        self.linear = self._linear_start()
+        return tower if self.linear is None else self.tower(name, number, linear=self.linear)
 
     @contextmanager
     def exactly(self, steps: int) -> Iterator[None]:
