@@ -52,9 +52,8 @@ def _head(document: Document) -> str:
         "# Accuracy, parameters and latency, measured\n\n"
         + prose(
             f"Written by `{COMMAND}`; do not edit. REACTION beside the field's baselines on identical encoded",
-            "splits: the",
-            "same tuning budget on validation, the same early stopping, weight averaging offered to all.",
-            f"{document['runs']} runs of the ledger `accuracy.jsonl`, {document['cpu_hours']:.1f} hours of",
+            "splits: the same tuning budget on validation, the same early stopping, weight averaging offered to",
+            f"all. {document['runs']} runs of the ledger `accuracy.jsonl`, {document['cpu_hours']:.1f} hours of",
             "processor time.",
             where,
         )
@@ -66,8 +65,9 @@ def _verdicts(document: Document) -> str:
     found = document["verdicts"]
     held, failed, still = ([one for one in found if one["holds"] is value] for value in (True, False, None))
     text = "\n## Which claims hold\n\n" + prose(
-        f"{len(held)} hold, {len(failed)} do not, {len(still)} are open because runs are missing. AUC and log loss are",
-        "differences of means over seeds with a 95% interval; the baseline compared with was chosen on validation.",
+        f"{len(held)} hold, {len(failed)} do not, {len(still)} are open because runs are missing. AUC and log loss",
+        "are differences of means over seeds with a 95% interval; the baseline compared with was chosen on",
+        "validation.",
     )
     known = [one for one in found if one["holds"] is not None or one["task"] == "all"]
     rows = [[one["task"], one["text"], one["detail"] or "–", _VERDICT[one["holds"]]] for one in known]
@@ -92,13 +92,11 @@ def _comparisons(document: Document) -> str:
         )
     head = ["task", "against", "AUC", "log loss", "parameters", "dense", "FLOPs", "latency 1", "100", "1000"]
     text = "\n## REACTION against the baselines, paired\n\n" + prose(
-        "AUC and log loss: ours minus theirs, with a 95% interval from a bootstrap over test rows (whole",
-        "users, or blocks of",
-        "time) and seeds, the same resamples on both sides. The others are ratios, ours over theirs: parameters at",
-        "inference (wanted 1/3 = 0.333 at most against FinalMLP and DCNv2, 0.5 against DNN-small), dense parameters",
-        "(wanted 0.1), FLOPs of a request of 100 candidates, and latency net of an empty graph's call",
-        "(wanted 0.2 at 100 and",
-        "1000). LightGBM is an outside reference.",
+        "AUC and log loss: ours minus theirs, with a 95% interval from a bootstrap over test rows (whole users, or",
+        "blocks of time) and seeds, the same resamples on both sides. The others are ratios, ours over theirs:",
+        "parameters at inference (wanted 1/3 = 0.333 at most against FinalMLP and DCNv2, 0.5 against DNN-small),",
+        "dense parameters (wanted 0.1), FLOPs of a request of 100 candidates, and latency net of an empty graph's",
+        "call (wanted 0.2 at 100 and 1000). LightGBM is an outside reference.",
     )
     return text + "\n" + table(head, rows, texts=2)
 
@@ -157,9 +155,8 @@ def _guards(document: Document) -> str:
         floor = "–" if above is None else f"{one['auc'] - one['lr_auc']:+.4f}, " + ("yes" if above else "**no**")
         rows.append([one["task"], one["model"], *shown, agree, floor])
     text = "\n## Guard: no baseline made weak\n\n" + prose(
-        "Validation AUC. Each baseline trained by our loop against the library's own trainer on the same",
-        "files and seed (no",
-        "more than 0.001 below it), and the tuned ones against one-hot logistic regression (not below it).",
+        "Validation AUC. Each baseline trained by our loop against the library's own trainer on the same files and",
+        "seed (no more than 0.001 below it), and the tuned ones against one-hot logistic regression (not below it).",
     )
     head = ["task", "model", "our loop", "the library's", "within 0.001", "not below LR"]
     return text + "\n" + table(head, rows, texts=2)
@@ -182,23 +179,16 @@ def _method(document: Document) -> str:
     load = "".join(f" {task}: {one['others_load']:.0%}." for task, one in document["others_load"].items())
     noisy = f"Disturbed by other work, so only the ratios mean anything: {', '.join(disturbed)}." if disturbed else ""
     return "\n## How\n\n" + prose(
-        "Tuning looks at validation alone; the test split is read once, by the seeds of the chosen config. A",
-        "spread is the",
-        "standard deviation over seeds. Parameters are stored floating point numbers, counted in the",
-        "exported graph by one",
-        "function for all: tables as they are stored (folded ones at the first layer's width), batch norms",
-        "folded away. Every",
-        "baseline is exported by our passes: one stacked look-up a side, norms and constant gates folded,",
-        "the first layer",
-        "split between context and candidates, ONNX Runtime's offline optimisation; each graph is held",
-        "against its eager",
-        "module in float64 (at most 2e-6 on probabilities). All models of a task take turns, call by call,",
-        "in one process with",
-        "one thread; a call has one context row and the stated number of candidates, real rows of the test",
-        "split. Latencies of",
-        "the tables are microseconds of whole calls, an empty graph's included; ratios are net of it.",
-        "LightGBM has no graph",
-        "and no place in that race.",
+        "Tuning looks at validation alone; the test split is read once, by the seeds of the chosen config. A spread",
+        "is the standard deviation over seeds. Parameters are stored floating point numbers, counted in the",
+        "exported graph by one function for all: tables as they are stored (folded ones at the first layer's",
+        "width), batch norms folded away. Every baseline is exported by our passes: one stacked look-up a side,",
+        "norms and constant gates folded, the first layer split between context and candidates (DNN and DNN-small",
+        "through all of our fusion rules, folding included), ONNX Runtime's offline optimisation; each graph is",
+        "held against its eager module in float64 (at most 2e-6 on probabilities). All models of a task take turns,",
+        "call by call, in one process with one thread; a call has one context row and the stated number of",
+        "candidates, real rows of the test split. Latencies of the tables are microseconds of whole calls, an empty",
+        "graph's included; ratios are net of it. LightGBM has no graph and no place in that race.",
         f"While it ran, others used of the processors:{load}" if load else "",
         noisy,
     )

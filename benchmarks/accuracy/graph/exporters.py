@@ -15,18 +15,22 @@ from benchmarks.accuracy.graph.layers import array, block, linear, tables
 from benchmarks.accuracy.graph.lookups import Tables
 from benchmarks.accuracy.graph.net import Net
 from benchmarks.accuracy.graph.shallow import fm_logit, fwfm_logit, linear_logit
+from benchmarks.accuracy.graph.tower import dnn_graph
 from model_export.errors import GraphError, ParityValueError
 from model_export.graph import OUTPUT, Graph, serialise
 from model_export.latency import session
 from model_export.passes import apply_passes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from benchmarks.accuracy.graph.layers import Layer
-    from benchmarks.accuracy.graph.lookups import Feed
+    from model_export.latency import Feed
+
+TOWER: Final = "DNN"
+"""The class that goes through our own fusion rules (`tower.py`)."""
 
 TOLERANCE: Final = 2e-6
 """Largest difference of probabilities: the graph in float32 against the module in float64."""
@@ -38,36 +42,38 @@ class Exported:
 
     Attributes:
         graph: After all passes.
-        net: Turns rows of the prepared layout into the graph's.
+        columns: Side to the columns of the prepared layout that the graph takes, in order.
+        expanded: Stored numbers that are copies made for speed, and no parameters of the model.
     """
 
     graph: Graph
-    net: Net
-
-    @property
-    def expanded(self) -> int:
-        """Stored numbers that are copies made for speed, and no parameters of the model."""
-        return self.net.expanded
+    columns: Mapping[str, Sequence[int]]
+    expanded: int = 0
 
     def feed(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> Feed:
         """Rows of the prepared layout as the graph takes them."""
-        return self.net.feed(context_ids, candidate_ids)
+        ids = {"context": context_ids, "candidate": candidate_ids}
+        return {f"{side}_ids": np.ascontiguousarray(ids[side][:, list(held)]) for side, held in self.columns.items()}
 
 
 def export(module: Any) -> Exported:
     """Build a baseline's graph and apply every pass.
 
     Args:
-        module: The baseline, of a class in `EXPORTERS`; it is read, not changed.
+        module: The baseline, of a class in `EXPORTERS`, or a DNN; it is read, not changed.
 
     Raises:
         GraphError: The model has a part that has no graph here, or ONNX Runtime refuses the graph.
     """
     kind = type(module).__name__
+    if kind == TOWER:
+        graph, columns = dnn_graph(module)
+        return Exported(apply_passes(graph), columns)
     if kind not in EXPORTERS:
-        raise GraphError(f"expected a model of {sorted(EXPORTERS)}, got {kind}")
+        raise GraphError(f"expected a model of {[TOWER, *EXPORTERS]}, got {kind}")
     net = Net(module.slots)
-    return Exported(apply_passes(net.finish(EXPORTERS[kind](net, module))), net)
+    graph = net.finish(EXPORTERS[kind](net, module))
+    return Exported(apply_passes(graph), {side.name: side.columns for side in net.sides}, net.expanded)
 
 
 def check_parity(
@@ -149,10 +155,6 @@ def _fwfm(net: Net, module: Any) -> str:
     return fwfm_logit(net, vectors, pairs + pairs.T, weights, bias + float(weight.bias[0]))
 
 
-def _dnn(net: Net, module: Any) -> str:
-    return net.tower(net.embed(tables(module.embedding_layer, net.slots)), block(module.mlp.mlp))
-
-
 def _dcnv2(net: Net, module: Any) -> str:
     row = net.embed(tables(module.embedding_layer, net.slots))
     crossed = net.crosses(row, net.whole(row), [linear(layer) for layer in module.crossnet.cross_layers])
@@ -199,7 +201,6 @@ EXPORTERS: Final[dict[str, Callable[[Net, Any], str]]] = {
     "OneHot": _one_hot,
     "FM": _fm,
     "FwFM": _fwfm,
-    "DNN": _dnn,
     "DCNv2": _dcnv2,
     "FinalMLP": _finalmlp,
     "FinalNet": _finalnet,

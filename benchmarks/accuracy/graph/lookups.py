@@ -4,7 +4,7 @@
                             +--> each multi-valued field: a Gather, and its sum or mean   --> (1, d)
 
 The same for candidate_ids (N, Ci). Columns are served in the order singles, then each multi-valued field, as our export
-orders those of a bundle; `Lookups.feed` turns rows of the prepared layout into it.
+orders those of a bundle.
 
 Shapes: N candidates, F fields of a side, d columns of a table, V_f ids of field f.
 """
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from training.models.base import FieldSlot
 
     Float = NDArray[np.float64]
-    Feed = dict[str, NDArray[np.int32]]
 
 SIDES: Final = ("context", "candidate")
 
@@ -200,10 +199,3 @@ class Lookups:
         names = [slot.name for slot in self.slots]
         first = np.array([names.index(field) for field in side.fields]) * dim
         return np.asarray(first[:, None] + np.arange(dim)).ravel()
-
-    def feed(self, context_ids: NDArray[np.int32], candidate_ids: NDArray[np.int32]) -> Feed:
-        """Rows of the prepared layout, their columns in the served order."""
-        ids = {"context_ids": context_ids, "candidate_ids": candidate_ids}
-        return {
-            f"{side.name}_ids": np.ascontiguousarray(ids[f"{side.name}_ids"][:, side.columns]) for side in self.sides
-        }

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.accuracy.baselines import BASELINES, build
 from benchmarks.accuracy.counts import exported_parameters, flops
-from benchmarks.accuracy.graph.exporters import EXPORTERS, check_parity, export, shake
+from benchmarks.accuracy.graph.exporters import EXPORTERS, TOWER, check_parity, export, shake
 from benchmarks.accuracy.graph.layers import block
 from benchmarks.accuracy.graph.onehot import OneHot
 from model_export.errors import GraphError, ParityValueError
@@ -35,6 +35,7 @@ CONFIG: dict[str, Any] = {
     "heads": 2,
 }
 ROWS = 60
+NAMES = sorted([TOWER, *EXPORTERS])
 
 
 def ids(slots: tuple[FieldSlot, ...] = SLOTS) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +62,7 @@ def baseline(name: str, slots: tuple[FieldSlot, ...] = SLOTS) -> Any:
 
 
 @pytest.mark.parametrize("slots", [SLOTS, PLAIN], ids=["pooled fields", "plain fields"])
-@pytest.mark.parametrize("name", sorted(EXPORTERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_graph_scores_as_its_module_does(name: str, slots: tuple[FieldSlot, ...]) -> None:
     model = baseline(name, slots)
     exported = export(model)
@@ -73,10 +74,10 @@ def test_every_graph_scores_as_its_module_does(name: str, slots: tuple[FieldSlot
 
 
 def test_every_baseline_has_a_graph() -> None:
-    assert set(EXPORTERS) == {"OneHot"} | {made.__name__ for made in BASELINES.values()}
+    assert set(NAMES) == {"OneHot"} | {made.__name__ for made in BASELINES.values()}
 
 
-@pytest.mark.parametrize("name", sorted(EXPORTERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_plain_fields_take_one_look_up_a_side_and_one_stack_of_tables(name: str) -> None:
     graph = export(baseline(name, PLAIN)).graph
     looked_up = [node.input[0] for node in graph.model.graph.node if node.op_type == "Gather"]
@@ -85,7 +86,7 @@ def test_plain_fields_take_one_look_up_a_side_and_one_stack_of_tables(name: str)
     assert set(looked_up) == set(graph.tables)
 
 
-@pytest.mark.parametrize("name", sorted(EXPORTERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_the_context_s_part_costs_once_a_request_however_many_candidates(name: str) -> None:
     # Both sides have the same number of columns here, and only first layers tell them apart.
     graph = export(baseline(name, PLAIN)).graph
@@ -120,7 +121,7 @@ def test_layers_without_a_folded_form_are_refused_by_name() -> None:
         block([nn.BatchNorm1d(3)])
 
 
-NORMED = {"DNN": 24, "DCNv2": 24, "FinalMLP": 48, "FM": 0, "FwFM": 0, "OneHot": 0}
+NORMED = {"DCNv2": 24, "FinalMLP": 48, "FM": 0, "FwFM": 0, "OneHot": 0}
 """Units with a batch norm: two parameters each that are gone."""
 
 
@@ -136,3 +137,12 @@ def test_a_graph_stores_the_module_s_parameters_and_no_batch_norms(name: str) ->
     held = sum(value.numel() for value in model.parameters() if value.requires_grad)
     assert stored.dense == held - stored.embedding - 2 * NORMED[name] - gates - merged
     assert stored.bytes == 4 * stored.total
+
+
+def test_a_dnn_is_folded_as_ours_is_within_the_same_budget() -> None:
+    model = baseline("DNN")
+    stored = exported_parameters(export(model))
+    unfolded = sum(value.numel() for value in model.parameters()) - 2 * 24
+    assert stored.total <= 1.1 * unfolded
+    assert stored.embedding > 4 * sum(slot.rows for slot in SLOTS)  # a small table took its projection in
+    assert stored.dense < unfolded - 4 * sum(slot.rows for slot in SLOTS)
