@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from training.loader import Split
 
+OWN = {"format", "name", "seed", "data", "train"}
+"""What of an experiment is no setting of the model: named elsewhere in a line."""
+
 BLOCK = 8192
 """Rows scored at once."""
 
@@ -34,7 +37,8 @@ BLOCK = 8192
 def settings(task: str) -> Config:
     """The sections of an experiment that are not its data, defaults included."""
     values = TASKS[task].config().model_dump(mode="json")
-    return {"model": {"afe": values["afe"], "dtf": values["dtf"]}, "train": values["train"]}
+    model = {name: section for name, section in values.items() if name not in OWN}
+    return {"model": model, "train": values["train"]}
 
 
 def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
