@@ -91,6 +91,8 @@ TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
 NORM: tuple[Dimension, ...] = (Choice("model.batch_norm", (False, True)),)
 WIDE = {"embedding_dim": 10, "hidden_units": [400, 400, 400], "dropout": 0.2}
 
+PUBLISHED = {**WIDE, "batch_norm": True}
+
 MODELS: dict[str, Model] = {
     "LR": Model("logistic", {"grid": list(GRID)}, {"rows": TRAIN_ROWS}, most_seeds=1),
     "FM": Model("deep", {"embedding_dim": 10}, space=LOOP),
@@ -123,5 +125,16 @@ MODELS: dict[str, Model] = {
         ),
     ),
     "REACTION": Model("reaction", {}),
+    "DeepFM": Model("deep", PUBLISHED, core=False, most_seeds=3),
+    "xDeepFM": Model("deep", {**PUBLISHED, "cin_units": [16, 16, 16]}, core=False, most_seeds=3),
+    "AutoInt+": Model(
+        "deep",
+        {**PUBLISHED, "attention_layers": 3, "attention_heads": 2, "attention_width": 32},
+        core=False,
+        most_seeds=3,
+    ),
+    "EDCN": Model("deep", {**PUBLISHED, "cross_layers": 3}, core=False, most_seeds=3),
+    "GDCN": Model("deep", {**PUBLISHED, "cross_layers": 3}, core=False, most_seeds=3),
+    "WideDeep": Model("deep", PUBLISHED, core=False, most_seeds=3),
 }
 """In the order of the table. LR finds its C itself, on validation; REACTION runs with its defaults, untuned."""

@@ -8,7 +8,7 @@ import torch
 from prepared import make
 
 from benchmarks.accuracy import deep
-from benchmarks.accuracy.baselines import BASELINES, Baseline
+from benchmarks.accuracy.baselines import BASELINES, EXTRAS, Baseline
 from benchmarks.accuracy.baselines.base import feature_name
 from benchmarks.accuracy.baselines.finalnet import FinalNet
 from benchmarks.accuracy.early import train
@@ -77,7 +77,7 @@ def linear(model: Baseline, layer: torch.nn.Module, context: torch.Tensor, candi
     return total
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", [*BASELINES, *EXTRAS])
 def test_a_context_row_shared_by_all_scores_as_the_same_row_repeated(name: str, data: PreparedData) -> None:
     config = small(name, 3000)
     model = deep.new_module(name, data, config, seed=1)
