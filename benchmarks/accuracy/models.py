@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.space import Choice, Dimension, Linear, Log
 from training.baseline import GRID, TRAIN_ROWS
@@ -24,6 +24,7 @@ class Model:
         model: The `model` section of its config.
         train: The `train` section; None takes it from the data (`defaults`).
         space: What is tuned.
+        ladder: What the first trials after the usual config change of it, one thing each.
         core: In the core table; others run when they are named or with `--extra`.
         most_seeds: 1 where nothing is left to chance.
     """
@@ -32,6 +33,7 @@ class Model:
     model: Config
     train: Config | None = None
     space: tuple[Dimension, ...] = ()
+    ladder: tuple[tuple[str, Any], ...] = ()
     core: bool = True
     most_seeds: int = 5
 
@@ -84,9 +86,12 @@ def _loop(rows: int) -> Config:
 
 LOOP: tuple[Dimension, ...] = (
     Log("train.rate", 3e-4, 3e-3),
-    Log("train.l2", 300.0, 100_000.0),
+    Log("train.l2", 1_000.0, 100_000.0),
     Choice("train.averaging", (0.0, 0.98, 0.995)),
 )
+LADDER = (("train.l2", 1_000.0), ("train.l2", 100_000.0))
+"""The strength of the tables' L2 decides more than all else on small samples."""
+
 TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
 NORM: tuple[Dimension, ...] = (Choice("model.batch_norm", (False, True)),)
 WIDE = {"embedding_dim": 10, "hidden_units": [400, 400, 400], "dropout": 0.2}
@@ -95,9 +100,9 @@ PUBLISHED = {**WIDE, "batch_norm": True}
 
 MODELS: dict[str, Model] = {
     "LR": Model("logistic", {"grid": list(GRID)}, {"rows": TRAIN_ROWS}, most_seeds=1),
-    "FM": Model("deep", {"embedding_dim": 10}, space=LOOP),
-    "FwFM": Model("deep", {"embedding_dim": 10}, space=LOOP),
-    "DNN": Model("deep", {**WIDE, "batch_norm": True}, space=LOOP + TOWER + NORM),
+    "FM": Model("deep", {"embedding_dim": 10}, space=LOOP, ladder=LADDER),
+    "FwFM": Model("deep", {"embedding_dim": 10}, space=LOOP, ladder=LADDER),
+    "DNN": Model("deep", {**WIDE, "batch_norm": True}, space=LOOP + TOWER + NORM, ladder=LADDER),
     "DNN-small": Model(
         "deep",
         {"embedding_dim": 8, "hidden_units": [64, 64], "dropout": 0.2, "batch_norm": True},
@@ -107,10 +112,13 @@ MODELS: dict[str, Model] = {
             Choice("model.embedding_dim", (4, 8, 16)),
             Choice("model.hidden_units", ([64, 64], [128, 64], [32, 32], [64, 64, 64])),
         ),
+        ladder=LADDER,
     ),
-    "DCNv2": Model("deep", {**WIDE, "batch_norm": True, "cross_layers": 3}, space=LOOP + TOWER + NORM),
-    "FinalMLP": Model("deep", {**WIDE, "batch_norm": True, "heads": 10, "gate_units": [64]}, space=LOOP + TOWER + NORM),
-    "FinalNet": Model("deep", WIDE, space=LOOP + TOWER),
+    "DCNv2": Model("deep", {**WIDE, "batch_norm": True, "cross_layers": 3}, space=LOOP + TOWER + NORM, ladder=LADDER),
+    "FinalMLP": Model(
+        "deep", {**WIDE, "batch_norm": True, "heads": 10, "gate_units": [64]}, space=LOOP + TOWER + NORM, ladder=LADDER
+    ),
+    "FinalNet": Model("deep", WIDE, space=LOOP + TOWER, ladder=LADDER),
     "LightGBM": Model(
         "trees",
         {"leaves": 63, "leaf_rows": 50, "column_share": 0.5, "row_share": 0.8, "l2": 1.0, "strength": 20.0, "folds": 5},

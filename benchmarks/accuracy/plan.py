@@ -58,7 +58,7 @@ class Want:
     def configs(self) -> list[Config]:
         """What is tried."""
         model = MODELS[self.model]
-        return trials(model.defaults(self.task, self.rows), model.space, self.trials)
+        return trials(model.defaults(self.task, self.rows), model.space, self.trials, model.ladder)
 
     def lines(self, ledger: Iterable[Line]) -> list[Line]:
         """What has been done."""

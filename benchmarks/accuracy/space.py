@@ -65,22 +65,28 @@ class Choice:
 Dimension = Log | Linear | Choice
 
 
-def trials(defaults: Mapping[str, Any], space: Sequence[Dimension], number: int) -> list[dict[str, Any]]:
-    """The first `number` configs: the defaults, then Sobol's points; those of a smaller number come first in a larger.
+def trials(
+    defaults: Mapping[str, Any], space: Sequence[Dimension], number: int, ladder: Sequence[tuple[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The first `number` configs; those of a smaller number come first in a larger.
 
     Args:
         defaults: The first config; what the space does not name stays as it is.
-        space: What differs.
-        number: How many, up to `POINTS` + 1.
+        space: What differs; without it there is one config.
+        number: How many, up to `POINTS` and the ladder's.
+        ladder: (path, value), what the next configs change of the defaults; then Sobol's points follow.
     """
-    configs = [copy.deepcopy(dict(defaults))]
     if not space:
-        return configs
+        return [copy.deepcopy(dict(defaults))]
     points = qmc.Sobol(len(space), scramble=True, rng=SEED).random(POINTS)
-    for point in points[: number - 1]:
-        config = copy.deepcopy(dict(defaults))
-        for dimension, u in zip(space, point, strict=True):
-            section, key = dimension.path.split(".")
-            config[section][key] = dimension.at(float(u))
-        configs.append(config)
-    return configs
+    changes: list[list[tuple[str, Any]]] = [[], *([rung] for rung in ladder)]
+    changes += [[(part.path, part.at(float(u))) for part, u in zip(space, point, strict=True)] for point in points]
+    return [_changed(defaults, change) for change in changes[:number]]
+
+
+def _changed(defaults: Mapping[str, Any], change: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    config = copy.deepcopy(dict(defaults))
+    for path, value in change:
+        section, key = path.split(".")
+        config[section][key] = value
+    return config

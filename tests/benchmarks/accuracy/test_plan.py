@@ -95,6 +95,9 @@ def test_more_trials_continue_the_same_sequence_within_the_bounds() -> None:
     many = trials(defaults, space, 40)
     assert trials(defaults, space, 7) == many[:7]
     assert many[0] == defaults
+    rungs = trials(defaults, space, 5, [("train.rate", 0.5), ("model.n", 9)])
+    assert [rungs[1]["train"]["rate"], rungs[2]["model"]["n"]] == [0.5, 9]
+    assert rungs[3:] == many[1:3]
     assert len({str(config) for config in many}) == 40
     assert all(1e-4 <= config["train"]["rate"] <= 1e-2 for config in many)
     assert all(0.0 <= config["model"]["dropout"] <= 0.5 for config in many)
