@@ -4,6 +4,9 @@ A call has one context row and N candidates, real rows of the test split, other 
 runtime costs whatever is in the graph is that of a graph that only takes the same inputs; net latency is without it.
 Turns are cut into blocks of time: spreads and ratios come from medians of blocks, in which all models met the same
 machine.
+
+Beside the clock stands the calling thread's own processor time. Other work that takes the processor away falls on long
+calls more than on short ones, so a ratio by the clock flatters the shorter: a claim has to hold by both.
 """
 
 from __future__ import annotations
@@ -59,17 +62,23 @@ class Timing:
         least: The shortest call.
         calls: How many.
         blocks: Median of each block of turns.
+        processor: Median of the thread's processor time.
+        processor_blocks: Its median in each block.
     """
 
     median: float
     least: float
     calls: int
     blocks: tuple[float, ...]
+    processor: float
+    processor_blocks: tuple[float, ...]
 
     def facts(self) -> dict[str, Any]:
         """For the table of latencies."""
-        blocks = [round(block, 2) for block in self.blocks]
-        return {"median": round(self.median, 2), "least": round(self.least, 2), "calls": self.calls, "blocks": blocks}
+        return {
+            name: [round(one, 2) for one in value] if isinstance(value, tuple) else round(value, 2)
+            for name, value in vars(self).items()
+        }
 
 
 def race(
@@ -111,8 +120,8 @@ def race(
             for name, one in everyone.items()
         }
         calls = _turns({name: one.runner for name, one in everyone.items()}, feeds, seconds)
-        for name, times in calls.items():
-            found[name][size] = _timing(times)
+        for name, (clock, processor) in calls.items():
+            found[name][size] = _timing(clock, processor)
     return found
 
 
@@ -182,10 +191,10 @@ class Load:
 
 def _turns(
     runners: Mapping[str, ort.InferenceSession], feeds: Mapping[str, Sequence[Feed]], seconds: float
-) -> dict[str, list[float]]:
-    """Seconds of every call; the models take turns call by call."""
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Seconds of every call, by the clock and by the thread's processor time; models take turns call by call."""
     calls = {name: (runner, [OUTPUT], feeds[name]) for name, runner in runners.items()}
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+    spent: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in calls}
     for runner, outputs, all_feeds in calls.values():
         runner.run(outputs, all_feeds[0])
     end = time.perf_counter() + seconds
@@ -193,18 +202,29 @@ def _turns(
     while turn < FEWEST_TURNS or time.perf_counter() < end:
         for name, (runner, outputs, all_feeds) in calls.items():
             feed = all_feeds[turn % len(all_feeds)]
-            start = time.perf_counter()
+            busy, start = time.thread_time(), time.perf_counter()
             runner.run(outputs, feed)
-            spent[name].append(time.perf_counter() - start)
+            stop, spared = time.perf_counter(), time.thread_time()
+            spent[name][0].append(stop - start)
+            spent[name][1].append(spared - busy)
         turn += 1
     return spent
 
 
-def _timing(times: Sequence[float]) -> Timing:
-    microseconds = np.asarray(times) * 1e6
-    blocks = np.array_split(microseconds, min(BLOCKS, len(microseconds)))
-    medians = tuple(float(np.median(block)) for block in blocks)
-    return Timing(float(np.median(microseconds)), float(microseconds.min()), len(times), medians)
+def _timing(clock: Sequence[float], processor: Sequence[float]) -> Timing:
+    wall, busy = (np.asarray(times) * 1e6 for times in (clock, processor))
+    return Timing(
+        median=float(np.median(wall)),
+        least=float(wall.min()),
+        calls=len(wall),
+        blocks=_medians(wall),
+        processor=float(np.median(busy)),
+        processor_blocks=_medians(busy),
+    )
+
+
+def _medians(times: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(np.median(block)) for block in np.array_split(times, min(BLOCKS, len(times))))
 
 
 def _net(latency: NDArray[np.float64], empty: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -183,9 +183,10 @@ def _ratios(name: str, runs: Mapping[str, Sequence[Line]], measured: Mapping[str
     found["latency_ratio"] = {}
     if {OURS, name, EMPTY} <= set(models):
         for size in models[OURS]["latency"]:
-            blocks = [models[one]["latency"][size]["blocks"] for one in (OURS, name, EMPTY)]
-            value, low, high = ratio(*blocks)
-            found["latency_ratio"][size] = {"value": value, "low": low, "high": high}
+            timings = [models[one]["latency"][size] for one in (OURS, name, EMPTY)]
+            value, low, high = ratio(*(timing["blocks"] for timing in timings))
+            processor = ratio(*(timing["processor_blocks"] for timing in timings))[0]
+            found["latency_ratio"][size] = {"value": value, "low": low, "high": high, "by_processor_time": processor}
     return found
 
 

@@ -74,6 +74,7 @@ def timings(task: str = "films-random") -> dict[str, Any]:
         for size in ("1", "100", "1000"):
             value = 10.0 + (0 if name == "an empty graph" else 5 + DENSE[name] * int(size) / 1e5)
             facts["latency"][size] = {"median": value, "least": value, "calls": 20, "blocks": [value] * 20}
+            facts["latency"][size] |= {"processor": value, "processor_blocks": [value] * 20}
     machine = {
         "date": "2026-11-28T21:00:00",
         "processor": "a processor",

@@ -38,6 +38,7 @@ def test_every_model_gets_the_same_calls_in_turns_with_one_context_row() -> None
         for size, timing in timings.items():
             assert timing.calls == found["one"][size].calls >= 5
             assert timing.least <= timing.median
+            assert len(timing.processor_blocks) == len(timing.blocks)
             assert min(timing.blocks) <= timing.median <= max(timing.blocks)
 
 

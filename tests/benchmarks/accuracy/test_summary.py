@@ -67,6 +67,15 @@ def test_claims_hold_or_not_as_the_figures_say() -> None:
     assert verdict(near, "log_loss") is True
 
 
+def test_a_claim_about_latency_has_to_hold_by_processor_time_too() -> None:
+    table = timings()
+    ours = table["tasks"]["films-random"]["models"]["REACTION"]["latency"]
+    ours["100"]["processor_blocks"] = [500.0] * 20
+    document = summarise(whole(), table, TASKS, MODELS)
+    assert verdict(document, "latency 100 FinalMLP") is False
+    assert verdict(document, "latency 1000 FinalMLP") is True
+
+
 def test_the_merged_tower_is_compared_with_its_pair_seed_by_seed() -> None:
     (pair,) = summarise(whole(), timings(), TASKS, MODELS)["pairs"]
     assert pair["auc"]["mean"] == pytest.approx(0.0005)
