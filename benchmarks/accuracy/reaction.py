@@ -35,8 +35,12 @@ BLOCK = 8192
 
 
 def settings(task: str) -> Config:
-    """The sections of an experiment that are not its data, defaults included."""
+    """The sections of an experiment that are not its data, defaults included.
+
+    Calibration is off: no baseline has that step, and the table compares models.
+    """
     values = TASKS[task].config().model_dump(mode="json")
+    values["calibration"]["kind"] = "none"
     model = {name: section for name, section in values.items() if name not in OWN}
     return {"model": model, "train": values["train"]}
 
