@@ -82,7 +82,7 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
             inference=stored,
             embedding=model["embedding_parameters"],
             dense=model["dense_parameters"],
-            bytes=4 * stored,
+            bytes=model["parameter_bytes"],
         ),
         flops=model["flops"],
         steps=sum(int(record["step"]) for record in last.values()),
