@@ -82,7 +82,7 @@ def tower_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         {
             "name": name,
-            "chosen": model == "fused",
+            "chosen": model == ("calibrated" if "calibrated" in present else "fused"),
             "cells": [cell for models in splits.values() for cell in cells(models.get(model, {}), columns)],
         }
         for model, name in MODELS.items()

@@ -34,10 +34,13 @@ def quality_table(run: Run, log: SyntheticData) -> Table:
     """AUC and log loss on the test split: baseline, towers, pair, fused model, and the best there can be."""
     table = _table("How well it predicts (test split)", "model", "AUC", "log loss", "")
     metrics = {**run.metrics["test"], "baseline": run.metrics["baseline"]["test"]}
-    notes = {"baseline": "one-hot, C tuned on validation", "fused": "both towers merged into one: what is served"}
+    served = "calibrated" if "calibrated" in metrics else "fused"
+    notes = {"baseline": "one-hot, C tuned on validation", "fused": "both towers merged into one"}
+    notes["calibrated"] = "its probabilities set right on validation"
+    notes[served] += ": what is served"
     for model, name in MODELS.items():
         if model in metrics:
-            style = "bold green" if model == "fused" else None
+            style = "bold green" if model == served else None
             found = metrics[model]
             table.add_row(name, f"{found['auc']:.4f}", f"{found['log_loss']:.4f}", notes.get(model, ""), style=style)
     tested = log.split == TEST_SPLIT
