@@ -11,6 +11,13 @@ import torch
 from torch import nn
 
 from benchmarks.accuracy.graph.deep import bilinear_logit, factorised_logit, field_gates
+from benchmarks.accuracy.graph.extras import (
+    attention_logit,
+    bridged_logit,
+    cin_logit,
+    gated_crosses,
+    shared_fm_logit,
+)
 from benchmarks.accuracy.graph.layers import array, block, linear, tables
 from benchmarks.accuracy.graph.lookups import Tables
 from benchmarks.accuracy.graph.net import Net
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.accuracy.graph.layers import Layer
+    from benchmarks.accuracy.graph.net import Row
     from model_export.latency import Feed
 
 TOWER: Final = "DNN"
@@ -158,11 +166,7 @@ def _fwfm(net: Net, module: Any) -> str:
 def _dcnv2(net: Net, module: Any) -> str:
     row = net.embed(tables(module.embedding_layer, net.slots))
     crossed = net.crosses(row, net.whole(row), [linear(layer) for layer in module.crossnet.cross_layers])
-    h = net.tower(row, block(module.parallel_dnn.mlp))
-    head = linear(module.fc)
-    D = len(row.places)
-    start = net.dense(crossed, replace(head, weight=head.weight[row.places]))
-    return net.add("Gemm", h, head.weight[D:], start)
+    return _beside(net, row, crossed, block(module.parallel_dnn.mlp), module.fc)
 
 
 def _finalmlp(net: Net, module: Any) -> str:
@@ -186,6 +190,50 @@ def _finalnet(net: Net, module: Any) -> str:
     return net.sum([factorised_logit(net, x, b, 0.5) for x, b in ((gated, module.block1), (row, module.block2))])
 
 
+def _deepfm(net: Net, module: Any) -> str:
+    vectors = tables(module.embedding_layer, net.slots)
+    row = net.embed(vectors)
+    fm = shared_fm_logit(net, row, vectors, *_weights(net, module.fm.lr_layer))
+    return net.sum([fm, net.tower(row, block(module.dnn.mlp))])
+
+
+def _widedeep(net: Net, module: Any) -> str:
+    row = net.embed(tables(module.embedding_layer, net.slots))
+    return net.sum([linear_logit(net, *_weights(net, module.lr_layer)), net.tower(row, block(module.dnn.mlp))])
+
+
+def _xdeepfm(net: Net, module: Any) -> str:
+    row = net.embed(tables(module.embedding_layer, net.slots))
+    wide = linear_logit(net, *_weights(net, module.lr_layer))
+    return net.sum([wide, cin_logit(net, row, module.cin), net.tower(row, block(module.dnn.mlp))])
+
+
+def _autoint(net: Net, module: Any) -> str:
+    row = net.embed(tables(module.embedding_layer, net.slots))
+    wide = linear_logit(net, *_weights(net, module.lr_layer))
+    attended = attention_logit(net, row, list(module.attention), module.fc)
+    return net.sum([wide, attended, net.tower(row, block(module.dnn.mlp))])
+
+
+def _edcn(net: Net, module: Any) -> str:
+    vectors = tables(module.embedding_layer, net.slots)
+    return bridged_logit(net, net.embed(vectors), module, vectors.dim)
+
+
+def _gdcn(net: Net, module: Any) -> str:
+    row = net.embed(tables(module.embedding_layer, net.slots))
+    crossed = gated_crosses(net, row, net.whole(row), list(module.cross.cross), list(module.cross.gate))
+    return _beside(net, row, crossed, block(module.dnn.mlp), module.fc)
+
+
+def _beside(net: Net, row: Row, crossed: str, layers: Sequence[Layer], fc: Any) -> str:
+    """[cross, tower], then a linear layer, whose two parts are added."""
+    h = net.tower(row, layers)
+    head = linear(fc)
+    start = net.dense(crossed, replace(head, weight=head.weight[row.places]))
+    return net.add("Gemm", h, head.weight[len(row.places) :], start)
+
+
 def _weights(net: Net, regression: Any) -> tuple[Any, float]:
     """Tables and bias of a `LogisticRegression`."""
     bias = 0.0 if regression.bias is None else float(regression.bias.detach())
@@ -204,4 +252,10 @@ EXPORTERS: Final[dict[str, Callable[[Net, Any], str]]] = {
     "DCNv2": _dcnv2,
     "FinalMLP": _finalmlp,
     "FinalNet": _finalnet,
+    "DeepFM": _deepfm,
+    "WideDeep": _widedeep,
+    "XDeepFM": _xdeepfm,
+    "AutoInt": _autoint,
+    "EDCN": _edcn,
+    "GDCN": _gdcn,
 }
