@@ -27,7 +27,7 @@ class Histogram:
         bounds: Upper bounds, ascending; a value equal to a bound lies under it. One more bucket has no bound.
     """
 
-    __slots__ = ("_cells", "_first", "_sum", "_values", "bounds")
+    __slots__ = ("_bounds", "_cells", "_counts", "_first", "_sum", "_values", "bounds")
 
     def __init__(self, cells: Cells, name: str, bounds: Sequence[float]) -> None:
         self._cells = cells
@@ -35,6 +35,9 @@ class Histogram:
         self.bounds = tuple(bounds)
         self._first = cells.take(f"{name} {crc32(repr(self.bounds).encode()):08x}", len(self.bounds) + 2)
         self._sum = self._first + len(self.bounds) + 1
+        self._counts = np.asarray(cells.values)[self._first : self._sum]
+        # In the values' own precision: a float32 score equal to a bound lies under it, not beside it.
+        self._bounds = {kind: np.array(self.bounds, kind) for kind in (np.dtype(np.float32), np.dtype(np.float64))}
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -44,12 +47,9 @@ class Histogram:
 
     def observe_array(self, array: NDArray[np.float32] | NDArray[np.float64]) -> None:
         """Count every value of an array (N,)."""
-        values = self._values
-        # Bounds in the values' own precision: a float32 score equal to a bound lies under it, not beside it.
-        buckets = np.searchsorted(np.asarray(self.bounds, array.dtype), array, side="left")
-        for position, count in enumerate(np.bincount(buckets).tolist()):
-            values[self._first + position] += count
-        values[self._sum] += float(array.sum(dtype=np.float64))
+        buckets = self._bounds[array.dtype].searchsorted(array)
+        self._counts += np.bincount(buckets, minlength=len(self._counts))
+        self._values[self._sum] += float(array.sum(dtype=np.float64))
 
     def cumulative(self) -> list[float]:
         """Values of all workers at or under each bound, then all of them."""

@@ -23,6 +23,8 @@ from service.process_metrics import process_collector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from service.features.encoder import FeatureEncoder
     from service.pipeline import Work
 
@@ -33,7 +35,9 @@ OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 # 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
 SECONDS_BOUNDS: Final = tuple(float(f"{1e-5 * 2 ** (k / 2):.3g}") for k in range(41))
 _REQUESTS: Final = "requests "
-_QUEUED: Final = 128  # requests counted in one go
+# A queue is counted when it holds this many requests or rows: a pause of a few hundred microseconds at most.
+_REQUESTS_QUEUED: Final = 256
+_ROWS_QUEUED: Final = 4096
 CANDIDATES_BOUNDS: Final = tuple(float(2**k) for k in range(15))
 
 
@@ -71,7 +75,9 @@ class ModelMetrics:
         self.candidates = Histogram(cells, f"{name}/candidates", CANDIDATES_BOUNDS)
         self.scores = Histogram(cells, f"{name}/scores", score_bounds(reference))
         self.health = FeatureHealth(cells, f"{name}/field", encoder, reference, self.scores)
-        self._queue: list[tuple[float, ...]] = []
+        # Times of a request (as of `Work`), its ids and scores, which must not change any more.
+        self._queue: list[tuple[tuple[float, ...], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
+        self._rows = 0
 
     def record(self, outcome: str, work: Work | None, received: float, ended: float) -> None:
         """Count one request.
@@ -83,12 +89,13 @@ class ModelMetrics:
             ended: When its answer was handed over.
         """
         if outcome == "ok" and work is not None:
-            # Counted in batches: seven histograms, one by one, take a tenth of the time of a one-row request.
-            marks = (received, work.started, work.decoded, work.encoded, work.inferred, ended, len(work.scores))
-            self._queue.append(marks)
-            if len(self._queue) >= _QUEUED:
-                self._count_queued()
-            self.health.add(work.context_ids, work.candidate_ids, work.scores)
+            # Counted in batches: one by one, histograms and fields take longer than a one-row request.
+            scores = work.scores
+            times = (received, work.started, work.decoded, work.encoded, work.inferred, ended)
+            self._queue.append((times, work.context_ids, work.candidate_ids, scores))
+            self._rows += len(scores)
+            if len(self._queue) >= _REQUESTS_QUEUED or self._rows >= _ROWS_QUEUED:
+                self.flush()
             return
         stages = self.stages[outcome]
         if received:
@@ -106,18 +113,18 @@ class ModelMetrics:
 
     def flush(self) -> None:
         """Count what is queued."""
-        if self._queue:
-            self._count_queued()
-        self.health.flush()
-
-    def _count_queued(self) -> None:
-        marks = np.array(self._queue)  # (requests, 7)
+        if not self._queue:
+            return
+        times, contexts, candidates, scores = zip(*self._queue, strict=True)
         self._queue.clear()
+        self._rows = 0
+        marks = np.array(times).T  # (6, requests)
         stages = self.stages["ok"]
-        for stage, seconds in zip(STAGES, np.diff(marks[:, :6]).T, strict=False):
+        for stage, seconds in zip(STAGES, np.diff(marks, axis=0), strict=False):
             stages[stage].observe_array(seconds)
-        stages["total"].observe_array(marks[:, 5] - marks[:, 0])
-        self.candidates.observe_array(marks[:, 6])
+        stages["total"].observe_array(marks[5] - marks[0])
+        self.candidates.observe_array(np.fromiter(map(len, scores), np.float64, len(scores)))
+        self.health.count(contexts, candidates, scores)
 
 
 class ServiceMetrics:

@@ -57,7 +57,9 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane = lane if plain else None
         self._own = _LaneCycle()
         self._own_cycle = cast("Any", self._own)
+        self.cycle = self._own_cycle  # nothing is on its way
         self._write: Callable[[bytes], None] = _no_write
+        self._is_closing: Callable[[], bool] = bool
         self._known: Known | None = None  # of the request that is being received in the lane
         self._body = b""
         self._fresh: bytes | None = None  # what came in, if a request began with it
@@ -68,6 +70,7 @@ class LaneProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection."""
         self._write = transport.write
+        self._is_closing = transport.is_closing
         super().connection_made(cast("asyncio.Transport", JoinedWrites(transport)))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -89,12 +92,16 @@ class LaneProtocol(HttpToolsProtocol):
         """Take bytes."""
         self._idle_since = None
         lane = self._lane
-        if lane is not None and self._between and (self.cycle is None or self.cycle.response_complete):
+        if lane is not None and self._between and self.cycle.response_complete:
             # The same bytes mean the same to a parser that has seen the end of everything before.
             end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
             known = lane.recall(data[:end])
             if known is not None and len(data) - end == known.length and not self.flow.write_paused:
-                self._enter(lane, known, data[end:])
+                own = self._own
+                self.cycle = self._own_cycle
+                own.response_complete = False
+                own.keep_alive = known.keep_alive
+                lane.enter(self, known, data[end:])
                 return
             self._fresh = data
         self._begun = 0
@@ -116,7 +123,7 @@ class LaneProtocol(HttpToolsProtocol):
             parser = self.parser
             if parser.should_upgrade():
                 self._lane = None  # what comes after it is no request, perhaps
-            elif self.cycle is None or self.cycle.response_complete:
+            elif self.cycle.response_complete:
                 keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
                 self._known = lane.admit(parser.get_method(), self.url, self.headers, keep_alive=keep_alive)
                 if self._known is not None:
@@ -153,13 +160,6 @@ class LaneProtocol(HttpToolsProtocol):
                 lane.remember(data[:end], known, len(body))
         lane.enter(self, known, body)
 
-    def _enter(self, lane: FastLane, known: Known, body: bytes) -> None:
-        own = self._own
-        self.cycle = self._own_cycle
-        own.response_complete = False
-        own.keep_alive = known.keep_alive
-        lane.enter(self, known, body)
-
     def _begin_ordinarily(self) -> None:
         """Make for a request, of which the head is there, what uvicorn makes as it comes in."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -191,14 +191,13 @@ class LaneProtocol(HttpToolsProtocol):
         """
         own = self._own
         own.response_complete = True
-        if self.transport.is_closing():
+        if self._is_closing():
             return False
-        if own.keep_alive:
-            head += (b"\r\n", body)
-            self._write(b"".join(head))
-        else:
-            head += (b"connection: close\r\n\r\n", body)
-            self._write(b"".join(head))
+        if not own.keep_alive:
+            head.append(b"connection: close\r\n")
+        head += (b"\r\n", body)
+        self._write(b"".join(head))
+        if not own.keep_alive:
             self.transport.close()
         self.on_response_complete()
         return True
@@ -206,9 +205,10 @@ class LaneProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self._is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
