@@ -155,7 +155,7 @@ def infer_together(pipeline: Pipeline, works: Sequence[Work]) -> list[Exception 
     """
     began = perf_counter()
     for work in works:
-        work.waited(began - work.encoded)
+        work.lag = began - work.encoded
     if len(works) > 1:
         with contextlib.suppress(Exception):  # whosever fault it is, it shows below
             scores = pipeline.infer(_contexts(works), np.concatenate([work.candidate_ids for work in works]))
@@ -164,7 +164,7 @@ def infer_together(pipeline: Pipeline, works: Sequence[Work]) -> list[Exception 
             for work in works:
                 last = first + len(work.candidate_ids)
                 work.scores = scores[first:last]
-                work.inferred = inferred
+                work.inferred = inferred - work.lag
                 first = last
             return [None] * len(works)
     errors: list[Exception | None] = []
@@ -180,7 +180,7 @@ def infer_together(pipeline: Pipeline, works: Sequence[Work]) -> list[Exception 
 
 def _infer_alone(pipeline: Pipeline, work: Work) -> None:
     work.scores = pipeline.infer(work.context_ids, work.candidate_ids)
-    work.inferred = perf_counter()
+    work.inferred = perf_counter() - work.lag
 
 
 def _contexts(works: Sequence[Work]) -> NDArray[np.int32]:

@@ -122,28 +122,62 @@ class FastLane:
         turn, self._turn = self._turn, []
         if len(turn) > 1:
             short = [asked for asked in turn if len(asked[2].body) <= _STAGED_BODY_BYTES]
-            for asked in self._through(_write, self._through(_infer, self._through(_read, short))):
-                self._answer(asked)
+            self._write(self._infer(self._read(short)))
             if len(short) == len(turn):
                 return
             turn = [asked for asked in turn if len(asked[2].body) > _STAGED_BODY_BYTES]
         for asked in turn:
-            for done in self._through(_run_alone, [asked]):
-                self._answer(done)
+            _, known, work = asked
+            try:
+                known.stages.run(work)
+            except Exception as error:  # noqa: BLE001 - the last resort: logged, answered, the others go on
+                self._refuse(asked, error)
+            else:
+                self._answer(asked)
 
-    def _through(self, step: Callable[[Stages[Any], Work], None], turn: list[_Asked]) -> list[_Asked]:
-        """Take requests through a step; those it refuses are answered here, the others come back."""
+    # The stages of several. Each returns those that got through; the others have their answers.
+
+    def _read(self, turn: list[_Asked]) -> list[_Asked]:
         through = []
         for asked in turn:
             _, known, work = asked
             try:
-                step(known.stages, work)
-            except Exception as error:  # noqa: BLE001 - the last resort: logged, answered, the others go on
-                status, headers, body = known.endpoint.refuse(error, work.request_id, known.model)
-                self._send(asked, status, headers, body)
+                known.stages.read(work)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._refuse(asked, error)
             else:
                 through.append(asked)
         return through
+
+    def _infer(self, turn: list[_Asked]) -> list[_Asked]:
+        through = []
+        for asked in turn:
+            _, known, work = asked
+            work.lag = perf_counter() - work.encoded
+            try:
+                work.scores = known.stages.infer(work.context_ids, work.candidate_ids)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._refuse(asked, error)
+            else:
+                work.inferred = perf_counter() - work.lag
+                through.append(asked)
+        return through
+
+    def _write(self, turn: list[_Asked]) -> None:
+        for asked in turn:
+            _, known, work = asked
+            work.lag = perf_counter() - work.inferred
+            try:
+                known.stages.write(work)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._refuse(asked, error)
+            else:
+                self._answer(asked)
+
+    def _refuse(self, asked: _Asked, error: Exception) -> None:
+        _, known, work = asked
+        status, headers, body = known.endpoint.refuse(error, work.request_id, known.model)
+        self._send(asked, status, headers, body)
 
     def _answer(self, asked: _Asked) -> None:
         _, known, work = asked
@@ -173,26 +207,3 @@ class FastLane:
         if status == OK:
             self._defaults, self._begin_ok = defaults, begin
         return begin
-
-
-# The steps. Time spent on others is added to what a request waited before it was read, so that its stages say what they
-# say without company.
-
-
-def _read(stages: Stages[Any], work: Work) -> None:
-    stages.read(work)
-
-
-def _infer(stages: Stages[Any], work: Work) -> None:
-    work.waited(perf_counter() - work.encoded)
-    work.scores = stages.infer(work.context_ids, work.candidate_ids)
-    work.inferred = perf_counter()
-
-
-def _write(stages: Stages[Any], work: Work) -> None:
-    work.waited(perf_counter() - work.inferred)
-    stages.write(work)
-
-
-def _run_alone(stages: Stages[Any], work: Work) -> None:
-    stages.run(work)

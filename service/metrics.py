@@ -88,6 +88,9 @@ class ModelMetrics:
             received: When its last byte was there (`perf_counter`, seconds); 0.0 if never.
             ended: When its answer was handed over.
         """
+        if work is not None:
+            received -= work.lag
+            ended -= work.lag
         if outcome == "ok" and work is not None:
             # Counted in batches: one by one, histograms and fields take longer than a one-row request.
             scores = work.scores

@@ -49,6 +49,8 @@ class Work:
         answer_packed: Whether the answer is.
         request_id: The client's id, or one made for it.
         started, decoded, encoded, inferred: When each stage began or ended, in seconds of `perf_counter`; 0.0 if never.
+        lag: Seconds between stages that went to others. Marks are made as if these had passed before it was read,
+            so that its stages say what they say without company: what comes after is earlier by so much.
         context_ids: int32 (1 or N, Cc); candidate_ids: int32 (N, Ci); scores: float32 (N,).
         top_k: How many places of the ranking the client wants; 0 for none.
         answer: Bytes of the answer.
@@ -71,6 +73,7 @@ class Work:
         "encoded",
         "inferred",
         "inflate_to",
+        "lag",
         "packed",
         "received",
         "request_id",
@@ -88,21 +91,13 @@ class Work:
         self.packed = packed
         self.answer_packed = answer_packed
         self.request_id = request_id
-        self.received = self.started = self.decoded = self.encoded = self.inferred = 0.0
+        self.received = self.started = self.decoded = self.encoded = self.inferred = self.lag = 0.0
         self.top_k = 0
         self.answer = b""
         self.inflate_to: int | None = None
         self.accept_encoding = b""
         self.deflate_from = 0
         self.deflated = False
-
-    def waited(self, seconds: float) -> None:
-        """Count time that others took to the time before this request was read."""
-        self.started += seconds
-        self.decoded += seconds
-        self.encoded += seconds
-        if self.inferred:
-            self.inferred += seconds
 
     def inflate(self) -> None:
         """Replace a compressed body by what it holds.

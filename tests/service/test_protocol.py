@@ -173,10 +173,9 @@ def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_i
     assert [(work.request_id, status) for work, status in answered] == [
         ("bad", 400), ("a", 200), ("b", 200), ("long", 200), ("c", 200),
     ]  # fmt: skip
-    for work, _ in answered[1:3]:  # what others took is waiting, not work
-        assert work.decoded - work.started == pytest.approx(1.0)
-        assert work.encoded - work.decoded == pytest.approx(1.0)
-        assert 0 <= work.inferred - work.encoded < 1.0
+    for work, _ in answered[1:3]:  # what others took is no stage's
+        assert work.lag > 0
+        assert work.encoded < work.inferred < work.encoded + 1.0
 
 
 def test_the_lane_is_closed_where_requests_share_calls_of_the_model(bundle: Path) -> None:
