@@ -215,10 +215,12 @@ async def send_answer(scope: Scope, send: Send, headers: list[tuple[bytes, bytes
     Raises:
         ClientGoneError: The server knows that nobody is there any more.
     """
-    if not join_next_writes(scope):
-        raise ClientGoneError("The client hung up before it had its answer.")
+    there = join_next_writes(scope)
+    # To nobody too: the server wants its messages.
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+    if not there:
+        raise ClientGoneError("The client hung up before it had its answer.")
 
 
 async def send_refusal(

@@ -80,12 +80,6 @@ class LaneProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
 
-    def shutdown(self) -> None:
-        """End once nothing is on its way."""
-        if self._known is not None:
-            self._leave_lane()
-        super().shutdown()
-
     # What comes in.
 
     def data_received(self, data: bytes) -> None:

@@ -48,31 +48,33 @@ async def ready(runtime: Runtime) -> None:
         await asyncio.sleep(0.01)
 
 
-async def conversation(bundle: Path, wires: list[bytes], tls: tuple[str, str] | None) -> tuple[list[bytes], int]:
-    """Answers to requests sent one after the other on one connection, and how many of them the application saw."""
-    app = create_app(Settings(bundle=bundle))
-    seen = 0
+async def serving_protocols(bundle: Path, **given: Any) -> tuple[Callable[[], Any], SimpleNamespace]:
+    """What makes the protocol of a connection, and what happens to the application."""
+    app = create_app(Settings(bundle=bundle, **given))
+    facts = SimpleNamespace(seen=0, app=app, state=None)
 
     async def counting(scope: Any, receive: Any, send: Any) -> None:
-        nonlocal seen
-        seen += 1
+        facts.seen += 1
         await app(scope, receive, send)
 
     await ready(app.runtime)
     config = server_config(app, app.runtime.settings)
     config.load()
     config.loaded_app = counting
-    state = SimpleNamespace(total_requests=0, connections=set(), tasks=set(), default_headers=[(b"date", b"today")])
+    facts.state = SimpleNamespace(total_requests=0, connections=set(), tasks=set(), default_headers=[(b"date", b"now")])
     make: Any = config.http_protocol_class
+    return lambda: make(config=config, server_state=facts.state, app_state={}), facts
+
+
+async def conversation(bundle: Path, wires: list[bytes], tls: tuple[str, str] | None) -> tuple[list[bytes], int]:
+    """Answers to requests sent one after the other on one connection, and how many of them the application saw."""
+    make, facts = await serving_protocols(bundle)
     served = client = None
     if tls is not None:
         served, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         served.load_cert_chain(tls[1], tls[0])
         client.load_verify_locations(tls[1])
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: make(config=config, server_state=state, app_state={}), "127.0.0.1", 0, ssl=served
-    )
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0, ssl=served)
     host = {"server_hostname": "localhost"} if tls else {}
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=client, **host)
     answers = []
@@ -81,12 +83,101 @@ async def conversation(bundle: Path, wires: list[bytes], tls: tuple[str, str] | 
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         answers.append(head + await reader.readexactly(length))
-    assert state.total_requests == len(wires)
+    assert facts.state.total_requests == len(wires)
     writer.close()
     await writer.wait_closed()
     server.close()
-    app.runtime.stop()
-    return answers, seen
+    facts.app.runtime.stop()
+    return answers, facts.seen
+
+
+class Transport:
+    """Keeps what is written to it until it closes."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        if not self.closing:
+            self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+        return default
+
+
+def connected(make: Callable[[], Any]) -> tuple[Any, Transport]:
+    protocol, transport = make(), Transport()
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+def test_who_has_gone_is_written_nothing_and_counts_as_gone(bundle: Path) -> None:
+    async def go(wire: bytes) -> tuple[list[bytes], dict[tuple[str, int], float], int]:
+        make, facts = await serving_protocols(bundle)
+        protocol, transport = connected(make)
+        protocol.data_received(wire)
+        transport.closing = True
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return transport.written, dict(facts.app.runtime.metrics.requests()), facts.seen
+
+    for more, seen in ((b"", 0), (b"accept-encoding: gzip\r\nexpect: 100-continue\r\n", 1)):
+        written, requests, saw = asyncio.run(go(HEAD % (len(GOOD), more) + GOOD))
+        assert written == []
+        assert requests == {("/score", 499): 1.0}
+        assert saw == seen
+
+
+def test_while_a_client_does_not_read_its_requests_wait(bundle: Path) -> None:
+    async def go() -> None:
+        make, facts = await serving_protocols(bundle)
+        protocol, transport = connected(make)
+        wire = HEAD % (len(GOOD), b"") + GOOD
+        protocol.data_received(wire)
+        await asyncio.sleep(0)
+        assert (len(transport.written), facts.seen) == (1, 0)
+        protocol.pause_writing()
+        protocol.data_received(wire)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (len(transport.written), facts.seen) == (1, 1)
+        protocol.data_received(wire)
+        assert protocol.flow.read_paused
+        protocol.resume_writing()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(transport.written) == 3
+        assert not protocol.flow.read_paused
+
+    asyncio.run(go())
+
+
+def test_a_short_request_behind_a_long_one_is_answered_after_it(bundle: Path) -> None:
+    async def go() -> list[str]:
+        make, _ = await serving_protocols(bundle, inline_body_bytes=1000)
+        protocol, transport = connected(make)
+        long = json.dumps({"candidates": [{}] * 5000, "request_id": "long"}).encode()
+        for body in (GOOD, long, GOOD):
+            protocol.data_received(HEAD % (len(body), b"") + body)
+            await asyncio.sleep(0)
+        while len(transport.written) < 3:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
+        return [json.loads(answer.partition(b"\r\n\r\n")[2])["request_id"] for answer in transport.written]
+
+    ids = asyncio.run(go())
+    assert ids[1] == "long"
+    assert ids[0] != ids[2]
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
