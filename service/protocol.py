@@ -61,9 +61,9 @@ class LaneProtocol(HttpToolsProtocol):
         self._write: Callable[[bytes], None] = _no_write
         self._is_closing: Callable[[], bool] = bool
         self._known: Known | None = None  # of the request that is being received in the lane
-        self._body = b""
+        self._parts: list[bytes] = []  # of its body
+        self._size = 0
         self._fresh: bytes | None = None  # what came in, if a request began with it
-        self._begun = 0  # requests that began in what came in
         self._between = True  # the parser has seen the end of a request, and nothing after it
         self._idle_since: float | None = None  # None while something is on its way
 
@@ -98,13 +98,11 @@ class LaneProtocol(HttpToolsProtocol):
                 lane.enter(self, known, data[end:])
                 return
             self._fresh = data
-        self._begun = 0
         super().data_received(data)
         self._fresh = None
 
     def on_message_begin(self) -> None:
         """Begin a request; nothing is made for it yet."""
-        self._begun += 1
         self._between = False
         self.url = b""
         self.headers = []
@@ -121,7 +119,6 @@ class LaneProtocol(HttpToolsProtocol):
                 keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
                 self._known = lane.admit(parser.get_method(), self.url, self.headers, keep_alive=keep_alive)
                 if self._known is not None:
-                    self._body = b""
                     self.cycle = self._own_cycle
                     self._own.response_complete = False
                     self._own.keep_alive = self._known.keep_alive
@@ -133,8 +130,9 @@ class LaneProtocol(HttpToolsProtocol):
         if self._known is None:
             super().on_body(body)
             return
-        self._body = self._body + body if self._body else body
-        if self._lane is None or len(self._body) > self._lane.most_bytes:
+        self._parts.append(body)
+        self._size += len(body)
+        if self._lane is None or self._size > self._lane.most_bytes:
             self._leave_lane()
 
     def on_message_complete(self) -> None:
@@ -144,15 +142,22 @@ class LaneProtocol(HttpToolsProtocol):
         if known is None or lane is None:
             super().on_message_complete()
             return
-        self._known = None
-        body, self._body = self._body, b""
+        body = self._take_body()
         data = self._fresh
         if data is not None and body:
             end = len(data) - len(body)
-            # One request and nothing else, its body as it is: whatever comes with this head is as long.
-            if self._begun == 1 and data.find(_END_OF_HEAD) == end - len(_END_OF_HEAD) and data.endswith(body):
-                lane.remember(data[:end], known, len(body))
+            head = data[:end]
+            # One request and nothing else, its body as it is: whatever comes with this head is as long. Where lines do
+            # not end as they should, a parser may see the end of the head elsewhere.
+            alone = data.find(_END_OF_HEAD) == end - len(_END_OF_HEAD) and data.endswith(body)
+            if alone and head.count(b"\n") == head.count(b"\r\n"):
+                lane.remember(head, known, len(body))
         lane.enter(self, known, body)
+
+    def _take_body(self) -> bytes:
+        """What has come of the body of the request in the lane, which is received no more."""
+        parts, self._parts, self._known, self._size = self._parts, [], None, 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _begin_ordinarily(self) -> None:
         """Make for a request, of which the head is there, what uvicorn makes as it comes in."""
@@ -165,8 +170,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _leave_lane(self) -> None:
         """Go on in the ordinary way with a request that is not there as a whole."""
-        body, self._body = self._body, b""
-        self._known = None
+        body = self._take_body()
         self._own.response_complete = True
         self._begin_ordinarily()
         super().on_body(body)

@@ -20,7 +20,7 @@ import pytest
 from processes import GOOD, ask_until_told, count_all, is_alive, scored, wait_for, workers_of
 from serving import MODEL_ID, ROOT, Server, build_bundle, environment, parse_log, serving, start
 
-from service.metrics import _QUEUED
+from service.metrics import _REQUESTS_QUEUED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_killed_worker_loses_what_it_had_in_flight_and_nothing_else(bundle: Pa
         assert good <= scored(counts) <= good + lost  # what the killed one had counted is still there
         # Stages, candidates and features are counted in batches: the killed one took its last batch with it.
         candidates = counts[f'reaction_candidates_total{{model="{MODEL_ID}"}}']
-        assert 3 * (good - _QUEUED) <= candidates <= 3 * scored(counts)
+        assert 3 * (good - _REQUESTS_QUEUED) <= candidates <= 3 * scored(counts)
         after = workers_of(running)
         alive = sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in (running.process.pid, *after))
         assert count_all(running)["process_cpu_seconds_total"] > alive + spent - 0.1
