@@ -27,9 +27,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from training.row_kernels import places, put_rows, room, sum_by_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,7 +82,7 @@ class LazyAdam:
         self.settings = settings
         self.dim = d
         self.step_number = 0
-        self.records = _room(R, 4 * d, like=weights)
+        self.records = room(R, 4 * d, like=weights)
         self.records[:, :d] = weights
         self.records[:, d : 3 * d] = 0.0
         self.records[:, 3 * d :] = weights
@@ -107,7 +108,7 @@ class LazyAdam:
         winner = self._seen.index_select(0, rows)
         first = winner == arrival
         place = torch.cumsum(first, 0).sub_(1).index_select(0, winner)
-        return Distinct(rows.index_select(0, _places(first)), place)
+        return Distinct(rows.index_select(0, places(first)), place)
 
     def read(self, rows: Tensor) -> Tensor:
         """Start a step: catch the batch's rows up and return their weights (n, d), ready to take a gradient."""
@@ -135,8 +136,7 @@ class LazyAdam:
         w, m, v, mean = self._parts
         U = len(batch.rows)
         self.step_number += 1
-        total = self._scratch("total", U, d, len(batch.place)).zero_()
-        total.index_add_(0, batch.place, gradient.to(total.dtype))
+        total = sum_by_place(gradient.to(w.dtype), batch.place, U)
         if s.l2:
             total.addcmul_(w, (self._missed + 1).to(w.dtype)[:, None], value=s.l2)
         m.lerp_(total, 1.0 - s.beta1)
@@ -147,7 +147,7 @@ class LazyAdam:
         mean.lerp_(w, 1.0 - s.averaging)
         state = self._scratch("state", U, 4 * d, len(batch.place))
         state.view(U, 4, d).copy_(self._parts.transpose(0, 1))
-        _put_rows(self.records, batch.rows, state)
+        put_rows(self.records, batch.rows, state)
         self.caught_up.index_fill_(0, batch.rows, self.step_number)
         self._batch = None
 
@@ -274,28 +274,6 @@ def _catch_up(parts: Tensor, missed: Tensor, s: AdamSettings) -> None:
     series = n * left if math.isclose(q, s.averaging) else (left - keep) * (q / (q - s.averaging))
     mean.mul_(keep).add_(w * (series * (1.0 - s.averaging)))
     w.mul_(left)
-
-
-def _room(rows: int, columns: int, like: Tensor) -> Tensor:
-    """Uninitialised memory; NumPy asks the system for huge pages, without which rows far apart cost a fault each."""
-    if like.device.type != "cpu":
-        return torch.empty(rows, columns, dtype=like.dtype, device=like.device)
-    return torch.from_numpy(np.empty((rows, columns), dtype=str(like.dtype).removeprefix("torch.")))
-
-
-def _places(flags: Tensor) -> Tensor:
-    """Where flags (n,) are set; NumPy is several times as fast on a CPU."""
-    if flags.device.type != "cpu":
-        return torch.nonzero(flags)[:, 0]
-    return torch.from_numpy(np.flatnonzero(flags.numpy()))
-
-
-def _put_rows(target: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Write distinct rows; NumPy is about twice as fast on a CPU."""
-    if target.device.type == "cpu":
-        target.numpy()[rows.numpy()] = values.numpy()
-    else:
-        target.index_copy_(0, rows, values)
 
 
 def _power(base: float, n: Tensor) -> Tensor:
