@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.ledger import Line
 
 HERE = Path(__file__).resolve().parent.parent
+TUNED_ON = 1
+"""The seed on which the controls' students are tuned, whichever seeds a command runs."""
 DEFAULT_TASKS = ("movielens_latest_tags-random", "movielens_100k-random", "avazu-random", "criteo-random")
 
 
@@ -50,7 +52,7 @@ def main() -> None:
         for task in given.tasks:
             workshop = Workshop(task, given.work, changed)
             for seed, name in itertools.product(given.seeds, given.variants):
-                line = finished(ledger, workshop, name, seed, given.seeds[0])
+                line = finished(ledger, workshop, name, seed)
                 found = line.validation
                 if found is not None:
                     print(f"{task} seed {seed} {name}: AUC {found.auc:.4f}, log loss {found.log_loss:.4f}", flush=True)
@@ -60,22 +62,22 @@ def main() -> None:
     (given.out / "ABLATION.md").write_text(as_markdown(content, command), encoding="utf-8")
 
 
-def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int, first: int) -> Line:
+def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:
     """Return a variant's line on a seed; what is not in the ledger is run, and what it needs before it."""
     variant = VARIANTS[name]
     budget = 0
     if variant.kind == "control":
-        budget = finished(ledger, workshop, FULL, seed, first).steps or 0
-    control = tuned(ledger, workshop, name, first) if variant.tuned else None
+        budget = finished(ledger, workshop, FULL, seed).steps or 0
+    control = tuned(ledger, workshop, name) if variant.tuned else None
     key = workshop.key(name, seed, "ablation", control)
     if key not in ledger:
         ledger.append(workshop.run(name, seed, "ablation", budget=budget, control=control))
     return ledger.lines[key]
 
 
-def tuned(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> ControlSettings:
+def tuned(ledger: Ledger, workshop: Workshop, name: str, seed: int = TUNED_ON) -> ControlSettings:
     """Return the settings of a control's student with the least validation log loss on one seed."""
-    budget = finished(ledger, workshop, FULL, seed, seed).steps or 0
+    budget = finished(ledger, workshop, FULL, seed).steps or 0
     found: dict[ControlSettings, float] = {}
     for control in GRID:
         key = workshop.key(name, seed, "trial", control)

@@ -21,7 +21,7 @@ HEAD = """# Ablation and controls
 `{command}` trained these on validation data alone (no test split is read) and wrote this page from `ablation.jsonl`.
 
 Parts are switched off one at a time. Controls take as many optimiser steps in all as the whole, with weight averaging;
-the settings of their students are tuned on the first seed. Differences are *the whole minus the variant*, in
+the settings of their students are tuned on one seed. Differences are *the whole minus the variant*, in
 thousandths, with a 95% interval over validation rows (whole users where the data has them) and seeds, paired: an AUC
 difference above 0 and a log loss difference below 0 speak for the whole. **Bold**: the interval does not hold 0.
 """
@@ -142,9 +142,14 @@ def _verdicts(tasks: Mapping[str, Any]) -> str:
         if not gains:
             continue
         helps, hurts = verdict(gains)
+        if variant.kind == "addition":  # of which the whole lacks what the variant has
+            helps, hurts = hurts, helps
         good = f"helps in {', '.join(helps)}" if helps else "clearly helps nowhere"
         bad = f"; hurts in {', '.join(hurts)}" if hurts else ""
         rest = len(gains) - len(helps) - len(hurts)
-        of = f"against {variant.says} (`{name}`), the whole" if variant.kind == "control" else f"`{name}`: the part"
+        of = {
+            "control": f"against {variant.says} (`{name}`), the whole",
+            "addition": f"`{name}`: the addition",
+        }.get(variant.kind, f"`{name}`: the part")
         rows.append(f"- {of} {good}{bad}; a tie in {rest} of {len(gains)} tasks.")
     return "\n".join(rows) + "\n"

@@ -33,14 +33,15 @@ class Variant:
     """A way to train.
 
     Attributes:
-        kind: "whole"; "part", the whole without one part; "control", something else at equal total steps.
+        kind: "whole"; "part", the whole without one part; "addition", the whole with something more; "control",
+            something else at equal total steps.
         says: What it is, for people.
         schedule: Its phases.
         overrides: "section.key" -> value, instead of the experiment's.
-        tuned: The student's settings are tuned on the first seed.
+        tuned: The student's settings are tuned on one seed.
     """
 
-    kind: Literal["whole", "part", "control"]
+    kind: Literal["whole", "part", "addition", "control"]
     says: str
     schedule: type[Ablated] = Ablated
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +76,10 @@ VARIANTS: dict[str, Variant] = {
     "without_apart_phase": Variant("part", "DTF: towers interact from the first step", WithoutApart),
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
-    "without_rich_tables": Variant("part", "DTF: towers' tables no wider than the fused ones", overrides=AS_SERVED),
     "without_swap": Variant("part", "DTF: taught on the log's own rows alone", overrides={"dtf.swap": 0.0}),
+    "rich_tables": Variant(
+        "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
+    ),
     "one_tower": Variant("control", "one tower, weights averaged", OneTower, AS_SERVED),
     "born_again": Variant("control", "one tower under its own frozen self", BornAgain, AS_SERVED, tuned=True),
     "ensemble_teacher": Variant("control", "one tower under two trained apart", EnsembleTeacher, AS_SERVED, tuned=True),
@@ -89,4 +92,4 @@ GRID: tuple[ControlSettings, ...] = (
     ControlSettings(l2=0.03),
     ControlSettings(start="fresh"),
 )
-"""What is tried for a control's student on the first seed; the least validation log loss is taken."""
+"""What is tried for a control's student on one seed; the least validation log loss is taken."""

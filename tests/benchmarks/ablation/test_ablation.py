@@ -106,6 +106,7 @@ def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
     lines = [line("full", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3)]
     lines += [line("without_merging", seed, 0.79 + 1e-4 * seed, 0.51) for seed in (1, 2)]
     lines += [line("one_tower", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3)]
+    lines += [line("rich_tables", seed, 0.82, 0.48) for seed in (1, 2)]
     content = as_json(lines)
     clear, tie = (content["tasks"]["toy"][name]["whole_minus_this"] for name in ("without_merging", "one_tower"))
     # Only seeds that both have: the third seed's figure does not count.
@@ -115,6 +116,7 @@ def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
     page = as_markdown(content, "command")
     assert "**+10.0 (" in page
     assert "`without_merging`: the part helps in toy; a tie in 0 of 1 tasks." in page
+    assert "`rich_tables`: the addition helps in toy; a tie in 0 of 1 tasks." in page
     assert "(`one_tower`), the whole clearly helps nowhere; a tie in 1 of 1 tasks." in page
 
 
