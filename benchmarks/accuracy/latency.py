@@ -192,7 +192,13 @@ class Load:
 def _turns(
     runners: Mapping[str, ort.InferenceSession], feeds: Mapping[str, Sequence[Feed]], seconds: float
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of every call, by the clock and by the thread's processor time; models take turns call by call."""
+    """Seconds of every call, by the clock and by the thread's processor time; models take turns call by call.
+
+    The order is drawn anew for each turn: after a large model a small one finds the caches cold, and that must not be
+    one model's lot alone.
+    """
+    order = np.random.default_rng(len(runners))
+    names = list(runners)
     calls = {name: (runner, [OUTPUT], feeds[name]) for name, runner in runners.items()}
     spent: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in calls}
     for runner, outputs, all_feeds in calls.values():
@@ -200,7 +206,9 @@ def _turns(
     end = time.perf_counter() + seconds
     turn = 0
     while turn < FEWEST_TURNS or time.perf_counter() < end:
-        for name, (runner, outputs, all_feeds) in calls.items():
+        for place in order.permutation(len(names)):
+            name = names[place]
+            runner, outputs, all_feeds = calls[name]
             feed = all_feeds[turn % len(all_feeds)]
             busy, start = time.thread_time(), time.perf_counter()
             runner.run(outputs, feed)
