@@ -18,7 +18,7 @@ from benchmarks.redundancy.picture import draw
 from benchmarks.redundancy.report import render
 from training.analyze import analyze_source
 from training.config import load_config
-from training.files import write_json
+from training.files import read_json, write_json
 from training.prepare import prepare
 from training.progress import Quiet
 from training.structural import analyze_structure
@@ -38,14 +38,14 @@ def main(
     """Measure what is missing, then write the report."""
     names = [name for name in tasks.split(",") if name]
     found = {}
+    for name in names if not report_only else ():
+        measure_fields(name, work / name)
+    for name in names if not report_only else ():
+        measure_layers(name, work / name)
     for name in names:
-        place = work / name
-        if not report_only:
-            measure(name, place)
-        if (place / "structure.json").exists():
-            run = json.loads((place / "fields.json").read_text(encoding="utf-8"))
-            layers = json.loads((place / "structure.json").read_text(encoding="utf-8"))
-            found[name] = {"fields": run, "layers": layers}
+        fields, layers = work / name / "fields.json", work / name / "structure.json"
+        if fields.exists():
+            found[name] = {"fields": read_json(fields), "layers": read_json(layers) if layers.exists() else None}
     controls = [noise(work, seed, report_only=report_only) for seed in range(noise_seeds)]
     measured = {"tasks": found, "noise": [control for control in controls if control is not None]}
     write_json(to / "redundancy.json", summary(measured))
@@ -54,22 +54,35 @@ def main(
     typer.echo(f"wrote {to / 'REDUNDANCY.md'}")
 
 
-def measure(name: str, place: Path) -> None:
-    """Prepare, train and analyse one task, as far as it is not done."""
+def measure_fields(name: str, place: Path) -> None:
+    """Prepare one task and measure its fields, as far as it is not done."""
     experiment = EXPERIMENTS / f"{name}.toml"
     config = load_config(experiment)
-    data, run = place / "data", place / "run"
-    if not data.exists():
+    if not (place / "data").exists():
         say(f"{name}: preparing")
-        prepare(config.data, base=experiment.parent, seed=config.seed, name=config.name, out=data, progress=Quiet())
-    if not run.exists():
-        say(f"{name}: training")
-        train_run(config, data, run, progress=quiet)
+        prepare(
+            config.data,
+            base=experiment.parent,
+            seed=config.seed,
+            name=config.name,
+            out=place / "data",
+            progress=Quiet(),
+        )
     if not (place / "fields.json").exists():
-        write_json(place / "fields.json", analyze_source(run, None, quiet, Quiet()))
+        say(f"{name}: measuring fields")
+        write_json(place / "fields.json", analyze_source(place / "data", experiment, quiet, Quiet()))
+
+
+def measure_layers(name: str, place: Path) -> None:
+    """Train one task, and a plain tower beside it, and thin both, as far as it is not done."""
+    if not (place / "run").exists():
+        say(f"{name}: training")
+        train_run(load_config(EXPERIMENTS / f"{name}.toml"), place / "data", place / "run", progress=quiet)
     if not (place / "structure.json").exists():
         say(f"{name}: training a plain tower, thinning both")
-        write_json(place / "structure.json", analyze_structure(run, data, baseline=True, progress=quiet))
+        write_json(
+            place / "structure.json", analyze_structure(place / "run", place / "data", baseline=True, progress=quiet)
+        )
 
 
 def noise(work: Path, seed: int, *, report_only: bool) -> dict[str, float] | None:
@@ -89,7 +102,10 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
     """What is committed: all numbers of the report, without the matrices that they come from."""
     kept = ("rows", "fields", "interactions", "clusters", "carried", "kinds")
     tasks = {
-        name: {"fields": {key: task["fields"][key] for key in kept}, "layers": task["layers"]["models"]}
+        name: {
+            "fields": {key: task["fields"][key] for key in kept},
+            "layers": None if task["layers"] is None else task["layers"]["models"],
+        }
         for name, task in measured["tasks"].items()
     }
     return {"format": "reaction-redundancy", "version": 1, "tasks": tasks, "noise": measured["noise"]}

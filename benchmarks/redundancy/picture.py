@@ -35,7 +35,7 @@ def draw(tasks: Mapping[str, Any], to: Path) -> None:
         left.axhline(99, color="#999999", linewidth=0.7, linestyle=":")
         left.set(xlabel="fields, by what each adds", ylabel="% of all", title=f"{name}: what the first fields carry")
         left.legend(frameon=False, loc="lower right")
-        for model, content in task["layers"]["models"].items():
+        for model, content in ({} if task["layers"] is None else task["layers"]["models"]).items():
             structure = Structure.from_json(content)
             for method, curve in structure.curves.items():
                 points = [point for point in curve if point.auc_change >= -DEEPEST]
@@ -52,7 +52,10 @@ def draw(tasks: Mapping[str, Any], to: Path) -> None:
             ylabel="validation AUC",
             title=f"{name}: dense layers thinned out",
         )
-        right.legend(frameon=False, fontsize=7)
+        if right.lines:
+            right.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        if task["layers"] is None:
+            right.set_axis_off()
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(color="#eeeeee")

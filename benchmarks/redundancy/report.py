@@ -55,7 +55,7 @@ def render(measured: Mapping[str, Any]) -> str:
     parts = [HEAD, FIELDS_ABOUT]
     parts += [_fields(name, task["fields"]) for name, task in tasks.items()]
     parts.append(LAYERS_ABOUT)
-    parts += [_layers(name, task["layers"]) for name, task in tasks.items()]
+    parts += [_layers(name, task["layers"]) for name, task in tasks.items() if task["layers"] is not None]
     if measured["noise"]:
         parts.append(NOISE_ABOUT.format(rows=measured["noise"][0]["rows"]) + "\n" + _noise(measured["noise"]))
     return "\n".join(parts)

@@ -58,6 +58,9 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     kept = json.loads(json.dumps(summary(content)))
     assert "measures" not in kept["tasks"]["clicks"]["fields"]
     assert Structure.from_json(kept["tasks"]["clicks"]["layers"]["fused"]).parameters == 100
+    content["tasks"]["shows"] = {**content["tasks"]["clicks"], "layers": None}
+    assert "### shows: fields" in render(content)
+    assert "### shows: layers" not in render(content)
     draw(content["tasks"], tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
