@@ -22,7 +22,8 @@ class Model:
     Attributes:
         kind: The module that fits it: deep, logistic, trees or reaction.
         model: The `model` section of its config.
-        train: The `train` section; None takes it from the data (`defaults`).
+        train: The `train` section; None takes our loop's.
+        loop: What is other than usual in our loop's.
         space: What is tuned.
         ladder: What the first trials after the usual config change of it, one thing each.
         core: In the core table; others run when they are named or with `--extra`.
@@ -32,6 +33,7 @@ class Model:
     kind: str
     model: Config
     train: Config | None = None
+    loop: Config | None = None
     space: tuple[Dimension, ...] = ()
     ladder: tuple[tuple[str, Any], ...] = ()
     core: bool = True
@@ -48,7 +50,7 @@ class Model:
             from benchmarks.accuracy.reaction import settings
 
             return settings(task)
-        return {"model": self.model, "train": _loop(rows) if self.train is None else self.train}
+        return {"model": self.model, "train": _loop(rows) | (self.loop or {}) if self.train is None else self.train}
 
     def fit(self) -> Callable[[str, Place, Config, int], Fitted]:
         """The function that trains it; imports what it needs."""
@@ -93,6 +95,15 @@ LADDER = (("train.l2", 1_000.0), ("train.l2", 100_000.0))
 """The strength of the tables' L2 decides more than all else on small samples."""
 
 TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
+SHALLOW: Config = {"l2": 100.0, "rate": 5e-3}
+SHALLOW_LADDER = (("train.l2", 30.0), ("train.l2", 300.0))
+SHALLOW_LOOP: tuple[Dimension, ...] = (
+    Log("train.rate", 1e-3, 1e-2),
+    Log("train.l2", 10.0, 1_000.0),
+    Choice("train.averaging", (0.0, 0.98, 0.995)),
+)
+"""Products of small values need larger steps, and less to hold them down."""
+
 NORM: tuple[Dimension, ...] = (Choice("model.batch_norm", (False, True)),)
 WIDE = {"embedding_dim": 10, "hidden_units": [400, 400, 400], "dropout": 0.2}
 
@@ -100,8 +111,8 @@ PUBLISHED = {**WIDE, "batch_norm": True}
 
 MODELS: dict[str, Model] = {
     "LR": Model("logistic", {"grid": list(GRID)}, {"rows": TRAIN_ROWS}, most_seeds=1),
-    "FM": Model("deep", {"embedding_dim": 10}, space=LOOP, ladder=LADDER),
-    "FwFM": Model("deep", {"embedding_dim": 10}, space=LOOP, ladder=LADDER),
+    "FM": Model("deep", {"embedding_dim": 10}, loop=SHALLOW, space=SHALLOW_LOOP, ladder=SHALLOW_LADDER),
+    "FwFM": Model("deep", {"embedding_dim": 10}, loop=SHALLOW, space=SHALLOW_LOOP, ladder=SHALLOW_LADDER),
     "DNN": Model("deep", {**WIDE, "batch_norm": True}, space=LOOP + TOWER + NORM, ladder=LADDER),
     "DNN-small": Model(
         "deep",
