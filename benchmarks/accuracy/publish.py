@@ -38,7 +38,7 @@ def publish(ledger: Path) -> str:
         for name, task in TASKS.items()
         if name in run or not task.extra
     }
-    core = [name for name, model in MODELS.items() if model.core]
+    core = {name: model.most_seeds for name, model in MODELS.items() if model.core}
     document = summarise(found, timing.read(latency_path(ledger)), tasks, core)
     timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
     page = ledger.with_name(ledger.stem.upper() + ".md")

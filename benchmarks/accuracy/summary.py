@@ -35,9 +35,7 @@ def summarise(
     lines: Iterable[Line],
     latency: Mapping[str, Any],
     tasks: Mapping[str, Mapping[str, Any]],
-    models: Sequence[str],
-    *,
-    seeds: int = 5,
+    models: Mapping[str, int],
 ) -> dict[str, Any]:
     """The document.
 
@@ -45,8 +43,7 @@ def summarise(
         lines: All runs.
         latency: The table of latencies; {} where nothing was timed.
         tasks: Name to {"dataset", "split"}, in the order of the table.
-        models: The core table's, in its order; others follow.
-        seeds: What a row of the core table should have.
+        models: The core table's, in its order, to the seeds that a row should have; others follow.
     """
     found = list(lines)
     timed = latency.get("tasks", {})
@@ -57,7 +54,7 @@ def summarise(
         names = [*(name for name in models if name in runs), *sorted(set(runs) - set(models))]
         measured = timed.get(task, {})
         rows += [{"task": task, **about, **_row(name, runs[name], measured, found)} for name in names]
-        missing += _missing(task, models, runs, measured, seeds)
+        missing += _missing(task, models, runs, measured)
         if {"FM", "FwFM"} <= set(runs):
             better[task] = best(runs, among=("FM", "FwFM"))
         if OURS in runs:
@@ -242,11 +239,11 @@ def _guards(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line]]
 
 
 def _missing(
-    task: str, models: Sequence[str], runs: Mapping[str, Sequence[Line]], measured: Mapping[str, Any], seeds: int
+    task: str, models: Mapping[str, int], runs: Mapping[str, Sequence[Line]], measured: Mapping[str, Any]
 ) -> list[dict[str, str]]:
     found = []
     timed = measured.get("models", {})
-    for name in models:
+    for name, seeds in models.items():
         got = len(runs.get(name, ()))
         if not got:
             found.append({"task": task, "model": name, "what": "not run"})

@@ -14,6 +14,7 @@ MARGIN: Final = 0.001
 
 RIVALS: Final = ("FinalMLP", "DCNv2")
 LIMITS: Final = {"parameters_ratio": 1 / 3, "dense_ratio": 1 / 10}
+SHALLOW: Final = ("FM", "FwFM")
 SMALL: Final = "DNN-small"
 SMALL_LIMIT: Final = 1 / 2
 LATENCY_LIMIT: Final = 1 / 5
@@ -37,6 +38,7 @@ def verdicts(document: Mapping[str, Any], tasks: Sequence[str]) -> list[Row]:
             found += _size(task, name, against.get(name))
         for name in RIVALS:
             found += _latency(task, name, against.get(name))
+        found += _guard(task, [one for one in document["guards"] if one["task"] == task])
         found += _merged(task, next((one for one in document["pairs"] if one["task"] == task), None))
     return [*found, _half(found, len(tasks))]
 
@@ -89,6 +91,26 @@ def _merged(task: str, one: Row | None) -> list[Row]:
     if one is None or "low" not in one["auc"]:
         return [_verdict(task, "merged", text, None, "")]
     return [_verdict(task, "merged", text, one["auc"]["low"] > -MARGIN, _signed(one["auc"], "the pair"))]
+
+
+def _guard(task: str, guards: Sequence[Row]) -> list[Row]:
+    """The rules that hold baselines up; those that break one are named."""
+    floors = [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
+    below = [one["model"] for one in floors if one["auc"] < one["lr_auc"]]
+    pairs = [one for one in guards if None not in (one.get("ours_same_seed"), one.get("library"))]
+    weak = [one["model"] for one in pairs if one["ours_same_seed"] < one["library"] - MARGIN]
+    return [
+        _verdict(
+            task, "guard floor", "no deep baseline below one-hot LR", not below if floors else None, ", ".join(below)
+        ),
+        _verdict(
+            task,
+            "guard library",
+            "no baseline more than 0.001 AUC below the library's own trainer",
+            not weak if pairs else None,
+            ", ".join(weak),
+        ),
+    ]
 
 
 def _half(found: Sequence[Row], tasks: int) -> Row:

@@ -89,7 +89,7 @@ def test_what_is_not_run_is_said_and_never_guessed() -> None:
     said = {(one["task"], one["model"], one["what"]) for one in document["missing"]}
     assert {("films-random", "FinalMLP", "not run"), ("films-random", "DNN", "2 of 5 seeds")} <= said
     assert ("films-random", "DCNv2", "latency not measured") in said
-    assert {model for task, model, what in said if task == "ads-time" and what == "not run"} == set(MODELS)
+    assert {model for task, model, what in said if (task, what) == ("ads-time", "not run")} == set(MODELS)
     assert verdict(document, "parameters_ratio FinalMLP") is None
     assert verdict(document, "latency 100 DCNv2") is None
     assert verdict(document, "parameters_ratio DCNv2") is True  # the ledger's own counts
@@ -118,6 +118,10 @@ def test_guards_show_the_library_s_trainer_and_models_below_logistic_regression(
     dnn, net = (next(row for row in page.splitlines() if f"| {name} |" in row) for name in ("DNN", "FinalNet"))
     assert "-0.0029, **no**" in dnn
     assert net.count("**no**") == 1
+    assert verdict(document, "guard floor") is verdict(document, "guard library") is False
+    fine = summarise(whole(FM=-0.1), timings(), TASKS, MODELS)  # a shallow one may be
+    assert verdict(fine, "guard floor") is True
+    assert verdict(fine, "guard library") is None
 
 
 def test_the_page_shows_every_model_and_says_which_claims_fail() -> None:
