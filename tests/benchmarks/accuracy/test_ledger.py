@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy.ledger import Ledger, LedgerError, Line, run_key
+from benchmarks.accuracy.tasks import TASKS
 
 
 def line(seed: int) -> Line:
@@ -75,3 +76,15 @@ def test_a_key_is_one_of_everything_that_decides_a_run_and_of_no_order_of_keys()
         run_key("t", "d", "m", "trial", {"a": 1, "b": [2]}, seed=2),
     ]
     assert len({base, *others}) == 7
+
+
+def test_every_line_of_the_committed_ledger_is_a_run_known_by_its_key_and_there_once() -> None:
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "accuracy.jsonl"
+    lines = list(Ledger(path))
+    assert len(lines) == path.read_bytes().count(b"\n")
+    for entry in lines:
+        made = run_key(entry.task, entry.data, entry.model, entry.purpose, entry.config, seed=entry.seed)
+        assert entry.key == made
+        assert entry.task in TASKS
+        assert entry.split == TASKS[entry.task].split
+        assert (entry.test is None) == (entry.bootstrap is None) == (entry.purpose != "seed")
