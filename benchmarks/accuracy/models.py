@@ -129,7 +129,7 @@ MODELS: dict[str, Model] = {
     "FinalMLP": Model(
         "deep", {**WIDE, "batch_norm": True, "heads": 10, "gate_units": [64]}, space=LOOP + TOWER + NORM, ladder=LADDER
     ),
-    "FinalNet": Model("deep", WIDE, space=LOOP + TOWER, ladder=LADDER),
+    "FinalNet": Model("deep", {**WIDE, "batch_norm": True}, space=LOOP + TOWER, ladder=LADDER),
     "LightGBM": Model(
         "trees",
         {"leaves": 63, "leaf_rows": 50, "column_share": 0.5, "row_share": 0.8, "l2": 1.0, "strength": 20.0, "folds": 5},

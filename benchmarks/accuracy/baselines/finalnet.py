@@ -54,10 +54,11 @@ class FeatureGates(nn.Module):
 
 
 def block(width: int, config: Mapping[str, Any]) -> nn.Sequential:
-    """Factorised layers, each with batch norm and dropout, and a linear output."""
+    """Factorised layers, each with batch norm (unless a config goes without) and dropout, and a linear output."""
     layers: list[nn.Module] = []
+    norm = nn.BatchNorm1d if config.get("batch_norm", True) else nn.Identity
     for out in hidden(config):
-        layers += [FactorisedLayer(width, out), nn.BatchNorm1d(out), nn.Dropout(config["dropout"])]
+        layers += [FactorisedLayer(width, out), norm(out), nn.Dropout(config["dropout"])]
         width = out
     return nn.Sequential(*layers, nn.Linear(width, 1))
 

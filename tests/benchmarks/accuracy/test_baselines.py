@@ -134,7 +134,7 @@ def test_finalnet_is_the_mean_of_two_blocks_of_factorised_layers(data: PreparedD
     torch.testing.assert_close(model(context, candidate), total)
 
 
-@pytest.mark.parametrize("name", sorted(set(BASELINES) - {"FinalNet"}))
+@pytest.mark.parametrize("name", sorted(BASELINES))
 def test_our_trainer_comes_to_what_the_librarys_comes_to(name: str, data: PreparedData) -> None:
     config = guarded(small(name, data.split("train").rows))
     pair = compare(name, data, config, seed=1)
