@@ -36,6 +36,8 @@ _STAGED_BODY_BYTES: Final = 32_768
 # Heads as they came; clients send few, but may send any.
 _MOST_HEADS: Final = 512
 _LONGEST_HEAD: Final = 2_048
+# Heads with what lets a client in are not kept: that stays in memory no longer than its request does.
+_SECRETS: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
 # Paths that are what they look like: nothing quoted, no query.
 _plain_path: Final = re.compile(rb"/[\w./~-]*").fullmatch
 _log: Final = get_logger("service.score")
@@ -102,7 +104,7 @@ class FastLane:
 
     def remember(self, head: bytes, known: Known, length: int) -> None:
         """Keep what was made of a head, for requests that begin with the same bytes."""
-        if len(head) > _LONGEST_HEAD:
+        if len(head) > _LONGEST_HEAD or not _SECRETS.isdisjoint(known.head.named):
             return
         if len(self._heads) >= _MOST_HEADS:
             self._heads.clear()
@@ -176,26 +178,34 @@ class FastLane:
 
     def _refuse(self, asked: _Asked, error: Exception) -> None:
         _, known, work = asked
-        status, headers, body = known.endpoint.refuse(error, work.request_id, known.model)
-        self._send(asked, status, headers, body)
+        try:
+            status, headers, body = known.endpoint.refuse(error, work.request_id, known.model)
+            self._send(asked, status, headers, body)
+        except Exception as fault:  # noqa: BLE001 - as above
+            self._give_up(asked, fault)
 
     def _answer(self, asked: _Asked) -> None:
         _, known, work = asked
-        self._send(asked, OK, known.endpoint.answer_headers(work), work.answer)
+        try:
+            self._send(asked, OK, known.endpoint.answer_headers(work), work.answer)
+        except Exception as fault:  # noqa: BLE001 - as above
+            self._give_up(asked, fault)
 
     def _send(self, asked: _Asked, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Write an answer, and count it."""
         protocol, known, work = asked
-        try:
-            parts = [self._begin(protocol, status)]
-            for name, value in headers:
-                parts += (name, b": ", value, b"\r\n")
-            if not protocol.finish(parts, body):
-                status = GONE
-            known.endpoint.count(known.model, work, status, work.received)
-        except Exception as error:  # noqa: BLE001 - as the web server does where an application fails halfway
-            _log.error("answer_failed", request_id=work.request_id, exc_info=error)
-            protocol.transport.close()
+        parts = [self._begin(protocol, status)]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not protocol.finish(parts, body):
+            status = GONE
+        known.endpoint.count(known.model, work, status, work.received)
+
+    def _give_up(self, asked: _Asked, fault: Exception) -> None:
+        """End a connection whose answer failed, as the web server does where an application fails halfway."""
+        protocol, _, work = asked
+        _log.error("answer_failed", request_id=work.request_id, exc_info=fault)
+        protocol.transport.close()
 
     def _begin(self, protocol: LaneProtocol, status: int) -> bytes:
         """Status line and the web server's own headers."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.joined_writes import JOINED_WRITES, JoinedWrites
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from service.fast_lane import FastLane, Known
 
@@ -41,6 +42,27 @@ class _LaneCycle:
         self.keep_alive = True
         self.disconnected = False
         self.message_event = asyncio.Event()
+
+
+class _PatientFlow(FlowControl):
+    """Reads on only when all requests that came in have begun.
+
+    uvicorn reads on with every answer, and each time as much as the kernel holds: a client that sends far ahead would
+    have its requests pile up here. None that has begun needs what is not read yet, as long as others wait behind it.
+
+    Args:
+        transport: The connection's.
+        queue: Requests that wait for the answers before theirs.
+    """
+
+    def __init__(self, transport: asyncio.Transport, queue: Sized) -> None:
+        super().__init__(transport)
+        self._queue = queue
+
+    def resume_reading(self) -> None:
+        """Read on, unless requests wait."""
+        if not self._queue:
+            super().resume_reading()
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -72,6 +94,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._write = transport.write
         self._is_closing = transport.is_closing
         super().connection_made(cast("asyncio.Transport", JoinedWrites(transport)))
+        self.flow = _PatientFlow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; an application that waits for the rest of a body is told."""
@@ -144,7 +167,8 @@ class LaneProtocol(HttpToolsProtocol):
             return
         body = self._take_body()
         data = self._fresh
-        if data is not None and body:
+        # A parser that has seen the last request of a connection takes no notice of what comes after it: it has to.
+        if data is not None and body and known.keep_alive:
             end = len(data) - len(body)
             head = data[:end]
             # One request and nothing else, its body as it is: whatever comes with this head is as long. Where lines do
@@ -173,6 +197,7 @@ class LaneProtocol(HttpToolsProtocol):
         body = self._take_body()
         self._own.response_complete = True
         self._begin_ordinarily()
+        self.cycle.keep_alive = self._own.keep_alive  # the server may have begun to stop since the head came
         super().on_body(body)
 
     # What goes out.
@@ -205,10 +230,11 @@ class LaneProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._is_closing():
             return
+        queued = self.pipeline.pop() if self.pipeline else None
         if self.flow.read_paused:
             self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if queued is not None:
+            self._start_asgi_task(*queued)
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
