@@ -90,13 +90,11 @@ class RequestStructure:
         accepted, first = self._accepted[side], rows[0]
         if not first.keys() <= accepted:
             self._check_names(first, side, place(0), shared=shared)
-        # Most requests have the same names in every row. A row as long as the first in which all names of the first
-        # are found has no other; names of the other side are looked for in the call for that side.
-        if len(set(map(len, rows))) == 1:
-            try:
-                return {name: list(map(itemgetter(name), rows)) for name in first if name in accepted}
-            except KeyError:
-                pass
+        # Most requests have the same names in every row, those of the other side included: a row that lacks one of
+        # them may have one of this side instead.
+        names = first.keys()
+        if all(row.keys() == names for row in rows):
+            return {name: list(map(itemgetter(name), rows)) for name in first if name in accepted}
         for index, row in enumerate(rows):
             if not row.keys() <= accepted:
                 self._check_names(row, side, place(index), shared=shared)

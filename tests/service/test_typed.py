@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from fields_of_all_kinds import FIELDS, VOCABULARIES
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.errors import MalformedBodyError
@@ -92,6 +92,11 @@ def typed(body: bytes, *, packed: bool) -> tuple[Any, Any] | None:
 
 
 @settings(max_examples=600, deadline=None)
+@example(
+    # As many names in every row, and not the same: the first has none of the context's, the last one has.
+    request={"candidates": [{"ad": None, "tags": None}, {"ad": None, "user": None}, {"ad": None, "user": "u1"}]},
+    packed=False,
+)
 @given(request=requests(), packed=st.booleans())
 def test_ids_are_those_of_the_general_way_wherever_the_short_one_is_taken(
     request: dict[str, Any], packed: bool
