@@ -16,7 +16,7 @@ Every phase stops early on validation and keeps its best averaged weights.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,6 +64,8 @@ class DtfConfig(BaseModel):
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
         fusion_patience: Patience of the fusion phase, as a multiple of the others': what a teacher regularises goes on
             improving, and shakes while the optimiser's moments warm up.
+        fusion_monitor: What early stopping of the fusion phase looks at; as the other phases if not given.
+            "scaled_log_loss", the log loss once calibrated, lets it go on to learn the order while it grows too sure.
         fusion_dropout: Dropout of the fusion form; the teacher regularises already.
         swap: Chance of a training row to be mixed with others in the fusion phase (see `swapped`). The pair alone
             labels mixed rows, so the form learns its function, not only its answers to rows that it has seen.
@@ -83,6 +85,7 @@ class DtfConfig(BaseModel):
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
     fusion_patience: Annotated[int, Field(ge=1)] = 2
+    fusion_monitor: Literal["log_loss", "auc", "scaled_log_loss"] | None = None
     fusion_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
     sample_rows: Annotated[int, Field(ge=64)] = 16_384

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from training.learner import EVALUATION_ROWS, Batch, Learner, Rows
-from training.metrics import auc, log_loss
+from training.metrics import auc, log_loss, scaled_log_loss
 from training.optim import AdamSettings, FlatAdam
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Monitor = Literal["log_loss", "auc"]
+Monitor = Literal["log_loss", "auc", "scaled_log_loss"]
 
 NORM_ROWS = 16_384
 """Training rows from which the batch norms' statistics of averaged weights are estimated."""
@@ -221,6 +221,8 @@ class Phase:
         for name, logits in outputs.items():
             record[f"{name}.auc"] = auc(label, logits, weight)
             record[f"{name}.log_loss"] = log_loss(label, probabilities(logits), weight)
+            if s.monitor == "scaled_log_loss":
+                record[f"{name}.scaled_log_loss"] = scaled_log_loss(label, logits, weight)
         score = record[f"{self.learner.monitored}.{s.monitor}"]
         loss = -score if s.monitor == "auc" else score
         p.loss, p.losses = 0.0, 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.checkpoint import CheckpointStore
-    from training.phases import Progress
+    from training.phases import Monitor, Progress
     from training.train_config import TrainConfig
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -189,7 +189,13 @@ class Schedule:
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
         return self._phase(
-            "fusion", 3, form, learner, rate_factor=self.dtf.fusion_rate, patience_factor=self.dtf.fusion_patience
+            "fusion",
+            3,
+            form,
+            learner,
+            rate_factor=self.dtf.fusion_rate,
+            patience_factor=self.dtf.fusion_patience,
+            monitor=self.dtf.fusion_monitor,
         )
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
@@ -217,6 +223,7 @@ class Schedule:
         *,
         rate_factor: float = 1.0,
         patience_factor: int = 1,
+        monitor: Monitor | None = None,
         stored: str | None = None,
     ) -> M:
         """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
@@ -238,7 +245,7 @@ class Schedule:
             patience=config.patience * patience_factor,
             rate=config.rate * rate_factor,
             table_rate=config.table_rate * rate_factor,
-            monitor=config.monitor,
+            monitor=monitor or config.monitor,
             dense=config.dense_settings(),
             precision=config.resolved_precision(self.device),
         )

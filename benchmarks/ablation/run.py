@@ -18,7 +18,7 @@ from training.afe import select
 from training.baseline import fit_baseline, yardstick_of
 from training.environment import library_versions
 from training.loop import measure_fields
-from training.metrics import evaluate
+from training.metrics import evaluate, scaled_log_loss
 from training.models.base import field_slots, with_dims
 from training.phases import probabilities
 
@@ -94,7 +94,8 @@ class Workshop:
             torch.set_num_threads(1)
             schedule.fit()
         valid = self.data.split("valid")
-        pctr = probabilities(schedule.predict(valid))
+        logits = schedule.predict(valid)
+        pctr = probabilities(logits)
         found = evaluate(valid.label, pctr, valid.weight, valid.group)
         drawn = replicates(valid.label, pctr, TASKS[self.task].clusters(valid), seed=int(self.digest[:8], 16))
         steps = store.spent.steps
@@ -112,7 +113,11 @@ class Workshop:
             bootstrap_validation=None if purpose == "trial" else Bootstrap(**rounded(drawn)),
             steps=sum(steps.values()),
             cpu_seconds=round(sum(store.spent.cpu_seconds.values()), 1),
-            facts={"phases": steps, "fields": len(schedule.slots)},
+            facts={
+                "phases": steps,
+                "fields": len(schedule.slots),
+                "scaled_log_loss": rounded(scaled_log_loss(valid.label, logits, valid.weight)),
+            },
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={k: v for k, v in library_versions().items() if v is not None},
         )

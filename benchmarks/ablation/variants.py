@@ -80,6 +80,11 @@ VARIANTS: dict[str, Variant] = {
     "rich_tables": Variant(
         "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
     ),
+    "scaled_monitor": Variant(
+        "addition",
+        "DTF: the fusion phase stops by calibrated log loss",
+        overrides={"dtf.fusion_monitor": "scaled_log_loss"},
+    ),
     "one_tower": Variant("control", "one tower, weights averaged", OneTower, AS_SERVED),
     "born_again": Variant("control", "one tower under its own frozen self", BornAgain, AS_SERVED, tuned=True),
     "ensemble_teacher": Variant("control", "one tower under two trained apart", EnsembleTeacher, AS_SERVED, tuned=True),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression
 
 from training import metrics
 
@@ -128,3 +129,16 @@ def test_evaluate_leaves_out_what_a_grouping_does_not_define() -> None:
     every = metrics.evaluate(label, pctr, weight, group)
     assert {"auc", "log_loss", "gauc", "ndcg@10", "ece", "base_rate", "mean_pctr"} == every.keys()
     assert "gauc" not in metrics.evaluate(label, pctr, None, np.arange(len(label)))
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 4.0), st.floats(-3.0, 3.0))
+@settings(max_examples=20, deadline=None)
+def test_scaled_log_loss_is_that_of_an_unpenalised_logistic_regression_on_the_logit(
+    seed: int, slope: float, shift: float
+) -> None:
+    label, pctr, weight, _ = _draw(seed)
+    logit = np.log(pctr / (1 - pctr))
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logit[:, None], label, sample_weight=weight)
+    expected = sk.log_loss(label, fitted.predict_proba(logit[:, None])[:, 1], sample_weight=weight)
+    # However it was stretched and shifted.
+    assert metrics.scaled_log_loss(label, slope * logit + shift, weight) == pytest.approx(expected, abs=1e-7)

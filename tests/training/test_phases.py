@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_names_phase_and_step() -> None:
         phase._step()
 
 
-@pytest.mark.parametrize("monitor", ["log_loss", "auc"])
+@pytest.mark.parametrize("monitor", ["log_loss", "auc", "scaled_log_loss"])
 def test_what_is_monitored_decides_what_is_best(monitor: str) -> None:
     phase = phase_of(clicks(800), monitor=monitor, epochs=4)
     with torch.random.fork_rng():
