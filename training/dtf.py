@@ -62,8 +62,8 @@ class DtfConfig(BaseModel):
         mutual_l2: Table L2 of the mutual phase as a share of the first phase's.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
-        fusion_patience: Patience of the fusion phase, as a multiple of the others': what a teacher regularises goes on
-            improving, and shakes while the optimiser's moments warm up.
+        fusion_patience: Patience of the fusion phase, as a multiple of the others'. More than 1 may pay where tables
+            are large (what a teacher regularises goes on improving), and takes up to as many times as long.
         fusion_monitor: What early stopping of the fusion phase looks at; as the other phases if not given.
             "scaled_log_loss", the log loss once calibrated, lets it go on to learn the order while it grows too sure.
         fusion_dropout: Dropout of the fusion form; the teacher regularises already.
@@ -84,7 +84,7 @@ class DtfConfig(BaseModel):
     mutual_l2: Factor = 1.0
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
-    fusion_patience: Annotated[int, Field(ge=1)] = 2
+    fusion_patience: Annotated[int, Field(ge=1)] = 1
     fusion_monitor: Literal["log_loss", "auc", "scaled_log_loss"] | None = None
     fusion_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
