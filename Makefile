@@ -41,8 +41,8 @@ bench-serving: $(STAMP) ## measure serving beside floors and other servers (QUIC
 benchmark: $(STAMP) ## accuracy, parameters and latency beside the field's models (ARGS="--measure"; data: REACTION_DATA_DIR)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
-test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, two files at a time; those on real data need REACTION_DATA_DIR
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## linter, formatter, types and import rules
 	$(BIN)/ruff check .
