@@ -41,8 +41,11 @@ bench-serving: $(STAMP) ## measure serving beside floors and other servers (QUIC
 benchmark: $(STAMP) ## accuracy, parameters and latency beside the field's models (ARGS="--measure"; data: REACTION_DATA_DIR)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
-test: $(STAMP) ## run the tests, two files at a time; those on real data need REACTION_DATA_DIR
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+# Those that train run two files at a time; those that watch servers and clocks have the machine to themselves.
+WATCHING := tests/service tests/benchmarks
+test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(WATCHING))
+	$(BIN)/python -m pytest $(WATCHING)
 
 check: $(STAMP) ## linter, formatter, types and import rules
 	$(BIN)/ruff check .
