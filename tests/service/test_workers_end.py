@@ -51,7 +51,8 @@ def test_a_killed_worker_loses_what_it_had_in_flight_and_nothing_else(bundle: Pa
         assert lost <= CLIENTS  # each client had one request in flight
         time.sleep(1.0)  # what idle workers have queued
         counts = count_all(running)
-        assert good <= scored(counts) <= good + lost  # what the killed one had counted is still there
+        # What the killed one had counted is still there, apart from answers that it was killed right after.
+        assert good - CLIENTS <= scored(counts) <= good + lost
         # Stages, candidates and features are counted in batches: the killed one took its last batch with it.
         candidates = counts[f'reaction_candidates_total{{model="{MODEL_ID}"}}']
         assert 3 * (good - _REQUESTS_QUEUED) <= candidates <= 3 * scored(counts)
