@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fuxictr.pytorch.layers import LogisticRegression, MLP_Block, ScaledDotProductAttention
+from fuxictr.pytorch.layers import LogisticRegression, ScaledDotProductAttention
 from torch import nn
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,14 +47,7 @@ class AutoInt(Baseline):
         self.attention = nn.Sequential(*(FieldAttention(before, width, heads) for before in widths[:-1]))
         self.fc = nn.Linear(len(self.slots) * widths[-1], 1)
         self.lr_layer = LogisticRegression(self.feature_map, use_bias=False)
-        self.dnn = MLP_Block(
-            input_dim=self.embedding_width,
-            output_dim=1,
-            hidden_units=hidden(config),
-            hidden_activations="ReLU",
-            dropout_rates=config["dropout"],
-            batch_norm=config["batch_norm"],
-        )
+        self.dnn = perceptron(self.embedding_width, config, output_dim=1)
 
     def logits(self, X: Mapping[str, Tensor]) -> Tensor:
         """See `Baseline`."""

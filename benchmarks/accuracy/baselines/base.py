@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from fuxictr.features import FeatureMap
-from fuxictr.pytorch.layers import FeatureEmbedding, FeatureEmbeddingDict
+from fuxictr.pytorch.layers import FeatureEmbedding, FeatureEmbeddingDict, MLP_Block
 from fuxictr.pytorch.models.rank_model import BaseModel
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -135,3 +135,15 @@ def initialise(model: Baseline) -> None:
 def hidden(config: Mapping[str, Any]) -> list[int]:
     """A fresh list of a config's hidden widths: the library's blocks take lists only."""
     return [int(width) for width in config["hidden_units"]]
+
+
+def perceptron(width: int, config: Mapping[str, Any], *, output_dim: int | None = None) -> Any:
+    """The library's MLP_Block as a config describes it, over inputs (B, width); to hidden units if no output_dim."""
+    return MLP_Block(
+        input_dim=width,
+        output_dim=output_dim,
+        hidden_units=hidden(config),
+        hidden_activations="ReLU",
+        dropout_rates=config["dropout"],
+        batch_norm=config["batch_norm"],
+    )

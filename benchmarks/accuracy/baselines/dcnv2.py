@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fuxictr.pytorch.layers import CrossNetV2, MLP_Block
+from fuxictr.pytorch.layers import CrossNetV2
 from torch import nn
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,13 +29,7 @@ class DCNv2(Baseline):
         super().__init__(slots, config["embedding_dim"])
         width = self.embedding_width
         self.crossnet = CrossNetV2(width, config["cross_layers"])
-        self.parallel_dnn = MLP_Block(
-            input_dim=width,
-            hidden_units=hidden(config),
-            hidden_activations="ReLU",
-            dropout_rates=config["dropout"],
-            batch_norm=config["batch_norm"],
-        )
+        self.parallel_dnn = perceptron(width, config)
         self.fc = nn.Linear(width + hidden(config)[-1], 1)
 
     def logits(self, X: Mapping[str, Tensor]) -> Tensor:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fuxictr.pytorch.layers import MLP_Block
-
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,14 +19,7 @@ class DNN(Baseline):
 
     def __init__(self, slots: Sequence[FieldSlot], config: Mapping[str, Any]) -> None:
         super().__init__(slots, config["embedding_dim"])
-        self.mlp = MLP_Block(
-            input_dim=self.embedding_width,
-            output_dim=1,
-            hidden_units=hidden(config),
-            hidden_activations="ReLU",
-            dropout_rates=config["dropout"],
-            batch_norm=config["batch_norm"],
-        )
+        self.mlp = perceptron(self.embedding_width, config, output_dim=1)
 
     def logits(self, X: Mapping[str, Tensor]) -> Tensor:
         """See `Baseline`."""

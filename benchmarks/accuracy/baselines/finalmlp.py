@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fuxictr.pytorch.layers import MLP_Block
 from model_zoo.LongCTR.FinalMLP.FinalMLP import FeatureSelection, InteractionAggregation
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,16 +26,7 @@ class FinalMLP(Baseline):
     def __init__(self, slots: Sequence[FieldSlot], config: Mapping[str, Any]) -> None:
         super().__init__(slots, config["embedding_dim"])
         width, last = self.embedding_width, hidden(config)[-1]
-        self.mlp1, self.mlp2 = (
-            MLP_Block(
-                input_dim=width,
-                hidden_units=hidden(config),
-                hidden_activations="ReLU",
-                dropout_rates=config["dropout"],
-                batch_norm=config["batch_norm"],
-            )
-            for _ in range(2)
-        )
+        self.mlp1, self.mlp2 = (perceptron(width, config) for _ in range(2))
         self.fs_module = FeatureSelection(self.feature_map, width, config["embedding_dim"], config["gate_units"])
         self.fusion_module = InteractionAggregation(last, last, output_dim=1, num_heads=config["heads"])
 

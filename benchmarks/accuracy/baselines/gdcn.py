@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fuxictr.pytorch.layers import MLP_Block
 from torch import nn
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,13 +39,7 @@ class GDCN(Baseline):
     def __init__(self, slots: Sequence[FieldSlot], config: Mapping[str, Any]) -> None:
         super().__init__(slots, config["embedding_dim"])
         self.cross = GatedCross(self.embedding_width, config["cross_layers"])
-        self.dnn = MLP_Block(
-            input_dim=self.embedding_width,
-            hidden_units=hidden(config),
-            hidden_activations="ReLU",
-            dropout_rates=config["dropout"],
-            batch_norm=config["batch_norm"],
-        )
+        self.dnn = perceptron(self.embedding_width, config)
         self.fc = nn.Linear(self.embedding_width + hidden(config)[-1], 1)
 
     def logits(self, X: Mapping[str, Tensor]) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fuxictr.pytorch.layers import CompressedInteractionNet, LogisticRegression, MLP_Block
+from fuxictr.pytorch.layers import CompressedInteractionNet, LogisticRegression
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,14 +23,7 @@ class XDeepFM(Baseline):
         super().__init__(slots, config["embedding_dim"])
         self.lr_layer = LogisticRegression(self.feature_map, use_bias=False)
         self.cin = CompressedInteractionNet(len(self.slots), list(config["cin_units"]))
-        self.dnn = MLP_Block(
-            input_dim=self.embedding_width,
-            output_dim=1,
-            hidden_units=hidden(config),
-            hidden_activations="ReLU",
-            dropout_rates=config["dropout"],
-            batch_norm=config["batch_norm"],
-        )
+        self.dnn = perceptron(self.embedding_width, config, output_dim=1)
 
     def logits(self, X: Mapping[str, Tensor]) -> Tensor:
         """See `Baseline`."""
