@@ -24,7 +24,7 @@ from model_export.fusion.embedding import fold
 from model_export.graph import IR_VERSION, OPSET, Graph
 from model_export.passes.clean import clean
 from model_export.passes.optimise import optimise
-from model_export.to_onnx import Builder
+from model_export.to_onnx import Builder, above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,12 +84,7 @@ def to_single_input(
     starts = np.cumsum([0, *(len(rows[field.name]) for field in fields[:-1])], dtype=np.int64)
     builder = Builder()
     first = (_padded if form == "padded" else _folded)(builder, tower, fields, rows)
-    h = builder.add("Relu", [first])
-    for layer in tower.layers:
-        weight, bias = builder.constant("weight", layer.weight), builder.constant("bias", layer.bias)
-        h = builder.add("Relu", [builder.add("Gemm", [h, weight, bias])])
-    weight, bias = builder.constant("weight", tower.output.weight), builder.constant("bias", tower.output.bias)
-    builder.add("Sigmoid", [builder.add("Gemm", [h, weight, bias])], output=PROBABILITY)
+    builder.add("Sigmoid", [above(builder, tower, first)], output=PROBABILITY)
     widths = [field.width for field in fields]
     return SingleInput(_finish(builder, sum(widths)), np.repeat(starts, widths))
 

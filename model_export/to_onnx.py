@@ -50,14 +50,22 @@ def to_onnx(tower: FusedTower, columns: dict[Side, int] | None = None) -> Graph:
         raise GraphError("expected the tower's fields in the order of their pieces, got another; call arrange first")
     builder = Builder()
     context = _context(builder, tower)
-    h = _candidates(builder, tower, context)
-    for layer in tower.layers:
-        weight, bias = builder.constant("weight", layer.weight), builder.constant("bias", layer.bias)
-        h = builder.add("Relu", [builder.add("Gemm", [h, weight, bias])])
-    weight, bias = builder.constant("weight", tower.output.weight), builder.constant("bias", tower.output.bias)
-    probability = builder.add("Sigmoid", [builder.add("Gemm", [h, weight, bias])])
+    probability = builder.add("Sigmoid", [above(builder, tower, _candidates(builder, tower, context))])
     builder.add("Reshape", [probability, builder.constant("shape", np.array([-1]))], output=OUTPUT)
     return builder.graph({name: (columns or {}).get(side, tower.columns(side)) for name, side in _SIDES.items()})
+
+
+def above(builder: Builder, tower: FusedTower, first: str) -> str:
+    """Add the layers above the first layer's pre-activations (N, H_0); the name of the logits (N, 1)."""
+    pre = first
+    for layer, quadratic in tower.above:
+        h = builder.add("Relu", [pre])
+        added = builder.constant("bias", layer.bias)
+        if quadratic is not None:
+            squares = builder.add("Mul", [first, first])
+            added = builder.add("Gemm", [squares, builder.constant("quadratic", quadratic), added])
+        pre = builder.add("Gemm", [h, builder.constant("weight", layer.weight), added])
+    return pre
 
 
 _SIDES: dict[str, Side] = {"context_ids": "context", "candidate_ids": "candidate"}
@@ -152,15 +160,15 @@ def _context(builder: Builder, tower: FusedTower) -> str:
 
 
 def _candidates(builder: Builder, tower: FusedTower, context: str) -> str:
-    """The first hidden layer: (N, H_0)."""
+    """The first layer's pre-activations: (N, H_0)."""
     if not tower.side("candidate"):
         rows = builder.add("Shape", ["candidate_ids"], start=0, end=1)
         shape = builder.add("Concat", [rows, builder.constant("shape", np.array([tower.width]))], axis=0)
-        return builder.add("Relu", [builder.add("Expand", [context, shape])])
+        return builder.add("Expand", [context, shape])
     parts, sums = _look_up(builder, tower, "candidate")
     if tower.side("context") or tower.bias.any() or not sums:
         sums = [context, *sums]
-    return builder.add("Relu", [_first_layer(builder, tower, "candidate", parts, sums)])
+    return _first_layer(builder, tower, "candidate", parts, sums)
 
 
 def _first_layer(builder: Builder, tower: FusedTower, side: Side, parts: list[str], sums: list[str]) -> str:

@@ -37,16 +37,15 @@ def unfused_form(form: FusionForm, columns: dict[Side, int]) -> Graph:
     builder = Builder()
     branches: list[Branch] = list(form.branches)  # type: ignore[arg-type]
     x = _embed(builder, form.slots, list(form.tables))
-    h = _relu_of_sum(builder, [_mixed(builder, branch, _first(builder, branch, x)) for branch in branches])
+    z = _sum(builder, [_mixed(builder, branch, _first(builder, branch, x)) for branch in branches])
+    h = builder.add("Relu", [z])
     for layer in range(len(form.widths) - 1):
         parts = []
         for branch in branches:
             parts.append(_mixed(builder, branch, _hidden(builder, branch, layer, h)))
             parts.append(_linear(builder, branch.cross[layer], h))
         h = _relu_of_sum(builder, parts)
-    return _finish(
-        builder, [_mixed(builder, branch, _linear(builder, branch.output, h)) for branch in branches], columns
-    )
+    return _finish(builder, [_mixed(builder, branch, _logit(builder, branch, h, z)) for branch in branches], columns)
 
 
 def unfused_pair(pair: TowerPair, columns: dict[Side, int]) -> Graph:
@@ -58,17 +57,15 @@ def unfused_pair(pair: TowerPair, columns: dict[Side, int]) -> Graph:
     """
     builder = Builder()
     bodies = [pair.a.body, pair.b.body]
-    hidden = []
-    for tower in (pair.a, pair.b):
-        x = _embed(builder, pair.slots, list(tower.tables))
-        hidden.append(_relu_of_sum(builder, [_first(builder, tower.body, x)]))
+    first = [_first(builder, tower.body, _embed(builder, pair.slots, list(tower.tables))) for tower in (pair.a, pair.b)]
+    hidden = [builder.add("Relu", [z]) for z in first]
     for layer in range(len(pair.widths) - 1):
         hidden = [
             _relu_of_sum(builder, [_hidden(builder, body, layer, own), _linear(builder, body.cross[layer], other)])
             for body, own, other in zip(bodies, hidden, reversed(hidden), strict=True)
         ]
     half = builder.constant("half", np.array(0.5))
-    logits = [_linear(builder, body.output, h) for body, h in zip(bodies, hidden, strict=True)]
+    logits = [_logit(builder, body, h, z) for body, h, z in zip(bodies, hidden, first, strict=True)]
     return _finish(builder, [builder.add("Mul", [logit, half]) for logit in logits], columns)
 
 
@@ -118,6 +115,16 @@ def _linear(builder: Builder, linear: nn.Module, h: str) -> str:
     if linear.bias is not None:
         inputs.append(builder.constant("bias", _array(linear.bias)))  # type: ignore[arg-type]
     return builder.add("Gemm", inputs, transB=1)
+
+
+def _logit(builder: Builder, branch: Branch, h: str, z: str) -> str:
+    """The output layer, and the squares of the projected units where they have weights."""
+    logit = _linear(builder, branch.output, h)
+    if not branch.quadratic.any():
+        return logit
+    squares = builder.add("Mul", [z, z])
+    weight = builder.constant("quadratic", _array(branch.quadratic[:, None]))
+    return builder.add("Add", [logit, builder.add("MatMul", [squares, weight])])
 
 
 def _norm(builder: Builder, norm: nn.Module, x: str) -> str:

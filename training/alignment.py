@@ -76,7 +76,7 @@ def match_units(pair: TowerPair, context_ids: Tensor, candidate_ids: Tensor) -> 
     x = embed(pair.slots, list(pair.a.tables), context_ids, candidate_ids)
     y = embed(pair.slots, list(pair.b.tables), context_ids, candidate_ids)
     found = []
-    for h, g in pair.hidden(x, y):
+    for h, g in pair.hidden(*pair.first(x, y)):
         cost = -_correlation(h, g).cpu().numpy()
         rows, columns = linear_sum_assignment(cost)
         found.append(torch.from_numpy(columns[np.argsort(rows)]).to(h.device))
@@ -91,7 +91,7 @@ def _correlation(h: Tensor, g: Tensor) -> Tensor:
 
 
 def _copy_body(branch: Branch, body: Branch, units: list[Tensor] | None) -> None:
-    """Copy a tower's norms, linears and output into a branch, its units reordered."""
+    """Copy a tower's norms, linears, squares and output into a branch, its units reordered."""
     take = units or [torch.arange(len(norm.weight), device=norm.weight.device) for norm in body.norm_layers]
     for norm, source, unit in zip(branch.norm_layers, body.norm_layers, take, strict=True):
         into = norm.state_dict()
@@ -100,6 +100,7 @@ def _copy_body(branch: Branch, body: Branch, units: list[Tensor] | None) -> None
     for linear, origin, unit, before in zip(branch.linear_layers, body.linear_layers, take[1:], take[:-1], strict=True):
         linear.weight.copy_(origin.weight[unit][:, before])
         linear.bias.copy_(origin.bias[unit])
+    branch.quadratic.copy_(body.quadratic[take[0]])
     branch.output.weight.copy_(body.output.weight[:, take[-1]])
     branch.output.bias.copy_(body.output.bias)
 

@@ -2,7 +2,7 @@
 
 Shapes: N rows, D columns of the embedded row, H_0..H_{L-1} hidden widths, L + 1 affine layers.
 
-    h_0 = x (N, D);  h_{l+1} = relu(h_l W_l + b_l) for l < L;  logit = h_L W_L + b_L
+    h_0 = x (N, D);  h_{l+1} = relu(h_l W_l + b_l) for l < L;  logit = h_L W_L + b_L + (h_0 W_0 + b_0)^2 q
 
 A batch norm in evaluation is affine, and so are gates, cross links and the mixing of the fusion form's branches: all of
 them go into W and b. The fields' projections are the first layer.
@@ -42,14 +42,25 @@ class Affine:
 
 @dataclass(frozen=True)
 class DenseTower:
-    """A model behind its tables. Attributes: layers, the last of which gives the logit."""
+    """A model behind its tables.
+
+    Attributes:
+        layers: The last gives the logit.
+        quadratic: q (H_0,), what a square of the first layer's pre-activations adds to the logit; None for nothing.
+    """
 
     layers: tuple[Affine, ...]
+    quadratic: Floats | None = None
 
     @property
     def weights(self) -> int:
         """Numbers in the matrices."""
         return sum(layer.weight.size for layer in self.layers)
+
+    @property
+    def squares(self) -> int:
+        """Numbers in q."""
+        return 0 if self.quadratic is None else self.quadratic.size
 
     @property
     def biases(self) -> int:
@@ -59,7 +70,7 @@ class DenseTower:
     @property
     def parameters(self) -> int:
         """All dense parameters."""
-        return self.weights + self.biases
+        return self.weights + self.biases + self.squares
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Logits (N,) of embedded rows (N, D), in float32 and in bounded memory."""
@@ -67,12 +78,15 @@ class DenseTower:
         parts = []
         for start in range(0, len(x), ROWS):
             h = x[start : start + ROWS]
-            for weight, bias in layers[:-1]:
+            squares = np.zeros(len(h), np.float32)
+            for place, (weight, bias) in enumerate(layers[:-1]):
                 h = h @ weight
                 h += bias
+                if place == 0 and self.quadratic is not None:
+                    squares = np.square(h) @ self.quadratic.astype(np.float32)
                 np.maximum(h, 0.0, out=h)
             weight, bias = layers[-1]
-            parts.append((h @ weight + bias)[:, 0])
+            parts.append((h @ weight + bias)[:, 0] + squares)
         return np.concatenate(parts).astype(np.float64)
 
 
@@ -86,8 +100,15 @@ def folded(model: Tower | FusionForm) -> DenseTower:
         tuple(
             Affine(np.sum([part.weight for part in layer], axis=0), np.sum([part.bias for part in layer], axis=0))
             for layer in zip(*parts, strict=True)
-        )
+        ),
+        _squares(model),
     )
+
+
+def _squares(model: Tower | FusionForm) -> Floats | None:
+    shares = [(1.0, model.body)] if isinstance(model, Tower) else [(float(b.mix), b) for b in model.parallel]
+    found = np.sum([share * body.quadratic.detach().double().numpy() for share, body in shares], axis=0)
+    return found if found.any() else None
 
 
 @torch.no_grad()

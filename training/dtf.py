@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from training.learner import Learner
 from training.models.base import MISSING_ID, UNKNOWN_ID
+from training.models.reaction import FusionForm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from training.gates import FieldGates
     from training.learner import Batch
-    from training.models.reaction import FusionForm, Tower, TowerPair
+    from training.models.reaction import Tower, TowerPair
     from training.tables import TableBank
 
 Width = Annotated[int, Field(ge=1)]
@@ -56,6 +57,7 @@ class DtfConfig(BaseModel):
             folded into fewer columns at fusion, and taught.
         mutual_weight: Weight of each tower's cross entropy to the joint prediction, beside 1 for the labels.
         cross_links: Switch on the links between the towers' hidden layers in the mutual phase.
+        quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
         mutual_rate: Learning rate of the mutual phase as a share of the first phase's.
@@ -78,6 +80,7 @@ class DtfConfig(BaseModel):
     rich: Annotated[int, Field(ge=1, le=16)] = 1
     mutual_weight: Weight = 1.0
     cross_links: bool = True
+    quadratic: bool = True
     label_weight: Weight = 0.5
     teacher_weight: Weight = 1.0
     mutual_rate: Factor = 0.3
@@ -165,6 +168,7 @@ class PairLearner(Learner):
         self.unknown = unknown
         for tower in (pair.a, pair.b):
             tower.body.cross.requires_grad_(config.cross_links)
+            tower.body.quadratic.requires_grad_(config.quadratic)
 
     def prepare(self, batch: Batch) -> Batch:
         """Hide some values."""
@@ -226,6 +230,8 @@ class FusionLearner(Learner):
         unknown: float = 0.0,
     ) -> None:
         self.module = self.form = form
+        for body in form.parallel if isinstance(form, FusionForm) else (form.body,):
+            body.quadratic.requires_grad_(config.quadratic)
         self.banks = (bank,)
         self.config = config
         self.unknown = unknown

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from training.afe import Selection, measure_prepared, select
 from training.checkpoint import CheckpointStore
+from training.config import load_config
 from training.evaluate import SPLIT_KEYS
 from training.metrics import evaluate
 from training.models.base import FieldSlot, field_slots, with_dims
@@ -70,6 +71,7 @@ class TrainingResult:
         measures: What AFE measured.
         history: One record an evaluation: phase, step, epoch, train_loss and "<output>.auc", "<output>.log_loss".
         metrics: {"validation": {"tower_a", "tower_b", "pair", "fused": {metric: value}}, "test": ...}.
+        table_l2: `TrainConfig.table_l2`, as given or as chosen.
     """
 
     form: FusionForm
@@ -78,6 +80,7 @@ class TrainingResult:
     measures: Measures
     history: list[dict[str, Any]]
     metrics: dict[str, dict[str, dict[str, float]]]
+    table_l2: float
 
 
 def train_reaction(
@@ -125,6 +128,7 @@ def train_reaction(
         prior = selection.gate_prior if config.afe.gates else None
     else:
         selection, pair, slots = _take_over(init_from, data)
+        config = config.model_copy(update={"train": _with_prior_of(init_from, config.train)})
     threads = torch.get_num_threads()
     store = CheckpointStore(workdir, _fingerprint(data, config, init_from), resume=resume, interval=CHECKPOINT_SECONDS)
     # The caller's random numbers and threads are left as they were.
@@ -150,7 +154,7 @@ def train_reaction(
         finally:
             torch.set_num_threads(threads)
     selection = _without(selection, result.closed)
-    return TrainingResult(result.form, result.pair, selection, measures, result.history, metrics)
+    return TrainingResult(result.form, result.pair, selection, measures, result.history, metrics, result.table_l2)
 
 
 def _without(selection: Selection, closed: tuple[str, ...]) -> Selection:
@@ -221,6 +225,13 @@ def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tup
             )
     # The pair's tables may be wider than the fused model's, whose dimensions are AFE's.
     return selection, extended_pair(pair, slots), with_dims(slots, selection.dims)
+
+
+def _with_prior_of(run: Path, train: TrainConfig) -> TrainConfig:
+    """Return the settings with the tables' L2 that the earlier run chose, where none is given."""
+    if train.table_l2 is not None:
+        return train
+    return train.model_copy(update={"table_l2": load_config(run / "config.toml").train.table_l2})
 
 
 def _metrics(

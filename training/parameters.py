@@ -55,7 +55,7 @@ class StoredTable:
 
 
 def inference_parameters(
-    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True
+    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True, quadratic: bool = True
 ) -> InferenceParameters:
     """Count the parameters of one merged tower in float32.
 
@@ -63,11 +63,12 @@ def inference_parameters(
         tables: of the fields that are read.
         widths: of its hidden layers; the first is K.
         first_bias: whether the first layer's bias is stored, and not within a folded table.
+        quadratic: whether the logit reads squares.
     """
     tables = list(tables)
     embedding = sum(table.rows * table.dim for table in tables)
     projections = sum(table.dim * widths[0] for table in tables if not table.folded)
-    dense = projections + _served_layers(widths) - (0 if first_bias else widths[0])
+    dense = projections + _served_layers(widths, quadratic=quadratic) - (0 if first_bias else widths[0])
     return InferenceParameters(embedding, dense, FLOAT32_BYTES * (embedding + dense))
 
 
@@ -178,11 +179,11 @@ def count_parameters(run: Run) -> ParameterTable:
 
 
 def _training_layers(widths: Sequence[int]) -> int:
-    """A tower's parameters behind its projections: batch norms (scale and shift), layers, cross links, output."""
+    """A tower's parameters behind its projections: batch norms (two each), layers, cross links, squares, output."""
     layers = sum(H * G + G + H * G for H, G in pairwise(widths))
-    return 2 * sum(widths) + layers + widths[-1] + 1
+    return 2 * sum(widths) + layers + widths[0] + widths[-1] + 1
 
 
-def _served_layers(widths: Sequence[int]) -> int:
-    """The merged tower's: the first layer's bias, layers, output."""
-    return widths[0] + sum(H * G + G for H, G in pairwise(widths)) + widths[-1] + 1
+def _served_layers(widths: Sequence[int], *, quadratic: bool = True) -> int:
+    """The merged tower's: the first layer's bias, layers, weights of the squares, output."""
+    return (1 + quadratic) * widths[0] + sum(H * G + G for H, G in pairwise(widths)) + widths[-1] + 1

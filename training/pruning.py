@@ -11,7 +11,8 @@
   surgeon: Hassibi, Stork, NIPS 1992; sensitivities as Molchanov et al., CVPR 2019). So dead units and doubles are free.
 
 What goes is replaced by its mean, a unit by its regression on those kept: both fit into the layers that are there.
-Statistics are those of a sample of training rows; nothing is retrained.
+Statistics are those of a sample of training rows; nothing is retrained. A tower's squares (`DenseTower.quadratic`) stay
+with their units, and go with them.
 
 Letters: n sample rows; a layer has I inputs and O outputs; C (I, I) covariance of inputs.
 """
@@ -44,12 +45,14 @@ class LayerStatistics:
         covariance: (I, I) C.
         slope: (O,) root mean square of the loss's derivative by its pre-activations, over 0.
         sensitivity: (I, I) mean product of the loss's derivatives by its inputs.
+        squares: (I,) loss expected where an input's unit goes and its square with it, beside what it is to this layer.
     """
 
     mean: Floats
     covariance: Floats
     slope: Floats
     sensitivity: Floats
+    squares: Floats
 
 
 def observe(tower: DenseTower, x: NDArray[np.float32], label: NDArray[np.uint8]) -> list[LayerStatistics]:
@@ -59,7 +62,10 @@ def observe(tower: DenseTower, x: NDArray[np.float32], label: NDArray[np.uint8])
         inputs.append(h)
         z = h @ layer.weight + layer.bias
         h = np.maximum(z, 0.0)
-    gradient = (1.0 / (1.0 + np.exp(-z)) - label[:, None]).astype(np.float64)
+    first = inputs[0] @ tower.layers[0].weight + tower.layers[0].bias
+    q = np.zeros(first.shape[1]) if tower.quadratic is None else tower.quadratic
+    logit = z + np.square(first) @ q[:, None]
+    error = gradient = (1.0 / (1.0 + np.exp(-logit)) - label[:, None]).astype(np.float64)
     found = []
     for place in reversed(range(len(inputs))):
         h, layer = inputs[place], tower.layers[place]
@@ -68,8 +74,11 @@ def observe(tower: DenseTower, x: NDArray[np.float32], label: NDArray[np.uint8])
         gradient = gradient @ layer.weight.T  # by the layer's inputs
         mean = h.mean(0)
         covariance = (h - mean).T @ (h - mean) / len(h)
-        found.append(LayerStatistics(mean, covariance, slope, gradient.T @ gradient / len(h)))
+        squares = 0.5 * q**2 * np.square(first).var(0) * np.square(error).mean() if place == 1 else np.zeros(h.shape[1])
+        found.append(LayerStatistics(mean, covariance, slope, gradient.T @ gradient / len(h), squares))
         gradient = gradient * (h > 0.0)  # by the pre-activations before; of no use before the first layer
+        if place == 1:
+            gradient = gradient + 2.0 * error * first * q
     return found[::-1]
 
 
@@ -88,7 +97,7 @@ def by_magnitude(
         np.abs(layer.weight) * np.sqrt(np.diag(known.covariance))[:, None] * (1.0 if each_layer else known.slope)
         for layer, known in zip(tower.layers, statistics, strict=True)
     ]
-    room = max(0, parameters - tower.biases)
+    room = max(0, parameters - tower.biases - tower.squares)
     if each_layer:
         kept = [_largest(size, int(size.size * room / tower.weights)) for size in sizes]
     else:
@@ -99,7 +108,8 @@ def by_magnitude(
         tuple(
             Affine(np.where(keep, layer.weight, 0.0), layer.bias + known.mean @ np.where(keep, 0.0, layer.weight))
             for layer, known, keep in zip(tower.layers, statistics, kept, strict=True)
-        )
+        ),
+        tower.quadratic,
     )
 
 
@@ -112,7 +122,7 @@ def _largest(values: Floats, count: int) -> NDArray[np.bool_]:
 
 def nonzero(tower: DenseTower) -> int:
     """Parameters that are left where single weights went: weights other than 0, and all biases."""
-    return sum(int(np.count_nonzero(layer.weight)) for layer in tower.layers) + tower.biases
+    return sum(int(np.count_nonzero(layer.weight)) for layer in tower.layers) + tower.biases + tower.squares
 
 
 def by_rank(tower: DenseTower, statistics: list[LayerStatistics], ranks: list[int]) -> DenseTower:
@@ -127,7 +137,7 @@ def by_rank(tower: DenseTower, statistics: list[LayerStatistics], ranks: list[in
         project = (kept * known.slope[:, None]) @ (kept / known.slope[:, None]).T
         weight = layer.weight @ project
         layers.append(Affine(weight, layer.bias + known.mean @ (layer.weight - weight)))
-    return DenseTower(tuple(layers))
+    return DenseTower(tuple(layers), tower.quadratic)
 
 
 def choose_ranks(tower: DenseTower, statistics: list[LayerStatistics], parameters: int) -> list[int]:
@@ -137,7 +147,7 @@ def choose_ranks(tower: DenseTower, statistics: list[LayerStatistics], parameter
         values, _ = _directions(layer, known)
         found += [(value / sum(layer.weight.shape), -rank, place) for rank, value in enumerate(values, 1)]
     ranks = [0] * len(tower.layers)
-    left = parameters - tower.biases
+    left = parameters - tower.biases - tower.squares
     for _, rank, place in sorted(found, reverse=True):
         if ranks[place] >= -rank:
             continue  # kept whole already
@@ -183,7 +193,7 @@ def eliminate(known: LayerStatistics) -> tuple[list[int], Floats]:
     order, importance = [], []
     for _ in range(H):
         residual = 1.0 / np.maximum(np.diag(precision), 1e-300)
-        cost = 0.5 * residual * np.maximum(np.diag(sensitivity), 0.0)
+        cost = 0.5 * residual * np.maximum(np.diag(sensitivity), 0.0) + known.squares
         unit = int(np.argmin(np.where(alive, cost, np.inf)))
         order.append(unit)
         importance.append(float(cost[unit]))
@@ -199,7 +209,7 @@ def eliminate(known: LayerStatistics) -> tuple[list[int], Floats]:
 
 def without_units(tower: DenseTower, statistics: list[LayerStatistics], removed: list[tuple[int, int]]) -> DenseTower:
     """The tower without some hidden units, each replaced by its regression on those of its layer that are kept."""
-    layers = list(tower.layers)
+    layers, quadratic = list(tower.layers), tower.quadratic
     for place in range(len(layers) - 1):
         known, layer, after = statistics[place + 1], layers[place], layers[place + 1]
         gone = np.zeros(len(layer.bias), dtype=bool)
@@ -208,10 +218,12 @@ def without_units(tower: DenseTower, statistics: list[LayerStatistics], removed:
         regression = np.linalg.solve(C + _ridge(C) * np.eye(len(C)), known.covariance[np.ix_(~gone, gone)])
         constant = known.mean[gone] - known.mean[~gone] @ regression
         layers[place] = Affine(layer.weight[:, ~gone], layer.bias[~gone])
+        if place == 0 and quadratic is not None:
+            quadratic = quadratic[~gone]
         layers[place + 1] = Affine(
             after.weight[~gone] + regression @ after.weight[gone], after.bias + constant @ after.weight[gone]
         )
-    return DenseTower(tuple(layers))
+    return DenseTower(tuple(layers), quadratic)
 
 
 def by_units(
@@ -219,9 +231,9 @@ def by_units(
 ) -> DenseTower:
     """The tower without the first units of an order, as few as leave at most this many parameters."""
     widths = [tower.layers[0].weight.shape[0], *(len(layer.bias) for layer in tower.layers)]
-    taken = 0
+    taken, squares = 0, tower.quadratic is not None
     for place, _ in order:
-        if sum((before + 1) * after for before, after in pairwise(widths)) <= parameters:
+        if sum((before + 1) * after for before, after in pairwise(widths)) + squares * widths[1] <= parameters:
             break
         widths[place + 1] -= 1
         taken += 1

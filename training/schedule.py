@@ -22,6 +22,7 @@ from training.models.base import UNKNOWN_ID, FieldSlot, slot_ids, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Phase, PhaseSettings, predict
 from training.tables import TableBank
+from training.train_config import USUAL_L2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,18 +40,23 @@ Observer = Callable[[list[dict[str, Any]]], None]
 
 _COUNT_ROWS = 1 << 18
 
+L2_STEP = 4.0
+LEAST_L2, MOST_L2 = 1.0, 1e5
+"""Of the search for the tables' L2."""
+
 LINEAR_RATE = 0.3
 """Learning rate of towers that begin from logistic regression, as a share of the first phase's."""
 
 
 @dataclass(frozen=True)
 class DtfResult:
-    """What the phases end with: both forms, every evaluation on the way, and the fields whose gates closed."""
+    """What the phases end with: both forms, every evaluation on the way, closed fields, and the tables' L2."""
 
     pair: TowerPair
     form: FusionForm
     history: list[dict[str, Any]]
     closed: tuple[str, ...]
+    table_l2: float
 
 
 class Schedule:
@@ -102,7 +108,7 @@ class Schedule:
         """Run all phases, or those after the first from a given pair."""
         closed: tuple[str, ...] = ()
         if pair is None:
-            a = self.tower("tower_a", 0, gated=self.gate_prior is not None)
+            a = self.first_tower()
             left = {slot.name for slot in a.slots}
             closed = tuple(slot.name for slot in self.slots if slot.name not in left)
             self.slots = tuple(slot for slot in self.slots if slot.name in left)
@@ -115,7 +121,7 @@ class Schedule:
             tower.dropout = self.config.dropout  # no part of a saved pair, which a retraining starts from
         self.mutual(pair.to(self.device))
         form = self.fusion(pair)
-        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed)
+        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed, self.table_l2)
 
     def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
         """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
@@ -131,13 +137,56 @@ class Schedule:
 
     def _linear_start(self) -> Linear | None:
         """Logistic regression for the towers to begin from, where it is ahead of tower A; None elsewhere."""
-        best = max if self.config.monitor == "auc" else min
-        score = best(record[f"tower_a.{self.config.monitor}"] for record in self.history)
+        score = abs(self._best(self.history))
         if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
             return None
         return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
 
-    def tower(self, name: str, number: int, *, gated: bool = False, linear: Linear | None = None) -> Tower:
+    @property
+    def table_l2(self) -> float:
+        """The tables' L2 of the first phase."""
+        return USUAL_L2 if self.config.table_l2 is None else self.config.table_l2
+
+    def first_tower(self) -> Tower:
+        """Train tower A; under several priors of its tables where none is given, of which validation chooses one.
+
+        From `USUAL_L2` upwards in steps of `L2_STEP` as long as that helps; downwards where the first step up does not.
+        All later phases take the one that was chosen.
+        """
+        gated = self.gate_prior is not None
+        if self.config.table_l2 is not None:
+            return self.tower("tower_a", 0, gated=gated)
+        tried: dict[float, tuple[float, Tower, list[dict[str, Any]]]] = {}
+
+        def score(l2: float) -> float:
+            if l2 not in tried:
+                before = len(self.history)
+                self.config = self.config.model_copy(update={"table_l2": l2})
+                tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}")
+                own = self.history[before:]
+                del self.history[before:]
+                tried[l2] = (self._best(own), tower, own)
+            return tried[l2][0]
+
+        best = USUAL_L2
+        for step in (L2_STEP, 1.0 / L2_STEP):
+            while LEAST_L2 <= best * step <= MOST_L2 and score(best * step) < score(best):
+                best *= step
+            if best != USUAL_L2:
+                break
+        self.config = self.config.model_copy(update={"table_l2": best})
+        _, tower, own = tried[best]
+        self.history += [{**record, "table_l2": best} for record in own]
+        return tower
+
+    def _best(self, history: Sequence[Mapping[str, Any]]) -> float:
+        """The least of what early stopping looked at, in tower A's records; negative where more is better."""
+        found = [float(record[f"tower_a.{self.config.monitor}"]) for record in history]
+        return -max(found) if self.config.monitor == "auc" else min(found)
+
+    def tower(
+        self, name: str, number: int, *, gated: bool = False, linear: Linear | None = None, stored: str | None = None
+    ) -> Tower:
         """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed.
 
         Args:
@@ -145,17 +194,19 @@ class Schedule:
             number: Of the phase, for its seed.
             gated: Under field gates.
             linear: What it begins from, instead of random weights.
+            stored: Name in the store, if not the tower's.
         """
         torch.manual_seed(self._seed(number))
         slots = self.rich_slots
         tower = Tower(slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
             self.device
         )
+        tower.body.quadratic.requires_grad_(self.dtf.quadratic)
         # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
         rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
         tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
         if linear is not None:
-            begin_linear(tower, linear, self.train.split, table_l2=self.config.table_l2, seed=self.seed)
+            begin_linear(tower, linear, self.train.split, table_l2=self.table_l2, seed=self.seed)
         gates = None
         if gated and self.gate_prior is not None:
             gates = FieldGates.for_slots(slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
@@ -163,7 +214,7 @@ class Schedule:
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
         if linear is None:
-            self._phase(name, number, learner.module, learner)
+            self._phase(name, number, learner.module, learner, stored=stored)
         else:
             self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()

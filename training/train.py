@@ -119,7 +119,9 @@ def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Progre
 
 
 def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult) -> None:
-    save_config(config, staged / "config.toml")
+    # What was chosen is written as if it had been given: the same again is then one command, and no search.
+    resolved = config.train.model_copy(update={"table_l2": result.table_l2})
+    save_config(config.model_copy(update={"train": resolved}), staged / "config.toml")
     data.encoder.save(staged)
     save_model(staged, result.form)
     save_pair(staged, result.pair)

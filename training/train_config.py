@@ -12,6 +12,9 @@ from training.optim import AdamSettings
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+USUAL_L2 = 300.0
+"""The tables' L2 where a search for it begins."""
+
 
 class DeviceError(RuntimeError):
     """The configured device is not there."""
@@ -26,6 +29,8 @@ class TrainConfig(BaseModel):
         table_rate: Learning rate of the tables.
         table_l2: Precision of the tables' Gaussian prior: table_l2 / 2 times the squared weights stands against the
             log loss summed over the training rows, so it means the same for every number of rows and batch size.
+            By default the first tower is trained under several, and validation chooses (`schedule.first_tower`): what
+            is best differs by a factor of thirty between data sets, and on small ones decides more than all else.
         table_decay: Share of every table weight lost a step, read or not: what is seldom seen stays near zero.
         weight_decay: Share of every dense weight lost a step.
         dropout: Probability of dropping a hidden unit.
@@ -46,7 +51,7 @@ class TrainConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=2)] | None = None
     rate: Rate = 1e-3
     table_rate: Rate = 7e-3
-    table_l2: Annotated[float, Field(ge=0.0)] = 300.0
+    table_l2: Annotated[float, Field(ge=0.0)] | None = None
     table_decay: Share = 0.0
     weight_decay: Share = 0.0
     dropout: Share = 0.15
@@ -86,8 +91,9 @@ class TrainConfig(BaseModel):
 
     def table_settings(self, rows: int, l2_factor: float = 1.0) -> AdamSettings:
         """Constants of the tables' optimiser for a training split of so many rows."""
+        table_l2 = USUAL_L2 if self.table_l2 is None else self.table_l2
         return AdamSettings(
-            l2=self.table_l2 * l2_factor / rows, decay=self.table_decay * l2_factor, averaging=self.averaging
+            l2=table_l2 * l2_factor / rows, decay=self.table_decay * l2_factor, averaging=self.averaging
         )
 
     def dense_settings(self) -> AdamSettings:

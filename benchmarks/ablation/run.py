@@ -39,6 +39,9 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
     """Report to nobody."""
 
 
+SEARCHED_ON = 1
+"""The seed on which the tables' L2 is searched."""
+
 METHOD = 1
 """Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
 
@@ -61,6 +64,14 @@ class Workshop:
         self.digest = data_digest(self.data)
         self._measures: Measures | None = None
         self._yardstick: Yardstick | None = None
+        if self.config.train.table_l2 is None:
+            # Chosen once, for all variants, seeds and controls alike: what they differ in is then their own.
+            schedule, _ = self._schedule(VARIANTS[FULL], SEARCHED_ON)
+            with torch.random.fork_rng():
+                torch.set_num_threads(1)
+                schedule.first_tower()
+            train = self.config.train.model_copy(update={"table_l2": schedule.table_l2})
+            self.config = self.config.model_copy(update={"train": train})
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""
@@ -175,7 +186,7 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
     }
     if phase.startswith("linear_"):
         facts["regression"] = None if schedule.yardstick is None else schedule.yardstick.C
-    if phase == "tower_a":
+    if phase.startswith("tower_a"):
         facts["gates"] = [schedule.gate_prior, schedule.gate_penalty if schedule.gate_prior else None]
     if not phase.removeprefix("linear_").startswith("tower_"):
         facts["dtf"] = schedule.dtf.model_dump(mode="json")

@@ -2,7 +2,7 @@
 
 Controls take as many optimiser steps in all as the full schedule took on the same seed, are not stopped early, and keep
 the best averaged weights by validation as everybody does. They read the same fields in the same dimensions, and their
-students learn as the fusion form does: from labels and teacher, on rows some of whose values were swapped.
+students learn from labels and teacher; `dtf.swap` says whether on mixed rows too, as the fusion form does.
 """
 
 from __future__ import annotations

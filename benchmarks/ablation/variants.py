@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-AS_SERVED: dict[str, Any] = {"dtf.rich": 1}
-"""A control's towers are as wide as what is served."""
+ORDINARY: dict[str, Any] = {"dtf.rich": 1, "dtf.swap": 0.0}
+"""A control as published: its towers are as wide as what is served, its student is taught on the log's own rows."""
+
+MIXED: dict[str, Any] = {"dtf.rich": 1}
+"""The same control with what is ours: its student is taught on mixed rows too, as the fusion form is."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,15 @@ VARIANTS: dict[str, Variant] = {
         "DTF: the fusion phase stops by calibrated log loss",
         overrides={"dtf.fusion_monitor": "scaled_log_loss"},
     ),
-    "one_tower": Variant("control", "one tower, weights averaged", OneTower, AS_SERVED),
-    "born_again": Variant("control", "one tower under its own frozen self", BornAgain, AS_SERVED, tuned=True),
-    "ensemble_teacher": Variant("control", "one tower under two trained apart", EnsembleTeacher, AS_SERVED, tuned=True),
+    "one_tower": Variant("control", "one tower, weights averaged", OneTower, ORDINARY),
+    "born_again": Variant("control", "one tower under its own frozen self", BornAgain, ORDINARY, tuned=True),
+    "ensemble_teacher": Variant("control", "one tower under two trained apart", EnsembleTeacher, ORDINARY, tuned=True),
+    "born_again_mixed": Variant(
+        "control", "one tower under its own frozen self, on DTF's mixed rows", BornAgain, MIXED, tuned=True
+    ),
+    "ensemble_teacher_mixed": Variant(
+        "control", "one tower under two trained apart, on DTF's mixed rows", EnsembleTeacher, MIXED, tuned=True
+    ),
 }
 """In the order of the report."""
 

@@ -6,7 +6,7 @@ number of candidates), the candidate side, and the layers above. A test compares
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from model_export.fusion.bias import absorbs
@@ -86,10 +86,12 @@ def count(tower: FusedTower, side: Side) -> Counts:
 
 def count_layers(tower: FusedTower) -> Counts:
     """Count what the layers above the first do: a product each, and the output's change of shape."""
-    weights = [*(layer.weight for layer in tower.layers), tower.output.weight]
+    weights = [matrix for layer, quadratic in tower.above for matrix in (layer.weight, quadratic) if matrix is not None]
+    squares = tower.quadratic is not None
     return Counts(
-        nodes=len(weights) + 1,
-        add=sum(BYTES * weight.shape[1] for weight in weights),
+        # A square, and a ReLU that no product takes in, since what is before it is squared.
+        nodes=len(weights) + 1 + 2 * squares,
+        add=sum(BYTES * weight.shape[1] for weight in weights) + 2 * squares * BYTES * tower.width,
         flops=sum(2 * weight.size for weight in weights),
     )
 
@@ -104,7 +106,11 @@ def parameters(tower: FusedTower) -> InferenceParameters:
     """Count what is stored of a tower with any of its fields folded or padded, in float32."""
     tables = [StoredTable(field.rows, field.dim, folded=field.folded) for field in tower.fields]
     widths = [tower.width, *(layer.weight.shape[1] for layer in tower.layers)]
-    return inference_parameters(tables, widths, first_bias=absorbs(tower) is None or bool(tower.bias.any()))
+    found = inference_parameters(
+        tables, widths, first_bias=absorbs(tower) is None or bool(tower.bias.any()), quadratic=False
+    )
+    squares = 0 if tower.quadratic is None else tower.quadratic.size
+    return replace(found, dense=found.dense + squares, bytes=found.bytes + BYTES * squares)
 
 
 def lines(dim: int) -> int:

@@ -5,7 +5,7 @@ H_0..H_{L-1} hidden widths.
 
     pre_0   = bias + sum_f pool(E_f[ids_f]) M_f          h = relu(pre_0)
     pre_l+1 = h W_l + b_l                                h = relu(pre_l+1)
-    logit   = h w + b
+    logit   = h w + b + pre_0^2 q
 
 A folded field has no M_f: its table T_f = E_f M_f is (V_f, H_0) and its rows are added as they are.
 """
@@ -138,6 +138,9 @@ class FusedTower:
         bias: (H_0,), what every row's first layer starts from.
         layers: Hidden layers 1..L-1.
         output: (H_{L-1}, 1).
+        quadratic: q (H_0, O), what squares of the first layer's pre-activations add to those of layer `squared_into`,
+            O units wide; None for nothing.
+        squared_into: Number of that layer among `layers` and the output; the output, or a calibration's hinges.
         folding: Why each field was folded or not, once that was chosen.
         trade: What that buys, and with how many parameters.
     """
@@ -146,6 +149,8 @@ class FusedTower:
     bias: Float
     layers: tuple[Dense, ...]
     output: Dense
+    quadratic: Float | None = None
+    squared_into: int = -1
     folding: tuple[FoldingChoice, ...] = ()
     trade: FoldingTrade | None = None
 
@@ -153,6 +158,13 @@ class FusedTower:
     def width(self) -> int:
         """H_0."""
         return len(self.bias)
+
+    @property
+    def above(self) -> tuple[tuple[Dense, Float | None], ...]:
+        """The layers above the first, the output last; each with what squares add to it."""
+        layers = (*self.layers, self.output)
+        into = self.squared_into % len(layers)
+        return tuple((layer, self.quadratic if place == into else None) for place, layer in enumerate(layers))
 
     def side(self, side: Side) -> tuple[FusedField, ...]:
         """The fields that read one side's id matrix."""
@@ -178,10 +190,12 @@ def logits(tower: FusedTower, context_ids: Ids, candidate_ids: Ids) -> Float:
     for field in tower.fields:
         ids = context_ids if field.side == "context" else candidate_ids
         h = h + first_layer(field, ids[:, field.first : field.first + field.width])
-    h = np.maximum(h, 0.0)
-    for layer in tower.layers:
-        h = np.maximum(h @ layer.weight + layer.bias, 0.0)
-    return np.asarray((h @ tower.output.weight + tower.output.bias)[:, 0])
+    pre_0 = pre = h
+    for layer, quadratic in tower.above:
+        pre = np.maximum(pre, 0.0) @ layer.weight + layer.bias
+        if quadratic is not None:
+            pre = pre + np.square(pre_0) @ quadratic
+    return np.asarray(pre[:, 0])
 
 
 def first_layer(field: FusedField, ids: Ids) -> Float:
@@ -200,5 +214,5 @@ def first_layer(field: FusedField, ids: Ids) -> Float:
 def dense_flops(tower: FusedTower) -> int:
     """Multiplications and additions of all matrix products for one row; look-ups and their sums are not counted."""
     products = [field.projection.size for field in tower.fields if field.projection is not None]
-    products += [layer.weight.size for layer in tower.layers]
-    return 2 * (sum(products) + tower.output.weight.size)
+    products += [layer.weight.size + (0 if q is None else q.size) for layer, q in tower.above]
+    return 2 * sum(products)

@@ -5,10 +5,11 @@ their sum is one affine map. With s, t a branch's folded batch norm (`batch_norm
 
     M_f     = sum_b m_b g_bf P_bf diag(s_b0)            bias  = sum_b m_b t_b0
     W_l     = sum_b [m_b A_bl^T diag(s_b,l+1) + C_bl^T]  b_l   = sum_b m_b (a_bl * s_b,l+1 + t_b,l+1)
-    w       = sum_b m_b o_b^T                            b     = sum_b m_b c_b
+    w       = sum_b m_b o_b^T                            b     = sum_b m_b c_b        q = sum_b m_b q_b
 
-A, a are a linear layer's weight (out, in) and bias, C the cross link's weight, o, c the output layer's. One tower's
-dense FLOPs remain, whatever the number of branches. (Structural re-parameterisation: RepVGG, arXiv 2101.03697.)
+A, a are a linear layer's weight (out, in) and bias, C the cross link's weight, o, c the output layer's, q what squares
+add to the logit. One tower's dense FLOPs remain, whatever the number of branches. (Structural re-parameterisation:
+RepVGG, arXiv 2101.03697.)
 """
 
 from __future__ import annotations
@@ -62,11 +63,13 @@ def fuse_towers(form: FusionForm) -> FusedTower:
             )
         )
     depth = len(form.widths)
+    quadratic = _sum([branch.quadratic() for branch in branches])
     return FusedTower(
         fields=tuple(fields),
         bias=_sum([branch.mix * branch.norms[0].shift for branch in branches]),
         layers=tuple(_add([branch.dense(layer) for branch in branches]) for layer in range(depth - 1)),
         output=_add([branch.output() for branch in branches]),
+        quadratic=quadratic if quadratic.any() else None,
     )
 
 
@@ -145,6 +148,10 @@ class _Branch:
     def output(self) -> Dense:
         """This branch's part of the output layer."""
         return Dense(self.mix * self._state["output.weight"].T, self.mix * self._state["output.bias"])
+
+    def quadratic(self) -> Float:
+        """This branch's part of q: (H_0, 1)."""
+        return np.asarray(self.mix * self._state["quadratic"][:, None])
 
 
 _NORM = ("weight", "bias", "running_mean", "running_var")

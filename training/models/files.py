@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT: Final = "reaction-model"
-VERSION: Final = 1
+VERSION: Final = 2
 PIECE: Final = 1 << 22  # values
 
 
@@ -37,7 +37,7 @@ class ModelDocument(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: Literal["reaction-model"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     slots: tuple[FieldSlot, ...]
     widths: tuple[int, ...]
 

@@ -30,8 +30,13 @@ class Branch(nn.Module):
         widths: H_0..H_{L-1}.
         mix: Weight of this branch in the fusion form.
 
-    State: `gates` (F,), `projections.<i>` (d_f, H_0), `norms.<l>`, `linears.<l>`, `cross.<l>` (bias free, zero until
-    trained: a link into layer l+1, added after its norm), `output`, `mix`.
+    State: `gates` (F,), `projections.<i>` (d_f, H_0), `quadratic` (H_0,), `norms.<l>`, `linears.<l>`, `cross.<l>` (bias
+    free, zero until trained: a link into layer l+1, added after its norm), `output`, `mix`.
+
+    The logit reads the projected units z twice: through the layers, and as sum_k q_k z_k^2 (`quadratic`). As z is a sum
+    over fields, the latter is sum_{f,g} e_f' P_f diag(q) P_g' e_g: every pair of fields interacts by a bilinear form of
+    rank K, and no pair is ever formed. Source: the square of a sum as in factorisation machines (Rendle, ICDM 2010),
+    with signed weights.
     """
 
     gates: Tensor
@@ -46,6 +51,7 @@ class Branch(nn.Module):
         self.projections = nn.ParameterList(
             [nn.Parameter(torch.empty(slot.dim, K).uniform_(-bound, bound)) for slot in slots]
         )
+        self.quadratic = nn.Parameter(torch.zeros(K))
         self.norms = nn.ModuleList([nn.BatchNorm1d(H) for H in widths])
         pairs = list(pairwise(widths))
         self.linears = nn.ModuleList([nn.Linear(H, G) for H, G in pairs])
@@ -87,9 +93,9 @@ class Branch(nn.Module):
         """Return norm_{l+1}(linear_l(h)) (B, H_{l+1})."""
         return self.norms[layer + 1](self.linears[layer](h))  # type: ignore[no-any-return]
 
-    def logit(self, h: Tensor) -> Tensor:
-        """Return the logits (B,)."""
-        return self.output(h)[:, 0]  # type: ignore[no-any-return]
+    def logit(self, h: Tensor, z: Tensor) -> Tensor:
+        """Return the logits (B,) of the last hidden units h (B, H_{L-1}) and the projected units z (B, H_0)."""
+        return self.output(h)[:, 0] + z.square() @ self.quadratic  # type: ignore[no-any-return]
 
 
 class Tower(nn.Module):
@@ -119,10 +125,11 @@ class Tower(nn.Module):
 
     def head(self, x: Tensor, gates: Tensor | None = None) -> Tensor:
         """Return logits (B,) of embedded rows x (B, D)."""
-        h = self.activate(self.body.first(x, gates))
+        z = self.body.first(x, gates)
+        h = self.activate(z)
         for layer in range(len(self.widths) - 1):
             h = self.activate(self.body.hidden(layer, h))
-        return self.body.logit(h)
+        return self.body.logit(h, z)
 
     def activate(self, pre: Tensor) -> Tensor:
         """Return dropout(relu(pre))."""
@@ -158,10 +165,14 @@ class TowerPair(nn.Module):
         """Tower B."""
         return self.towers[1]  # type: ignore[return-value]
 
-    def hidden(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return both towers' hidden units (B, H_l) of every layer, for rows embedded by A's (x) and B's (y) tables."""
+    def first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both towers' projected units (B, H_0) of rows embedded by A's (x) and B's (y) tables."""
+        return self.a.body.first(x), self.b.body.first(y)
+
+    def hidden(self, u: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return both towers' hidden units (B, H_l) of every layer, from A's (u) and B's (v) projected units."""
         a, b = self.a, self.b
-        found = [(a.activate(a.body.first(x)), b.activate(b.body.first(y)))]
+        found = [(a.activate(u), b.activate(v))]
         for layer in range(len(self.widths) - 1):
             h, g = found[-1]
             into_a, into_b = a.body.cross[layer](g), b.body.cross[layer](h)
@@ -170,8 +181,9 @@ class TowerPair(nn.Module):
 
     def heads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return both towers' logits (B,), (B,) of embedded rows x and y (B, D)."""
-        h, g = self.hidden(x, y)[-1]
-        return self.a.body.logit(h), self.b.body.logit(g)
+        u, v = self.first(x, y)
+        h, g = self.hidden(u, v)[-1]
+        return self.a.body.logit(h, u), self.b.body.logit(g, v)
 
     def both(self, context_ids: Tensor, candidate_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return both towers' logits (B,), (B,)."""
@@ -190,7 +202,7 @@ class FusionForm(nn.Module):
 
     pre_0 = sum_b mix_b norm_b0(sum_f g_bf pool(T_f[ids]) P_bf);  h = relu(pre_0)
     pre_{l+1} = sum_b [mix_b norm_{b,l+1}(linear_bl(h)) + cross_bl(h)];  h = relu
-    logit = sum_b mix_b output_b(h)
+    logit = sum_b mix_b (output_b(h) + sum_k q_bk pre_0k^2)
 
     Everything between two non-linearities is linear in evaluation, so the branches merge exactly into one tower.
 
@@ -219,11 +231,12 @@ class FusionForm(nn.Module):
     def head(self, x: Tensor) -> Tensor:
         """Return logits (B,) of embedded rows x (B, D)."""
         branches = self.parallel
-        h = self._activate(branches[0].mix * branches[0].first(x) + branches[1].mix * branches[1].first(x))
+        z = branches[0].mix * branches[0].first(x) + branches[1].mix * branches[1].first(x)
+        h = self._activate(z)
         for layer in range(len(self.widths) - 1):
             pre = [b.mix * b.hidden(layer, h) + b.cross[layer](h) for b in branches]
             h = self._activate(pre[0] + pre[1])
-        return branches[0].mix * branches[0].logit(h) + branches[1].mix * branches[1].logit(h)
+        return branches[0].mix * branches[0].logit(h, z) + branches[1].mix * branches[1].logit(h, z)
 
     def forward(self, context_ids: Tensor, candidate_ids: Tensor) -> Tensor:
         """Return logits (B,).
