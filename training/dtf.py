@@ -15,21 +15,27 @@ Every phase stops early on validation and keeps its best averaged weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
 from training.learner import Learner
+from training.metrics import log_loss
 from training.models.base import MISSING_ID, UNKNOWN_ID
 from training.models.reaction import FusionForm
+from training.phases import probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from training.gates import FieldGates
@@ -60,6 +66,7 @@ class DtfConfig(BaseModel):
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
+        scale_teacher: The pair's logits are scaled to their least log loss on validation before they teach.
         mutual_rate: Learning rate of the mutual phase as a share of the first phase's.
         mutual_l2: Table L2 of the mutual phase as a share of the first phase's.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
@@ -81,8 +88,9 @@ class DtfConfig(BaseModel):
     mutual_weight: Weight = 1.0
     cross_links: bool = True
     quadratic: bool = True
-    label_weight: Weight = 0.5
+    label_weight: Weight = 0.2
     teacher_weight: Weight = 1.0
+    scale_teacher: bool = True
     mutual_rate: Factor = 0.3
     mutual_l2: Factor = 1.0
     fusion_rate: Factor = 1.0
@@ -201,18 +209,33 @@ class Teacher:
     Args:
         pair: The pair, in evaluation mode.
         banks: Its tables, A's and B's.
+        scale: What its logits are multiplied by. Towers that know their rows by heart are too sure of them, and a
+            student of such a teacher is, too; the scale at which the pair does best on validation says how much.
     """
 
-    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> None:
-        self.pair, self.banks = pair.eval(), banks
+    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank], scale: float = 1.0) -> None:
+        self.pair, self.banks, self.scale = pair.eval(), banks, scale
         self._stacks = [bank.averages() for bank in banks]
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:
-        """Return the pair's logits (B,) of ids (B, C)."""
+        """Return the pair's logits (B,) of ids (B, C), scaled."""
         x, y = (bank.look_up(stacks, ids) for bank, stacks in zip(self.banks, self._stacks, strict=True))
         a, b = self.pair.heads(x, y)
-        return 0.5 * (a + b)
+        return (0.5 * self.scale) * (a + b)
+
+
+def best_scale(label: NDArray[np.integer], logits: NDArray[np.float32], weight: NDArray[np.float32] | None) -> float:
+    """Return the factor, 1/10 to 10, by which logits (N,) have the least log loss; below 1 where they are too sure.
+
+    Source: temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017).
+    """
+
+    def loss(power: float) -> float:
+        return log_loss(label, probabilities(np.float32(math.exp(power)) * logits), weight)
+
+    widest = math.log(10.0)
+    return math.exp(float(minimize_scalar(loss, bounds=(-widest, widest), method="bounded").x))
 
 
 class FusionLearner(Learner):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from training.alignment import build_fusion_form
-from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner
+from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner, best_scale
 from training.gates import FieldGates
 from training.learner import Learner, Rows, SplitLike
 from training.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
@@ -236,7 +236,8 @@ class Schedule:
         ]
         counts = count_ids(self.slots, self.train.split)
         form = self.build(pair, counts, sample)
-        teacher = Teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        teacher = self.teacher(pair, banks)
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
         return self._phase(
@@ -248,6 +249,13 @@ class Schedule:
             patience_factor=self.dtf.fusion_patience,
             monitor=self.dtf.fusion_monitor,
         )
+
+    def teacher(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> Teacher:
+        """Freeze a pair, its logits scaled on validation."""
+        if not self.dtf.scale_teacher:
+            return Teacher(pair, banks)
+        found = predict(PairLearner(pair, banks, self.dtf), self.valid, [bank.averages() for bank in banks])
+        return Teacher(pair, banks, best_scale(self.valid.split.label, found["pair"], self.valid.split.weight))
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
         """Merge the pair into the form that phase 3 starts from; arguments as of `build_fusion_form`."""

@@ -2,7 +2,7 @@
 
 Controls take as many optimiser steps in all as the full schedule took on the same seed, are not stopped early, and keep
 the best averaged weights by validation as everybody does. They read the same fields in the same dimensions, and their
-students learn from labels and teacher; `dtf.swap` says whether on mixed rows too, as the fusion form does.
+students learn from labels and teacher: as published, or in all that is ours in teaching (see `variants`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from training.alignment import build_fusion_form
-from training.dtf import FusionLearner, Teacher
+from training.dtf import FusionLearner
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import predict
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from benchmarks.ablation.store import SharedPhases
     from training.learner import SplitLike
     from training.linear_start import Linear
-    from training.tables import TableBank
 
 NEVER = 10**9
 """Patience of a phase whose length is given."""
@@ -107,8 +106,9 @@ class Ablated(Schedule):
         yield
         self.config = config
 
-    def student(self, teacher: Teacher, like: Tower) -> Tower:
-        """Train one tower under a frozen teacher for the steps that are left."""
+    def student(self, pair: TowerPair, like: Tower) -> Tower:
+        """Train one tower under a frozen pair for the steps that are left."""
+        teacher = self.teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
         if self.settings.start == "teacher":
             tower = copy.deepcopy(like)
         else:
@@ -197,7 +197,7 @@ class BornAgain(Ablated):
     def fit(self) -> None:
         """Train tower A, then a student of it for what is left of the budget."""
         tower = self.alone("tower_a", 0)
-        self.model = self.student(_Twice(tower, self._bank(tower)), tower)
+        self.model = self.student(TowerPair(tower, copy.deepcopy(tower)), tower)
 
 
 class EnsembleTeacher(Ablated):
@@ -207,11 +207,4 @@ class EnsembleTeacher(Ablated):
         """Train both, then the student for what is left of the budget."""
         a = self.alone("tower_a", 0)
         b = self.alone("tower_b", 1)
-        self.model = self.student(Teacher(TowerPair(a, b), (self._bank(a), self._bank(b))), a)
-
-
-class _Twice(Teacher):
-    """A single frozen tower as a teacher."""
-
-    def __init__(self, tower: Tower, bank: TableBank) -> None:
-        super().__init__(TowerPair(tower, tower), (bank, bank))
+        self.model = self.student(TowerPair(a, b), a)

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-ORDINARY: dict[str, Any] = {"dtf.rich": 1, "dtf.swap": 0.0}
-"""A control as published: its towers are as wide as what is served, its student is taught on the log's own rows."""
+ORDINARY: dict[str, Any] = {"dtf.rich": 1, "dtf.swap": 0.0, "dtf.scale_teacher": False, "dtf.label_weight": 0.5}
+"""A control as published: towers as wide as what is served, a student taught on the log's own rows by what its teacher
+says as it says it."""
 
-MIXED: dict[str, Any] = {"dtf.rich": 1}
-"""The same control with what is ours: its student is taught on mixed rows too, as the fusion form is."""
+OURS: dict[str, Any] = {"dtf.rich": 1}
+"""The same control taught as the fusion form is, on mixed rows and by a scaled teacher: it lacks DTF's pair alone."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ VARIANTS: dict[str, Variant] = {
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
     "without_swap": Variant("part", "DTF: taught on the log's own rows alone", overrides={"dtf.swap": 0.0}),
+    "without_scaled_teacher": Variant(
+        "part", "DTF: the pair teaches what it says, however sure", overrides={"dtf.scale_teacher": False}
+    ),
+    "without_squares": Variant("part", "AFE: no squares of the projected units", overrides={"dtf.quadratic": False}),
     "rich_tables": Variant(
         "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
     ),
@@ -91,11 +96,11 @@ VARIANTS: dict[str, Variant] = {
     "one_tower": Variant("control", "one tower, weights averaged", OneTower, ORDINARY),
     "born_again": Variant("control", "one tower under its own frozen self", BornAgain, ORDINARY, tuned=True),
     "ensemble_teacher": Variant("control", "one tower under two trained apart", EnsembleTeacher, ORDINARY, tuned=True),
-    "born_again_mixed": Variant(
-        "control", "one tower under its own frozen self, on DTF's mixed rows", BornAgain, MIXED, tuned=True
+    "born_again_taught": Variant(
+        "control", "one tower under its own frozen self, taught as DTF teaches", BornAgain, OURS, tuned=True
     ),
-    "ensemble_teacher_mixed": Variant(
-        "control", "one tower under two trained apart, on DTF's mixed rows", EnsembleTeacher, MIXED, tuned=True
+    "ensemble_teacher_taught": Variant(
+        "control", "one tower under two trained apart, taught as DTF teaches", EnsembleTeacher, OURS, tuned=True
     ),
 }
 """In the order of the report."""
