@@ -32,8 +32,12 @@ RUN_FACTS: Final = ("id", "created", "seed", "git_revision", "versions", "init_f
 def tower_flops(form: FusionForm) -> int:
     """Dense FLOPs of one of the form's towers for one row: multiplications and additions of its matrix products."""
     first = sum(slot.dim for slot in form.slots) * form.widths[0]
-    squares = form.widths[0] if any(bool(branch.quadratic.any()) for branch in form.parallel) else 0
-    return 2 * (first + sum(H * G for H, G in pairwise(form.widths)) + form.widths[-1] + squares)
+    return 2 * (first + sum(H * G for H, G in pairwise(form.widths)) + form.widths[-1] + squared_units(form))
+
+
+def squared_units(form: FusionForm) -> int:
+    """How many units the logit reads the squares of: all of the first layer, or none."""
+    return form.widths[0] if any(bool(branch.quadratic.any()) for branch in form.parallel) else 0
 
 
 def calibration_flops(calibration: Calibration, width: int) -> int:
@@ -48,7 +52,8 @@ def check_cost(graph: Graph, form: FusionForm, calibration: Calibration = IDENTI
     Raises:
         GraphError: It costs more.
     """
-    got, most = dense_flops(graph), tower_flops(form) + calibration_flops(calibration, form.widths[-1] + form.widths[0])
+    width = form.widths[-1] + squared_units(form)
+    got, most = dense_flops(graph), tower_flops(form) + calibration_flops(calibration, width)
     if got > most:
         raise GraphError(f"expected at most the {most} dense FLOPs a row of one tower, got {got}")
 

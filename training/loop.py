@@ -18,11 +18,12 @@ from training.afe import Selection, measure_prepared, select
 from training.checkpoint import CheckpointStore
 from training.config import load_config
 from training.evaluate import SPLIT_KEYS
+from training.layout import extended_pair
 from training.metrics import evaluate
 from training.models.base import FieldSlot, field_slots, with_dims
 from training.models.files import load_pair
 from training.phases import NonFiniteLossError, Progress, probabilities
-from training.schedule import DtfResult, Schedule, extended_pair
+from training.schedule import DtfResult, Schedule
 from training.train_config import DeviceError, TrainConfig
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@
 
 What goes is replaced by its mean, a unit by its regression on those kept: both fit into the layers that are there.
 Statistics are those of a sample of training rows; nothing is retrained. A tower's squares (`DenseTower.quadratic`) stay
-with their units, and go with them.
+with their units, and go with them; what their mean loses, the output's bias gets.
 
 Letters: n sample rows; a layer has I inputs and O outputs; C (I, I) covariance of inputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -104,13 +104,28 @@ def by_magnitude(
         mask = _largest(np.concatenate([size.ravel() for size in sizes]), room)
         ends = np.cumsum([size.size for size in sizes])[:-1]
         kept = [part.reshape(size.shape) for part, size in zip(np.split(mask, ends), sizes, strict=True)]
-    return DenseTower(
-        tuple(
-            Affine(np.where(keep, layer.weight, 0.0), layer.bias + known.mean @ np.where(keep, 0.0, layer.weight))
-            for layer, known, keep in zip(tower.layers, statistics, kept, strict=True)
-        ),
-        tower.quadratic,
+    layers = tuple(
+        Affine(np.where(keep, layer.weight, 0.0), layer.bias + known.mean @ np.where(keep, 0.0, layer.weight))
+        for layer, known, keep in zip(tower.layers, statistics, kept, strict=True)
     )
+    return _with_lost_squares(tower, DenseTower(layers, tower.quadratic), statistics[0])
+
+
+def _with_lost_squares(tower: DenseTower, thin: DenseTower, known: LayerStatistics) -> DenseTower:
+    """The thinned tower with the mean of what its squares lost in its output's bias; `known` of the first layer."""
+    lost = _mean_of_squares(tower, known) - _mean_of_squares(thin, known)
+    last = thin.layers[-1]
+    return replace(thin, layers=(*thin.layers[:-1], Affine(last.weight, last.bias + lost)))
+
+
+def _mean_of_squares(tower: DenseTower, known: LayerStatistics) -> float:
+    """What squares add to a logit in the mean."""
+    if tower.quadratic is None:
+        return 0.0
+    first = tower.layers[0]
+    mean = known.mean @ first.weight + first.bias
+    variance = (first.weight * (known.covariance @ first.weight)).sum(0)
+    return float((mean**2 + variance) @ tower.quadratic)
 
 
 def _largest(values: Floats, count: int) -> NDArray[np.bool_]:
@@ -137,7 +152,7 @@ def by_rank(tower: DenseTower, statistics: list[LayerStatistics], ranks: list[in
         project = (kept * known.slope[:, None]) @ (kept / known.slope[:, None]).T
         weight = layer.weight @ project
         layers.append(Affine(weight, layer.bias + known.mean @ (layer.weight - weight)))
-    return DenseTower(tuple(layers), tower.quadratic)
+    return _with_lost_squares(tower, DenseTower(tuple(layers), tower.quadratic), statistics[0])
 
 
 def choose_ranks(tower: DenseTower, statistics: list[LayerStatistics], parameters: int) -> list[int]:
@@ -223,7 +238,7 @@ def without_units(tower: DenseTower, statistics: list[LayerStatistics], removed:
         layers[place + 1] = Affine(
             after.weight[~gone] + regression @ after.weight[gone], after.bias + constant @ after.weight[gone]
         )
-    return DenseTower(tuple(layers), quadratic)
+    return _with_lost_squares(tower, DenseTower(tuple(layers), quadratic), statistics[0])
 
 
 def by_units(

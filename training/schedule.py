@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,11 +16,13 @@ import torch
 from training.alignment import build_fusion_form
 from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner, best_scale
 from training.gates import FieldGates
+from training.layout import without_closed
 from training.learner import Learner, Rows, SplitLike
 from training.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
-from training.models.base import UNKNOWN_ID, FieldSlot, slot_ids, with_dims
+from training.models.base import FieldSlot, slot_ids, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Phase, PhaseSettings, predict
+from training.table_prior import climb
 from training.tables import TableBank
 from training.train_config import USUAL_L2
 
@@ -39,10 +41,6 @@ Observer = Callable[[list[dict[str, Any]]], None]
 """Told a phase's history so far; may raise to end the training there."""
 
 _COUNT_ROWS = 1 << 18
-
-L2_STEP = 4.0
-LEAST_L2, MOST_L2 = 1.0, 1e5
-"""Of the search for the tables' L2."""
 
 LINEAR_RATE = 0.3
 """Learning rate of towers that begin from logistic regression, as a share of the first phase's."""
@@ -148,35 +146,25 @@ class Schedule:
         return USUAL_L2 if self.config.table_l2 is None else self.config.table_l2
 
     def first_tower(self) -> Tower:
-        """Train tower A; under several priors of its tables where none is given, of which validation chooses one.
+        """Train tower A; where no L2 of its tables is given, under several, of which validation chooses one.
 
-        From `USUAL_L2` upwards in steps of `L2_STEP` as long as that helps; downwards where the first step up does not.
-        All later phases take the one that was chosen.
+        All later phases take the one that was chosen, and the history holds the records of that one alone.
         """
         gated = self.gate_prior is not None
         if self.config.table_l2 is not None:
             return self.tower("tower_a", 0, gated=gated)
-        tried: dict[float, tuple[float, Tower, list[dict[str, Any]]]] = {}
 
-        def score(l2: float) -> float:
-            if l2 not in tried:
-                before = len(self.history)
-                self.config = self.config.model_copy(update={"table_l2": l2})
-                tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}")
-                own = self.history[before:]
-                del self.history[before:]
-                tried[l2] = (self._best(own), tower, own)
-            return tried[l2][0]
+        def attempt(l2: float) -> tuple[float, Tower]:
+            self.history = []
+            self.config = self.config.model_copy(update={"table_l2": l2})
+            tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}", note=f"L2 {l2:g} of the tables: ")
+            histories[l2] = self.history
+            return self._best(self.history), tower
 
-        best = USUAL_L2
-        for step in (L2_STEP, 1.0 / L2_STEP):
-            while LEAST_L2 <= best * step <= MOST_L2 and score(best * step) < score(best):
-                best *= step
-            if best != USUAL_L2:
-                break
+        histories: dict[float, list[dict[str, Any]]] = {}
+        best, tower = climb(attempt)
         self.config = self.config.model_copy(update={"table_l2": best})
-        _, tower, own = tried[best]
-        self.history += [{**record, "table_l2": best} for record in own]
+        self.history = [{**record, "table_l2": best} for record in histories[best]]
         return tower
 
     def _best(self, history: Sequence[Mapping[str, Any]]) -> float:
@@ -185,7 +173,14 @@ class Schedule:
         return -max(found) if self.config.monitor == "auc" else min(found)
 
     def tower(
-        self, name: str, number: int, *, gated: bool = False, linear: Linear | None = None, stored: str | None = None
+        self,
+        name: str,
+        number: int,
+        *,
+        gated: bool = False,
+        linear: Linear | None = None,
+        stored: str | None = None,
+        note: str = "",
     ) -> Tower:
         """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed.
 
@@ -195,6 +190,7 @@ class Schedule:
             gated: Under field gates.
             linear: What it begins from, instead of random weights.
             stored: Name in the store, if not the tower's.
+            note: Told before what each evaluation says.
         """
         torch.manual_seed(self._seed(number))
         slots = self.rich_slots
@@ -214,7 +210,7 @@ class Schedule:
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
         if linear is None:
-            self._phase(name, number, learner.module, learner, stored=stored)
+            self._phase(name, number, learner.module, learner, stored=stored, note=note)
         else:
             self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
@@ -284,6 +280,7 @@ class Schedule:
         patience_factor: int = 1,
         monitor: Monitor | None = None,
         stored: str | None = None,
+        note: str = "",
     ) -> M:
         """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
         stored = stored or name
@@ -319,24 +316,13 @@ class Schedule:
             if self.observe is not None:
                 self.observe(now.position.history)
 
-        history = phase.run(self.progress, checkpoint)
+        def report(phase: str, done: int, total: int, said: str) -> None:
+            self.progress(phase, done, total, f"{note}{said}")
+
+        history = phase.run(report, checkpoint)
         self.store.finish(stored, dict(module.state_dict()), {"history": history})
         self.history += history
         return module.eval()
-
-
-@torch.no_grad()
-def without_closed(tower: Tower, gates: FieldGates) -> Tower:
-    """Return the tower with the open gates' multipliers, without the tables and projections of closed ones."""
-    fixed = gates.fixed()
-    names = gates.closed()
-    kept = [i for i, slot in enumerate(tower.slots) if slot.name not in names]
-    kept = kept or [int(gates.log_odds.argmax())]  # a model needs a field
-    small = Tower([tower.slots[i] for i in kept], tower.widths, dropout=tower.dropout)
-    state = tower.state_dict()
-    for key, target in small.state_dict().items():
-        target.copy_(fixed[kept] if key.endswith(".gates") else state[_renumbered(key, kept)])
-    return small
 
 
 def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.int64]]:
@@ -348,33 +334,3 @@ def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.i
         for slot, count in zip(slots, counts, strict=True):
             np.add(count, np.bincount(slot_ids(slot, *sides).numpy().ravel(), minlength=slot.rows), out=count)
     return counts
-
-
-def extended_pair(pair: TowerPair, slots: Sequence[FieldSlot]) -> TowerPair:
-    """Return the pair on a grown layout: appended ids begin as copies of the out-of-vocabulary row.
-
-    Args:
-        pair: A pair of an earlier run.
-        slots: The new layout's slots; each names a slot of the pair.
-    """
-    old = {slot.name: (i, slot) for i, slot in enumerate(pair.slots)}
-    order = [old[slot.name][0] for slot in slots]
-    fresh = [replace(slot, dim=old[slot.name][1].dim) for slot in slots]
-    grown = TowerPair(Tower(fresh, pair.widths), Tower(fresh, pair.widths))
-    state = pair.state_dict()
-    for key, target in grown.state_dict().items():
-        value = state[_renumbered(key, order)]
-        if key.endswith(".gates"):
-            value = value[torch.tensor(order)]
-        if ".tables." in key:
-            target[: len(value)] = value
-            target[len(value) :] = value[UNKNOWN_ID]
-        else:
-            target.copy_(value)
-    return grown
-
-
-def _renumbered(key: str, numbers: Sequence[int]) -> str:
-    """Return the state's key of slot numbers[i] for a key of slot i's table or projection, other keys as they are."""
-    head, _, last = key.rpartition(".")
-    return f"{head}.{numbers[int(last)]}" if head.endswith(("tables", "projections")) else key

@@ -69,7 +69,9 @@ def count(tower: FusedTower, side: Side) -> Counts:
         adds -= 1
     nodes = sum(_nodes(piece) for piece in cut) + adds
     nodes += (_offsets(cut)) + (len(cut) > 1) + (len(parts) > 1)
-    nodes += 1 if parts else int(candidate)  # a product, which takes the ReLU too, or the ReLU alone
+    # A product takes the ReLU in, unless what is before the ReLU is squared too.
+    relu = candidate and (not parts or tower.quadratic is not None)
+    nodes += bool(parts) + relu
     summed = [piece for piece in cut if piece.kind != "stack" and piece.columns > 1]
     return Counts(
         nodes=nodes,
@@ -77,7 +79,7 @@ def count(tower: FusedTower, side: Side) -> Counts:
         gathers=tuple((field.width, lines(field.dim), BYTES * field.dim * field.rows) for field in fields),
         summed=sum(piece.columns for piece in summed),
         add=sum(BYTES * piece.dim * piece.columns for piece in summed)
-        + row * (adds + (candidate if parts else 2 * candidate))
+        + row * (adds + candidate + relu)
         + (sum(BYTES * piece.dim * len(piece.fields) for piece in parts) if len(parts) > 1 else 0),
         flops=sum(2 * tower.width * piece.dim * len(piece.fields) for piece in parts),
         table=sum(BYTES * piece.dim * piece.rows for piece in cut),
@@ -85,13 +87,12 @@ def count(tower: FusedTower, side: Side) -> Counts:
 
 
 def count_layers(tower: FusedTower) -> Counts:
-    """Count what the layers above the first do: a product each, and the output's change of shape."""
+    """Count what the layers above the first do: a product each, squares and theirs, the output's change of shape."""
     weights = [matrix for layer, quadratic in tower.above for matrix in (layer.weight, quadratic) if matrix is not None]
     squares = tower.quadratic is not None
     return Counts(
-        # A square, and a ReLU that no product takes in, since what is before it is squared.
-        nodes=len(weights) + 1 + 2 * squares,
-        add=sum(BYTES * weight.shape[1] for weight in weights) + 2 * squares * BYTES * tower.width,
+        nodes=len(weights) + squares + 1,
+        add=sum(BYTES * weight.shape[1] for weight in weights) + squares * BYTES * tower.width,
         flops=sum(2 * weight.size for weight in weights),
     )
 

@@ -61,7 +61,7 @@ def test_an_affine_one_costs_nothing_and_a_bent_one_a_layer_of_its_pieces() -> N
     nodes = [len(apply_passes(to_onnx(tower)).model.graph.node) for tower in (plain, affine, bent)]
     assert nodes == [nodes[0], nodes[0], nodes[0] + 1]  # a product that takes its ReLU
     assert parameters(affine) == parameters(plain)
-    width, units = plain.output.weight.shape[0], len(BENT.slopes)
+    width, units = plain.output.weight.shape[0] + plain.width, len(BENT.slopes)  # last hidden units, and squares
     assert parameters(bent).dense - parameters(plain).dense == (width + 1) * (units - 1) + units + 1
 
 

@@ -168,7 +168,7 @@ def test_the_counts_are_what_the_look_ups_do() -> None:
     tower = fuse_towers(random_form(candidates((4, 4, 8)), (24,)))
     kept = count(tower, "candidate")
     assert (kept.lookups, kept.summed, kept.flops) == (3, 0, 2 * 24 * 16)
-    assert (kept.add, kept.table) == (96 + 64, 50 * 64)
+    assert (kept.add, kept.table) == (2 * 96 + 64, 50 * 64)  # the sum, and a ReLU of its own
     assert kept.gathers == ((1, 1, 50 * 16), (1, 1, 50 * 16), (1, 1, 50 * 32))
     folded = count(fold_embeddings(tower, {"field_0", "field_1", "field_2"}), "candidate")
     assert (folded.lookups, folded.summed, folded.flops) == (3, 3, 0)

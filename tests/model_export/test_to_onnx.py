@@ -291,6 +291,7 @@ def test_parameters_are_counted_as_they_are_stored(
     assert found.embedding == sum(field.table.size for field in tower.fields)
     dense = sum(field.projection.size for field in tower.fields if field.projection is not None)
     dense += sum(layer.weight.size + layer.bias.size for layer in (*tower.layers, tower.output))
+    dense += 0 if tower.quadratic is None else tower.quadratic.size
     assert found.dense == dense + tower.bias.size * bool(tower.bias.any())
     assert found.bytes == 4 * found.total
     int8 = graph_parameters(apply_table_pass(graph, "int8"))

@@ -19,10 +19,11 @@ from training.dtf import (
     with_unknown,
 )
 from training.gates import FieldGates
+from training.layout import extended_pair, without_closed
 from training.learner import Batch
-from training.models.base import with_dims
+from training.models.base import embed, with_dims
 from training.models.reaction import Tower, TowerPair
-from training.schedule import count_ids, extended_pair, without_closed
+from training.schedule import count_ids
 
 WIDTHS = (8, 6)
 CPU = torch.device("cpu")
@@ -55,6 +56,8 @@ def shuffled(tower: Tower, seed: int) -> Tower:
             state[key] = value[orders[layer + 1]]
             if value.ndim == 2:
                 state[key] = state[key][:, orders[layer]]
+        elif key == "body.quadratic":
+            state[key] = value[orders[0]]
         elif key == "body.output.weight":
             state[key] = value[:, orders[-1]]
     copy.load_state_dict(state)
@@ -75,9 +78,7 @@ def test_units_of_a_reordered_copy_are_matched_one_to_one() -> None:
     tower = a_pair(cross=False).a
     pair = TowerPair(tower, shuffled(tower, 5)).eval()
     context, candidate = sample()
-    hidden = pair.hidden(
-        *(bank_of(t).look_up(bank_of(t).averages(), torch.cat([context, candidate], 1)) for t in (pair.a, pair.b))
-    )
+    hidden = pair.hidden(*pair.first(*(embed(SLOTS, list(t.tables), context, candidate) for t in (pair.a, pair.b))))
     for (h, g), order in zip(hidden, match_units(pair, context, candidate), strict=True):
         alive = h.std(0) > 1e-6
         assert torch.allclose(h[:, alive], g[:, order][:, alive], atol=1e-5)

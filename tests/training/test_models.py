@@ -64,7 +64,7 @@ def row_by_row(form: FusionForm, context: Tensor, candidate: Tensor, constants: 
                 e = pooled(slot, s[f"tables.{f}"], ids)
                 z += s[f"branches.{b}.gates"][f] * (e @ s[f"branches.{b}.projections.{f}"])
             pre += s[f"branches.{b}.mix"] * norm(s, f"branches.{b}.norms.0", z)
-        h = np.maximum(pre, 0)
+        h, squares = np.maximum(pre, 0), pre**2
         for layer in range(len(WIDTHS) - 1):
             pre = np.zeros(WIDTHS[layer + 1])
             for b in (0, 1):
@@ -74,8 +74,8 @@ def row_by_row(form: FusionForm, context: Tensor, candidate: Tensor, constants: 
                 pre += s[f"{p}.cross.{layer}.weight"] @ h
             h = np.maximum(pre, 0)
         outputs = [
-            s[f"branches.{b}.mix"] * (s[f"branches.{b}.output.weight"][0] @ h + s[f"branches.{b}.output.bias"][0])
-            for b in (0, 1)
+            s[f"{p}.mix"] * (s[f"{p}.output.weight"][0] @ h + s[f"{p}.output.bias"][0] + s[f"{p}.quadratic"] @ squares)
+            for p in ("branches.0", "branches.1")
         ]
         logits.append(sum(outputs))
     return logits
@@ -155,7 +155,8 @@ def merged(form: FusionForm, context: Tensor, candidate: Tensor) -> Tensor:
             bias = bias + mix[b] * (scale * s[f"branches.{b}.linears.{layer}.bias"] + shift)
         h = torch.relu(h @ W.T + bias)
     w = sum(mix[b] * s[f"branches.{b}.output.weight"][0] for b in (0, 1))
-    return h @ w + sum(mix[b] * s[f"branches.{b}.output.bias"][0] for b in (0, 1))
+    q = sum(mix[b] * s[f"branches.{b}.quadratic"] for b in (0, 1))
+    return h @ w + z**2 @ q + sum(mix[b] * s[f"branches.{b}.output.bias"][0] for b in (0, 1))
 
 
 def test_one_merged_tower_equals_the_fusion_form() -> None:
@@ -164,7 +165,7 @@ def test_one_merged_tower_equals_the_fusion_form() -> None:
 
 
 def test_every_tensor_of_either_branch_counts_in_the_form() -> None:
-    form, (context, candidate) = a_form(4), some_ids(60, 4)
+    form, (context, candidate) = a_form(9), some_ids(60, 4)
     whole = merged(form, context, candidate).float()
     for name, value in form.state_dict().items():
         if not value.is_floating_point():
@@ -195,7 +196,7 @@ def test_a_cross_link_reads_the_other_towers_layer_before() -> None:
     scramble(pair.b, 2)
     context, candidate = some_ids(15)
     x, y = (embed(SLOTS, list(tower.tables), context, candidate) for tower in (pair.a, pair.b))
-    hidden = pair.hidden(x, y)
+    hidden = pair.hidden(*pair.first(x, y))
     for layer in range(len(WIDTHS) - 1):
         h, g = hidden[layer]
         for tower, own, other, found in zip((pair.a, pair.b), (h, g), (g, h), hidden[layer + 1], strict=True):
@@ -257,7 +258,7 @@ def test_a_saved_pair_comes_back_with_dimensions_of_its_own(tmp_path: Path, mapp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(version=2), "version"),
+        (lambda d: d.update(version=1), "version"),
         (lambda d: d.update(extra=1), "extra"),
         (lambda d: d["slots"][0].update(dim="3"), r"slots\.0\.dim"),
         (lambda d: d["slots"][0].update(surprise=1), r"slots\.0\.surprise"),

@@ -60,7 +60,8 @@ def test_folded_layers_score_rows_as_the_model_does(kind: str) -> None:
     with torch.no_grad():
         expected = model(context, candidate).numpy()
     np.testing.assert_allclose(folded(model).logits(x), expected, rtol=1e-4, atol=1e-5)
-    assert folded(model).parameters == sum(d * 6 for d in (s.dim for s in SLOTS)) + 6 + 6 * 5 + 5 + 5 * 4 + 4 + 4 + 1
+    projections = sum(slot.dim for slot in SLOTS) * 6
+    assert folded(model).parameters == projections + 6 + 6 + 6 * 5 + 5 + 5 * 4 + 4 + 4 + 1
 
 
 def test_statistics_are_those_of_autograd() -> None:

@@ -1,0 +1,42 @@
+"""Which L2 the tables take: a climb on validation, from the usual value in both directions.
+
+The best precision of their Gaussian prior differs by a factor of thirty between data sets (`TrainConfig.table_l2`); in
+steps this coarse, a few towers find about where it lies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from training.train_config import USUAL_L2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+STEP: Final = 4.0
+LEAST_L2: Final = 1.0
+MOST_L2: Final = 1e5
+
+
+def climb(attempt: Callable[[float], tuple[float, T]]) -> tuple[float, T]:
+    """Return the L2 of the least loss tried, and what was trained under it.
+
+    From `USUAL_L2` upwards in steps of `STEP` as long as that helps; downwards where the first step up does not. What
+    lost is let go at once: it has tables.
+
+    Args:
+        attempt: Trains under an L2; (validation loss, what was trained).
+    """
+    best = USUAL_L2
+    least, kept = attempt(best)
+    for step in (STEP, 1.0 / STEP):
+        while LEAST_L2 <= best * step <= MOST_L2:
+            loss, found = attempt(best * step)
+            if not loss < least:
+                break
+            best, least, kept = best * step, loss, found
+        if best != USUAL_L2:
+            break
+    return best, kept
