@@ -64,7 +64,8 @@ def observe(tower: DenseTower, x: NDArray[np.float32], label: NDArray[np.uint8])
         h = np.maximum(z, 0.0)
     first = inputs[0] @ tower.layers[0].weight + tower.layers[0].bias
     q = np.zeros(first.shape[1]) if tower.quadratic is None else tower.quadratic
-    logit = z + np.square(first) @ q[:, None]
+    said = np.square(first) * q
+    logit = z + said.sum(1, keepdims=True)
     error = gradient = (1.0 / (1.0 + np.exp(-logit)) - label[:, None]).astype(np.float64)
     found = []
     for place in reversed(range(len(inputs))):
@@ -74,7 +75,7 @@ def observe(tower: DenseTower, x: NDArray[np.float32], label: NDArray[np.uint8])
         gradient = gradient @ layer.weight.T  # by the layer's inputs
         mean = h.mean(0)
         covariance = (h - mean).T @ (h - mean) / len(h)
-        squares = 0.5 * q**2 * np.square(first).var(0) * np.square(error).mean() if place == 1 else np.zeros(h.shape[1])
+        squares = 0.5 * np.square(error * (said - said.mean(0))).mean(0) if place == 1 else np.zeros(h.shape[1])
         found.append(LayerStatistics(mean, covariance, slope, gradient.T @ gradient / len(h), squares))
         gradient = gradient * (h > 0.0)  # by the pre-activations before; of no use before the first layer
         if place == 1:

@@ -84,8 +84,12 @@ def test_units_of_a_reordered_copy_are_matched_one_to_one() -> None:
         assert torch.allclose(h[:, alive], g[:, order][:, alive], atol=1e-5)
 
 
-def test_fusing_a_tower_with_a_reordered_copy_of_itself_changes_nothing() -> None:
+@pytest.mark.parametrize("dead", [False, True])
+def test_fusing_a_tower_with_a_reordered_copy_of_itself_changes_nothing(dead: bool) -> None:
     tower = a_pair(cross=False).a
+    if dead:  # two units that the ReLU never lets through: only their squares tell them apart
+        tower.body.norm_layers[0].bias.data[:2] -= 20.0
+        tower.body.quadratic.data[:2] = torch.tensor([0.05, -0.1])
     # Statistics are estimated anew when fusing, so they have to be the sample's to begin with.
     context, candidate = sample(2000)
     for norm in tower.body.norm_layers:

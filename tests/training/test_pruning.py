@@ -28,14 +28,13 @@ from training.pruning import (
 WIDTHS = (12, 24, 16, 1)
 
 
-def tower_of(seed: int, widths: tuple[int, ...] = WIDTHS) -> DenseTower:
+def tower_of(seed: int, widths: tuple[int, ...] = WIDTHS, *, squares: bool = False) -> DenseTower:
     rng = np.random.default_rng(seed)
-    return DenseTower(
-        tuple(
-            Affine(rng.normal(0, 2 * before**-0.5, (before, after)), rng.normal(0, 0.3, after))
-            for before, after in pairwise(widths)
-        )
+    layers = tuple(
+        Affine(rng.normal(0, 2 * before**-0.5, (before, after)), rng.normal(0, 0.3, after))
+        for before, after in pairwise(widths)
     )
+    return DenseTower(layers, rng.normal(0, 0.05, widths[1]) if squares else None)
 
 
 def rows_of(tower: DenseTower, seed: int = 0, count: int = 800) -> tuple[np.ndarray, np.ndarray]:
@@ -64,8 +63,10 @@ def test_folded_layers_score_rows_as_the_model_does(kind: str) -> None:
     assert folded(model).parameters == projections + 6 + 6 + 6 * 5 + 5 + 5 * 4 + 4 + 4 + 1
 
 
-def test_statistics_are_those_of_autograd() -> None:
-    tower = tower_of(1)
+@pytest.mark.parametrize("squares", [False, True])
+@pytest.mark.parametrize("widths", [WIDTHS, (12, 24, 1)])
+def test_statistics_are_those_of_autograd(widths: tuple[int, ...], squares: bool) -> None:
+    tower = tower_of(1, widths, squares=squares)
     x, label = rows_of(tower, count=300)
     h = torch.from_numpy(x).double()
     inputs, pre = [], []
@@ -77,7 +78,10 @@ def test_statistics_are_those_of_autograd() -> None:
         pre.append(z)
         h = torch.relu(z)
     target = torch.from_numpy(label).double()[:, None]
-    torch.nn.functional.binary_cross_entropy_with_logits(pre[-1], target, reduction="sum").backward()
+    q = torch.zeros(widths[1]).double() if tower.quadratic is None else torch.from_numpy(tower.quadratic)
+    logit = pre[-1] + pre[0].square() @ q[:, None]
+    np.testing.assert_allclose(tower.logits(x), logit.detach().numpy()[:, 0], atol=1e-4)
+    torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum").backward()
     for known, h, z in zip(observe(tower, x, label), inputs, pre, strict=True):
         values, slope = h.detach().numpy(), h.grad.numpy()
         np.testing.assert_allclose(known.mean, values.mean(0))
@@ -202,18 +206,20 @@ def test_what_stands_in_for_a_double_is_as_important_as_both() -> None:
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
-def test_importance_orders_units_as_the_loss_without_each_does() -> None:
-    tower = tower_of(6)
+@pytest.mark.parametrize(("squares", "least"), [(False, 0.8), (True, 0.7)])  # a unit and its square add up, here
+def test_importance_orders_units_as_the_loss_without_each_does(squares: bool, least: float) -> None:
+    tower = tower_of(6, squares=squares)
     x, label = rows_of(tower, count=4000)
     statistics = observe(tower, x, label)
     rank = {entry: place for place, entry in enumerate(removal_order(tower, statistics))}
     units = [(0, unit) for unit in range(24) if (0, unit) in rank]
     worse = [loss_of(without_units(tower, statistics, [entry]), x, label) for entry in units]
-    assert stats.spearmanr([rank[entry] for entry in units], worse).statistic > 0.8
+    assert stats.spearmanr([rank[entry] for entry in units], worse).statistic > least
 
 
-def test_units_go_until_the_parameters_fit() -> None:
-    tower = tower_of(7)
+@pytest.mark.parametrize("squares", [False, True])
+def test_units_go_until_the_parameters_fit(squares: bool) -> None:
+    tower = tower_of(7, squares=squares)
     x, label = rows_of(tower)
     statistics = observe(tower, x, label)
     order = removal_order(tower, statistics)
@@ -222,5 +228,57 @@ def test_units_go_until_the_parameters_fit() -> None:
     for share in (1.0, 0.7, 0.3, 0.1):
         thin = by_units(tower, statistics, order, int(share * tower.parameters))
         assert thin.parameters <= min(before, share * tower.parameters) or thin.layers[1].weight.size == 1
+        numbers = [array for layer in thin.layers for array in (layer.weight, layer.bias)]
+        assert thin.parameters == sum(array.size for array in numbers) + squares * len(thin.layers[0].bias)
         before = thin.parameters
     assert by_units(tower, statistics, order, tower.parameters).logits(x) == pytest.approx(tower.logits(x), abs=1e-4)
+
+
+# Squares: what goes with a unit, and what is left of what they said.
+
+
+def test_what_a_square_is_said_to_cost_is_the_loss_without_it() -> None:
+    tower = tower_of(12, (12, 10, 1), squares=True)
+    x, label = rows_of(tower, count=20_000)
+    p = 1.0 / (1.0 + np.exp(-tower.logits(x)))
+    first = tower.layers[0]
+    said = np.square(x @ first.weight + first.bias) * tower.quadratic
+
+    def loss(z: np.ndarray) -> float:
+        return float(np.mean(np.logaddexp(0.0, z) - p * z))
+
+    whole = tower.logits(x)
+    without = [loss(whole - said[:, unit] + said[:, unit].mean()) - loss(whole) for unit in range(10)]
+    np.testing.assert_allclose(observe(tower, x, label)[1].squares, without, rtol=0.15)
+
+
+def test_a_dead_unit_goes_for_free_and_takes_a_square_with_it_at_its_mean() -> None:
+    tower = tower_of(13, squares=True)
+    first, q = tower.layers[0], tower.quadratic
+    assert q is not None
+    first.bias[3:5], q[3:5] = -15.0, (0.0, 0.02)  # both dead; one of them is read by the logit
+    x, label = rows_of(tower)
+    statistics = observe(tower, x, label)
+    order = removal_order(tower, statistics)
+    assert order[0] == (0, 3)
+    assert order.index((0, 4)) > 5
+    thin = without_units(tower, statistics, [(0, 4)])
+    assert thin.quadratic is not None
+    assert np.array_equal(thin.quadratic, np.delete(q, 4))
+    square = q[4] * np.square(x @ first.weight[:, 4] + first.bias[4])
+    np.testing.assert_allclose(thin.logits(x), tower.logits(x) - square + square.mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "rank"])
+def test_squares_keep_their_mean_when_the_first_layer_is_thinned(method: str) -> None:
+    tower = tower_of(14, (12, 10, 1), squares=True)
+    tower.layers[1].weight[:] = 0.0  # all that the logit reads are squares
+    x, label = rows_of(tower)
+    statistics = observe(tower, x, label)
+    if method == "rank":
+        thin = by_rank(tower, statistics, [4, 99])
+    else:
+        thin = by_magnitude(tower, statistics, tower.parameters // 2, each_layer=False)
+        assert nonzero(thin) <= tower.parameters // 2
+    assert np.abs(thin.logits(x) - tower.logits(x)).max() > 0.1
+    assert thin.logits(x).mean() == pytest.approx(tower.logits(x).mean(), abs=1e-4)
