@@ -55,7 +55,7 @@ class StoredTable:
 
 
 def inference_parameters(
-    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True, quadratic: bool = True
+    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True, quadratic: bool
 ) -> InferenceParameters:
     """Count the parameters of one merged tower in float32.
 
@@ -151,7 +151,9 @@ def count_parameters(run: Run) -> ParameterTable:
     dimension, one projection, one tower's layers with batch norm folded in.
     """
     document = read_document(run.path)
-    gates = [read_weights(run.path / "weights.safetensors")[f"branches.{b}.gates"].tolist() for b in range(TOWERS)]
+    weights = read_weights(run.path / "weights.safetensors")
+    gates = [weights[f"branches.{b}.gates"].tolist() for b in range(TOWERS)]
+    quadratic = any(bool(weights[f"branches.{b}.quadratic"].any()) for b in range(TOWERS))
     slots = {
         slot.name: slot
         for slot, open_in in zip(document.slots, zip(*gates, strict=True), strict=True)
@@ -167,9 +169,11 @@ def count_parameters(run: Run) -> ParameterTable:
         fields.append(FieldParameters(name, size, mean, after, fate))
     K = document.widths[0]
     merged = inference_parameters(
-        [StoredTable(field.rows, field.after_dim) for field in fields if field.fate == "kept"], document.widths
+        [StoredTable(field.rows, field.after_dim) for field in fields if field.fate == "kept"],
+        document.widths,
+        quadratic=quadratic,
     )
-    served_layers = _served_layers(document.widths)
+    served_layers = _served_layers(document.widths, quadratic=quadratic)
     return ParameterTable(
         fields=tuple(fields),
         projections=(TOWERS * len(fields) * mean * K, merged.dense - served_layers),
@@ -184,6 +188,6 @@ def _training_layers(widths: Sequence[int]) -> int:
     return 2 * sum(widths) + layers + widths[0] + widths[-1] + 1
 
 
-def _served_layers(widths: Sequence[int], *, quadratic: bool = True) -> int:
+def _served_layers(widths: Sequence[int], *, quadratic: bool) -> int:
     """The merged tower's: the first layer's bias, layers, weights of the squares, output."""
     return (1 + quadratic) * widths[0] + sum(H * G + G for H, G in pairwise(widths)) + widths[-1] + 1

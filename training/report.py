@@ -140,6 +140,9 @@ def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "Validation metrics of the averaged weights. The towers learn apart, then from each other, then the fused "
         "model learns under the frozen pair. Every phase keeps its best, and the next one goes on from there."
     )
+    chosen = {record["table_l2"] for record in history if "table_l2" in record}
+    if chosen:
+        about += f" Tower A was trained under several L2 of its tables; shown is the best, under {chosen.pop():g}."
     return {"curves": curves, "curves_about": about}
 
 

@@ -143,7 +143,7 @@ def test_a_written_config_reads_back_equal_with_its_defaults_spelled_out(path: P
     config = load_config(path)
     save_config(config, tmp_path / "config.toml")
     assert load_config(tmp_path / "config.toml") == config
-    assert "table_l2 = " in (tmp_path / "config.toml").read_text(encoding="utf-8")
+    assert "table_rate = " in (tmp_path / "config.toml").read_text(encoding="utf-8")
 
 
 def test_a_written_config_keeps_given_split_files_and_typed_fields(write: Write, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import tiny
 import torch
 
 from training.checkpoint import CheckpointError, CheckpointStore
-from training.config import load_config
+from training.config import load_config, save_config
 from training.loader import PreparedData
 from training.loop import DeviceError, OriginError, TrainConfig, TrainingDataError, TrainingResult, train_reaction
 from training.models.files import load_fusion_form, save_model, save_pair
@@ -38,12 +38,15 @@ from training.loader import PreparedData
 from training.phases import Phase
 
 home, workdir, phase, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+begun, attempt = 0, int(sys.argv[5])
 loop.CHECKPOINT_SECONDS = 0.0
 
 train_step = Phase._step
 
 def die(self):
-    if self.settings.name == phase and self.position.step == step:
+    global begun
+    begun += self.settings.name == phase and self.position.step == 0
+    if self.settings.name == phase and self.position.step == step and begun == attempt:
         os.kill(os.getpid(), signal.SIGKILL)
     train_step(self)
 
@@ -77,6 +80,10 @@ def whole(data: PreparedData, config: ExperimentConfig, tmp_path_factory: pytest
     return train_reaction(data, config, tmp_path_factory.mktemp("whole"), resume=False, progress=quiet)
 
 
+def with_l2(config: ExperimentConfig, table_l2: float) -> ExperimentConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"table_l2": table_l2})})
+
+
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -90,15 +97,15 @@ def split_logits(result: TrainingResult, split: object, model: str) -> np.ndarra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["tower_a", "mutual", "fusion"])
+@pytest.mark.parametrize(("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("mutual", 1), ("fusion", 1)])
 def test_a_killed_training_continues_to_the_bit_same_result(
-    phase: str, tiny_home: Path, whole: TrainingResult, tmp_path: Path
+    phase: str, attempt: int, tiny_home: Path, whole: TrainingResult, tmp_path: Path
 ) -> None:
     data, config = PreparedData.open(tiny_home / "data"), load_config(tiny_home / "exp.toml")
     steps = [record["step"] for record in whole.history if record["phase"] == phase]
     killed_at = steps[1] + 3  # between two checkpoints
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, tiny_home, tmp_path, phase, str(killed_at)],
+        [sys.executable, "-c", CHILD, tiny_home, tmp_path, phase, str(killed_at), str(attempt)],
         cwd=ROOT,
         env=tiny.environment(),
         capture_output=True,
@@ -108,6 +115,8 @@ def test_a_killed_training_continues_to_the_bit_same_result(
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert (tmp_path / "current.safetensors").exists()
+    if phase == "tower_a":  # in the middle of the search for the tables' L2: those before are over
+        assert len(list(tmp_path.glob("tower_a_*.safetensors"))) == attempt - 1
     told = []
     resumed = train_reaction(
         data, config, tmp_path, resume=True, progress=lambda name, done, *_: told.append((name, done))
@@ -118,6 +127,7 @@ def test_a_killed_training_continues_to_the_bit_same_result(
     assert same_weights(resumed.pair, whole.pair)
     assert resumed.history == whole.history
     assert resumed.metrics == whole.metrics
+    assert resumed.table_l2 == whole.table_l2
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(
@@ -128,6 +138,20 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     assert same_weights(again.form, whole.form)
     other = train_reaction(data, config.model_copy(update={"seed": 4}), tmp_path / "b", resume=False, progress=quiet)
     assert not same_weights(other.form, whole.form)
+
+
+def test_the_tables_l2_that_was_chosen_gives_the_same_model_when_it_is_given(
+    data: PreparedData, config: ExperimentConfig, whole: TrainingResult, tmp_path: Path
+) -> None:
+    told = []
+    again = train_reaction(
+        data, with_l2(config, whole.table_l2), tmp_path, resume=False, progress=lambda *what: told.append(what)
+    )
+    assert same_weights(again.form, whole.form)
+    assert same_weights(again.pair, whole.pair)
+    plain = [{key: value for key, value in record.items() if key != "table_l2"} for record in whole.history]
+    assert again.history == plain
+    assert not any("L2" in note for *_, note in told)
 
 
 def test_the_callers_random_numbers_and_threads_are_left_alone(
@@ -217,10 +241,11 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatc
 
 
 @pytest.fixture
-def origin(whole: TrainingResult, tmp_path: Path) -> Path:
+def origin(config: ExperimentConfig, whole: TrainingResult, tmp_path: Path) -> Path:
     """What a finished run keeps that a retraining needs."""
     run = tmp_path / "run"
     run.mkdir()
+    save_config(with_l2(config, whole.table_l2), run / "config.toml")
     save_model(run, whole.form)
     save_pair(run, whole.pair)
     (run / "afe.json").write_text(json.dumps({"selection": whole.selection.as_json()}))
@@ -236,7 +261,20 @@ def test_a_retraining_starts_from_the_pair_and_runs_the_late_phases_only(
     assert start["pair.log_loss"] == pytest.approx(whole.metrics["validation"]["pair"]["log_loss"], abs=0.02)
     assert end["pair"]["log_loss"] <= start["pair.log_loss"] + 1e-6
     assert result.selection.kept == whole.selection.kept
+    assert result.table_l2 == whole.table_l2
     assert [slot.dim for slot in result.form.slots] == [slot.dim for slot in whole.form.slots]
+
+
+def test_a_retraining_takes_the_tables_l2_from_the_run_unless_it_is_given(
+    data: PreparedData, config: ExperimentConfig, origin: Path, tmp_path: Path
+) -> None:
+    save_config(with_l2(config, 77.0), origin / "config.toml")
+    found = {}
+    for name, wanted in (("taken", config), ("given", with_l2(config, 77.0)), ("other", with_l2(config, 5000.0))):
+        found[name] = train_reaction(data, wanted, tmp_path / name, resume=False, init_from=origin, progress=quiet)
+    assert [result.table_l2 for result in found.values()] == [77.0, 77.0, 5000.0]
+    assert same_weights(found["taken"].form, found["given"].form)
+    assert not same_weights(found["taken"].form, found["other"].form)
 
 
 def test_a_retraining_on_data_without_a_field_is_refused(

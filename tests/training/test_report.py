@@ -128,8 +128,8 @@ def test_parameters_before_and_after_are_counted_from_the_tables_that_there_are(
         else:
             assert (field.fate, field.after) == ("kept", weights.numel())
     assert {field.name for field in table.dropped} == set(by_name) - {slot.name for slot in form.slots}
-    # One merged tower of widths (8, 8): projections, then 8 biases, 8 x 8 + 8, 8 + 1.
-    assert table.dense[1] == 8 + (8 * 8 + 8) + (8 + 1)
+    # One merged tower of widths (8, 8): projections, then 8 biases, weights of 8 squares, 8 x 8 + 8, 8 + 1.
+    assert table.dense[1] == 8 + 8 + (8 * 8 + 8) + (8 + 1)
     assert table.projections[1] == 8 * sum(slot.dim for slot in form.slots if slot.name != "position")
     assert table.merged.embedding == sum(field.after for field in table.fields)
     assert table.merged.dense == table.projections[1] + table.dense[1]
