@@ -157,7 +157,7 @@ class Schedule:
         def attempt(l2: float) -> tuple[float, Tower]:
             self.history = []
             self.config = self.config.model_copy(update={"table_l2": l2})
-            tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}", note=f"L2 {l2:g} of the tables: ")
+            tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}", prefix=f"L2 {l2:g} of the tables: ")
             histories[l2] = self.history
             return self._best(self.history), tower
 
@@ -180,7 +180,7 @@ class Schedule:
         gated: bool = False,
         linear: Linear | None = None,
         stored: str | None = None,
-        note: str = "",
+        prefix: str = "",
     ) -> Tower:
         """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed.
 
@@ -190,7 +190,7 @@ class Schedule:
             gated: Under field gates.
             linear: What it begins from, instead of random weights.
             stored: Name in the store, if not the tower's.
-            note: Told before what each evaluation says.
+            prefix: Told before what each evaluation says.
         """
         torch.manual_seed(self._seed(number))
         slots = self.rich_slots
@@ -210,7 +210,7 @@ class Schedule:
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
         if linear is None:
-            self._phase(name, number, learner.module, learner, stored=stored, note=note)
+            self._phase(name, number, learner.module, learner, stored=stored, prefix=prefix)
         else:
             self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
@@ -280,7 +280,7 @@ class Schedule:
         patience_factor: int = 1,
         monitor: Monitor | None = None,
         stored: str | None = None,
-        note: str = "",
+        prefix: str = "",
     ) -> M:
         """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
         stored = stored or name
@@ -316,8 +316,8 @@ class Schedule:
             if self.observe is not None:
                 self.observe(now.position.history)
 
-        def report(phase: str, done: int, total: int, said: str) -> None:
-            self.progress(phase, done, total, f"{note}{said}")
+        def report(phase: str, done: int, total: int, note: str) -> None:
+            self.progress(phase, done, total, f"{prefix}{note}")
 
         history = phase.run(report, checkpoint)
         self.store.finish(stored, dict(module.state_dict()), {"history": history})

@@ -10,6 +10,7 @@ from prepared import make
 from benchmarks.accuracy import deep
 from benchmarks.accuracy.baselines import BASELINES, EXTRAS, Baseline
 from benchmarks.accuracy.baselines.base import feature_name
+from benchmarks.accuracy.baselines.finalmlp import BilinearHeads, InteractionAggregation
 from benchmarks.accuracy.baselines.finalnet import FinalNet
 from benchmarks.accuracy.early import train
 from benchmarks.accuracy.guard import TOLERANCE, compare
@@ -108,6 +109,24 @@ def test_fwfm_weighs_every_pair(data: PreparedData) -> None:
     for number, (i, j) in enumerate(combinations(range(e.shape[1]), 2)):
         expected = expected + weight[number] * (e[:, i] * e[:, j]).sum(1)
     torch.testing.assert_close(model(context, candidate), expected)
+
+
+@pytest.mark.parametrize(("width", "other", "heads"), [(8, 8, 1), (12, 12, 4), (6, 9, 3)])
+def test_bilinear_heads_give_the_librarys_values_and_gradients(width: int, other: int, heads: int) -> None:
+    torch.manual_seed(1)
+    theirs = InteractionAggregation(width, other, output_dim=1, num_heads=heads).double()
+    ours = BilinearHeads(width, other, output_dim=1, num_heads=heads).double()
+    ours.load_state_dict(theirs.state_dict())
+    streams = torch.randn(50, width, dtype=torch.float64), torch.randn(50, other, dtype=torch.float64)
+    values, gradients = [], []
+    for layer in (ours, theirs):
+        x, y = (stream.clone().requires_grad_() for stream in streams)
+        values.append(layer(x, y))
+        leaves = [x, y, *(parameter for _, parameter in sorted(layer.named_parameters()))]
+        gradients.append(torch.autograd.grad(values[-1].sin().sum(), leaves))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12)
+    assert all(gradient.abs().min() > 0 for gradient in gradients[0])
 
 
 def test_finalnet_is_the_mean_of_two_blocks_of_factorised_layers(data: PreparedData) -> None:
