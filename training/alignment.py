@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+_HINT = 1e-3
+"""Weight of the correlation of pre-activations beside that of activations: it decides where the latter says nothing."""
+
 _SMALLEST_SCALE = 1e-3
 """A batch norm scale below this share of its layer's largest counts as this share: its column must not divide by 0."""
 
@@ -82,7 +85,8 @@ def match_units(pair: TowerPair, context_ids: Tensor, candidate_ids: Tensor) -> 
     for layer, (h, g) in enumerate(pair.hidden(*first)):
         alike = _correlation(h, g)
         if squared and layer == 0:
-            alike += _correlation(*first)  # of a unit that the ReLU never lets through, only the square counts
+            # Of a unit that the ReLU never lets through, only the square counts.
+            alike += _HINT * _correlation(*first)
         rows, columns = linear_sum_assignment(-alike.cpu().numpy())
         found.append(torch.from_numpy(columns[np.argsort(rows)]).to(h.device))
     return found

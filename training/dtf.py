@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from training.learner import Learner
 from training.metrics import log_loss
 from training.models.base import MISSING_ID, UNKNOWN_ID
 from training.models.reaction import FusionForm
-from training.phases import probabilities
+from training.phases import Monitor, probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,9 @@ class DtfConfig(BaseModel):
         widths: Units of the hidden layers; the first is AFE's subspace K.
         rich: Columns of a table of the two towers, as a multiple of the fused model's: what is rich while training is
             folded into fewer columns at fusion, and taught.
+        tower_monitor: What early stopping of the phases before fusion looks at. By default the log loss once scaled,
+            for the pair is scaled before it teaches: what it knows counts, not how sure it is. As `train.monitor` if
+            that is "auc".
         mutual_weight: Weight of each tower's cross entropy to the joint prediction, beside 1 for the labels.
         cross_links: Switch on the links between the towers' hidden layers in the mutual phase.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
@@ -73,7 +76,7 @@ class DtfConfig(BaseModel):
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
         fusion_patience: Patience of the fusion phase, as a multiple of the others'. More than 1 may pay where tables
             are large (what a teacher regularises goes on improving), and takes up to as many times as long.
-        fusion_monitor: What early stopping of the fusion phase looks at; as the other phases if not given.
+        fusion_monitor: What early stopping of the fusion phase looks at; `train.monitor` if not given.
             "scaled_log_loss", the log loss once calibrated, lets it go on to learn the order while it grows too sure.
         fusion_dropout: Dropout of the fusion form; the teacher regularises already.
         swap: Chance of a training row to be mixed with others in the fusion phase (see `swapped`). The pair alone
@@ -85,6 +88,7 @@ class DtfConfig(BaseModel):
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (64, 64)
     rich: Annotated[int, Field(ge=1, le=16)] = 1
+    tower_monitor: Monitor | None = None
     mutual_weight: Weight = 1.0
     cross_links: bool = True
     quadratic: bool = True
@@ -96,7 +100,7 @@ class DtfConfig(BaseModel):
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
     fusion_patience: Annotated[int, Field(ge=1)] = 1
-    fusion_monitor: Literal["log_loss", "auc", "scaled_log_loss"] | None = None
+    fusion_monitor: Monitor | None = None
     fusion_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
     sample_rows: Annotated[int, Field(ge=64)] = 16_384

@@ -135,7 +135,7 @@ class Schedule:
 
     def _linear_start(self) -> Linear | None:
         """Logistic regression for the towers to begin from, where it is ahead of tower A; None elsewhere."""
-        score = abs(self._best(self.history))
+        score = abs(_best(self.history, self.config.monitor))
         if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
             return None
         return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
@@ -159,7 +159,7 @@ class Schedule:
             self.config = self.config.model_copy(update={"table_l2": l2})
             tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}", prefix=f"L2 {l2:g} of the tables: ")
             histories[l2] = self.history
-            return self._best(self.history), tower
+            return _best(self.history, self.tower_monitor), tower
 
         histories: dict[float, list[dict[str, Any]]] = {}
         best, tower = climb(attempt)
@@ -167,10 +167,11 @@ class Schedule:
         self.history = [{**record, "table_l2": best} for record in histories[best]]
         return tower
 
-    def _best(self, history: Sequence[Mapping[str, Any]]) -> float:
-        """The least of what early stopping looked at, in tower A's records; negative where more is better."""
-        found = [float(record[f"tower_a.{self.config.monitor}"]) for record in history]
-        return -max(found) if self.config.monitor == "auc" else min(found)
+    @property
+    def tower_monitor(self) -> Monitor:
+        """What early stopping looks at before the fusion phase."""
+        usual: Monitor = "auc" if self.config.monitor == "auc" else "scaled_log_loss"
+        return self.dtf.tower_monitor or usual
 
     def tower(
         self,
@@ -243,7 +244,7 @@ class Schedule:
             learner,
             rate_factor=self.dtf.fusion_rate,
             patience_factor=self.dtf.fusion_patience,
-            monitor=self.dtf.fusion_monitor,
+            monitor=self.dtf.fusion_monitor or self.config.monitor,
         )
 
     def teacher(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> Teacher:
@@ -301,7 +302,7 @@ class Schedule:
             patience=config.patience * patience_factor,
             rate=config.rate * rate_factor,
             table_rate=config.table_rate * rate_factor,
-            monitor=monitor or config.monitor,
+            monitor=monitor or self.tower_monitor,
             dense=config.dense_settings(),
             precision=config.resolved_precision(self.device),
         )
@@ -323,6 +324,12 @@ class Schedule:
         self.store.finish(stored, dict(module.state_dict()), {"history": history})
         self.history += history
         return module.eval()
+
+
+def _best(history: Sequence[Mapping[str, Any]], monitor: Monitor) -> float:
+    """The least of a metric in tower A's records; negative where more is better."""
+    found = [float(record[f"tower_a.{monitor}"]) for record in history]
+    return -max(found) if monitor == "auc" else min(found)
 
 
 def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.int64]]:

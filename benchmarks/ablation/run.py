@@ -182,6 +182,8 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         "slots": [(slot.name, slot.dim) for slot in schedule.slots],
         "rich": schedule.dtf.rich,
         "widths": schedule.dtf.widths,
+        "quadratic": schedule.dtf.quadratic,
+        "monitor": schedule.tower_monitor,
         "train": schedule.config.model_dump(mode="json"),
     }
     if phase.startswith("linear_"):

@@ -120,7 +120,8 @@ class Ablated(Schedule):
             tower, self._bank(tower, self.settings.l2), self.dtf, teacher, unknown=self.config.unknown
         )
         with self.exactly(self.budget - self.steps):
-            return self._phase("student", 3, tower, learner, rate_factor=self.dtf.fusion_rate)
+            monitor = self.dtf.fusion_monitor or self.config.monitor
+            return self._phase("student", 3, tower, learner, rate_factor=self.dtf.fusion_rate, monitor=monitor)
 
 
 class WithoutMutual(Ablated):

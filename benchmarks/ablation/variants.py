@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-ORDINARY: dict[str, Any] = {"dtf.rich": 1, "dtf.swap": 0.0, "dtf.scale_teacher": False, "dtf.label_weight": 0.5}
-"""A control as published: towers as wide as what is served, a student taught on the log's own rows by what its teacher
-says as it says it."""
+ORDINARY: dict[str, Any] = {
+    "dtf.rich": 1,
+    "dtf.swap": 0.0,
+    "dtf.scale_teacher": False,
+    "dtf.label_weight": 0.5,
+    "dtf.tower_monitor": "log_loss",
+}
+"""A control as published: towers as wide as what is served and stopped by log loss, a student taught on the log's own
+rows by what its teacher says as it says it."""
 
 OURS: dict[str, Any] = {"dtf.rich": 1}
 """The same control taught as the fusion form is, on mixed rows and by a scaled teacher: it lacks DTF's pair alone."""
