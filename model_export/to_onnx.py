@@ -1,7 +1,8 @@
 """Writes the merged tower as an ONNX graph, node by node, in the form that ONNX Runtime runs fastest.
 
-    context_ids (1|N, Cc) int32 --look-ups--> (1|N, H_0) ---+   one context row is summed once and broadcast
-    candidate_ids (N, Ci) int32 --look-ups--> (N, H_0) -----+--> ReLU --> Gemm --> ReLU ... --> sigmoid --> pctr (N,)
+    context_ids (1|N, Cc) int32 --look-ups--> (1|N, H_0) --+   one context row is summed once and broadcast
+    candidate_ids (N, Ci) int32 --look-ups--> (N, H_0) ----+--> ReLU --> Gemm --> ReLU ... Gemm --> sigmoid --> pctr (N,)
+                                                           +--> squares, where they count --> Gemm --^
 
 Choices, each timed against its alternatives on ONNX Runtime, one thread, 39 fields, H_0 = 64:
 
@@ -10,10 +11,12 @@ Choices, each timed against its alternatives on ONNX Runtime, one thread, 39 fie
 - unfolded groups go Gather -> Reshape -> Gemm, because the rows lie side by side already;
 - folded rows are summed by ReduceSum: a product with a row of ones is 3 to 8% slower from 100 rows on;
 - the first layer's bias is in a folded table where there is one, which saves the Add of a sum's start;
-- the context's sum is the C of the candidates' Gemm, which then takes the ReLU too: two nodes less than Add and Relu,
-  7% at one row;
+- the context's sum is the C of the candidates' Gemm: a node less than Add; without squares, which read its result too,
+  it takes the ReLU in as well, which is 7% at one row for both;
 - a mean's count is held to one by Clip: Max takes five times as long;
 - ids stay int32: int64 is no faster and twice the bytes.
+
+The product of squares is the C of the output's Gemm (of its pieces', if calibrated by some), so that no Add is left.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommend
 says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, found by experiment:
 
 1. *apart* (`tower_a`, `tower_b`): each tower is trained alone, with tables, seed and row order of its own. What a pair
-   is worth comes from the two being different; towers that learn together from the first epoch become alike.
+   is worth comes from the two being different; towers that learn together from the first epoch become alike. A is
+   trained under several L2 of the tables where none is given (table_prior.py).
 2. *mutual*: both go on together. Each fits the labels and, its gradient stopped, their joint prediction; cross links
    between their hidden layers, zero until here, are switched on.
 3. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it) learns from the labels

@@ -1,7 +1,7 @@
 """Which L2 the tables take: a climb on validation, from the usual value in both directions.
 
-The best precision of their Gaussian prior differs by a factor of thirty between data sets (`TrainConfig.table_l2`); in
-steps this coarse, a few towers find about where it lies.
+Which precision of their Gaussian prior is best depends on the data (`TrainConfig.table_l2`); in steps this coarse, a
+few towers find about where it lies.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ AVERAGINGS: Final = (0.98, 0.99, 0.995, 0.998)
 DIMENSIONS: Final = (2, 4, 8, 16)
 WIDTHS: Final = ((32, 32), (64,), (64, 64), (128, 64), (64, 64, 64))
 LEAST_L2: Final = 10.0
-"""What the range of the tables' L2 is around where the experiment has none."""
+"""What the range of the tables' L2 is around where the experiment has none: where it leaves that to validation, the
+range is around `USUAL_L2`, since a search of a search would train every trial several times."""
 
 
 def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
