@@ -58,11 +58,15 @@ class PhaseBars:
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     def __call__(self, phase: str, done: int, total: int, note: str) -> None:
-        """Move the phase's bar; a new phase gets a new one."""
+        """Move the phase's bar; a new phase gets a new one, and another attempt at one starts its bar anew."""
         if phase not in self._tasks:
             self._tasks[phase] = self._bars.add_task(phase, total=total, note="")
+        elif done < self._done[phase]:
+            self._bars.reset(self._tasks[phase])
+        self._done[phase] = done
         self._bars.update(self._tasks[phase], completed=done, total=total, note=note)
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tiny
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from training.analyze import analysis_tables
-from training.console import models_table
+from training.console import PhaseBars, models_table
 from training.results import COLUMNS, MODELS
 
 if TYPE_CHECKING:
@@ -126,3 +127,14 @@ def test_in_a_pipe_tables_are_as_wide_as_they_need_to_be(tiny_home: Path, monkey
     reasons = [row["reason"] for row in found["fields"] if row["reason"]]
     assert reasons
     assert all(any(reason in line for line in shown.splitlines()) for reason in reasons)
+
+
+def test_another_attempt_at_a_phase_starts_its_bar_and_its_clock_anew() -> None:
+    now = [0.0]
+    with Progress(console=Console(file=io.StringIO()), auto_refresh=False, get_time=lambda: now[0]) as bars:
+        tell = PhaseBars(bars)
+        for now[0], done, note in ((0.0, 0, "a"), (60.0, 10, "a"), (60.0, 2, "b"), (65.0, 4, "b")):
+            tell("tower_a", done, 10, note)
+        (task,) = bars.tasks
+        assert (task.completed, task.finished, task.fields["note"]) == (4, False, "b")
+        assert task.elapsed == pytest.approx(5.0)
