@@ -23,6 +23,7 @@ from model_export.to_onnx import to_onnx
 from training.calibration import IDENTITY, Calibration
 from training.checkpoint import CheckpointStore
 from training.dtf import DtfConfig
+from training.models.reaction import Tower, TowerPair
 from training.schedule import Schedule
 from training.train_config import TrainConfig
 
@@ -115,8 +116,12 @@ def test_without_squares_the_graph_has_none_and_costs_what_a_tower_of_layers_doe
     assert dense_flops(graphs[0]) - dense_flops(graphs[1]) == 2 * 12 * units
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["from the start", "from a pair"])
 @pytest.mark.parametrize("on", [True, False])
-def test_switched_off_no_phase_trains_squares_and_the_graph_of_the_result_has_none(tmp_path: Path, on: bool) -> None:
+def test_switched_off_no_phase_trains_squares_and_the_graph_of_the_result_has_none(
+    tmp_path: Path, on: bool, given: bool
+) -> None:
+    pair = TowerPair(Tower(TOYS, (8, 4)), Tower(TOYS, (8, 4))) if given else None
     schedule = Schedule(
         TOYS,
         clicks(600),
@@ -128,7 +133,7 @@ def test_switched_off_no_phase_trains_squares_and_the_graph_of_the_result_has_no
         progress=lambda *_: None,
     )
     with torch.random.fork_rng():
-        result = schedule.run()
+        result = schedule.run(pair)
     bodies = [result.pair.a.body, result.pair.b.body, *result.form.parallel]
     assert [bool(body.quadratic.any()) for body in bodies] == [on] * 4
     tower = fuse(fuse_towers(result.form), FusionFacts())
