@@ -68,12 +68,13 @@ def walk(experiment: Path, directory: Path) -> Path4:
 
 
 class Expected:
-    """Scores of raw rows by the run's fusion form in float64, each value encoded by itself."""
+    """Scores of raw rows by the run's fusion form in float64, calibrated, each value encoded by itself."""
 
     def __init__(self, run_directory: Path, rate: float = 1.0) -> None:
         run = open_run(run_directory)
         self.encoder = run.encoder
         self.form = run.form().double().eval().serving()
+        self.calibration = json.loads((run_directory / "calibration.json").read_text(encoding="utf-8"))
         self.shift = math.log(rate)
 
     def ids(self, side: str, rows: Sequence[Mapping[str, object]]) -> torch.Tensor:
@@ -92,7 +93,17 @@ class Expected:
     ) -> list[float]:
         with torch.no_grad():
             logit = self.form(self.ids("context", contexts), self.ids("candidate", candidates))
-        return torch.sigmoid(logit + self.shift).tolist()
+        return torch.sigmoid(self.calibrated(logit) + self.shift).tolist()
+
+    def calibrated(self, logit: torch.Tensor) -> torch.Tensor:
+        """Follow the pieces from the first knot outwards."""
+        slopes, knots, offset = (self.calibration[key] for key in ("slopes", "knots", "offset"))
+        if not knots:
+            return offset + slopes[0] * logit
+        value = offset + slopes[0] * (logit - knots[0]).clamp(max=0.0)
+        for slope, low, high in zip(slopes[1:], knots, [*knots[1:], math.inf], strict=True):
+            value = value + slope * (logit.clamp(low, high) - low)
+        return value
 
 
 def assert_scores_agree(path: Path4, rate: float = 1.0) -> None:

@@ -121,6 +121,7 @@ def test_without_squares_the_graph_has_none_and_costs_what_a_tower_of_layers_doe
 def test_switched_off_no_phase_trains_squares_and_the_graph_of_the_result_has_none(
     tmp_path: Path, on: bool, given: bool
 ) -> None:
+    torch.manual_seed(0)
     pair = TowerPair(Tower(TOYS, (8, 4)), Tower(TOYS, (8, 4))) if given else None
     schedule = Schedule(
         TOYS,
