@@ -90,6 +90,9 @@ VARIANTS: dict[str, Variant] = {
     "without_scaled_teacher": Variant(
         "part", "DTF: the pair teaches what it says, however sure", overrides={"dtf.scale_teacher": False}
     ),
+    "plainly_stopped_towers": Variant(
+        "part", "DTF: towers stop by log loss as it is", overrides={"dtf.tower_monitor": "log_loss"}
+    ),
     "without_squares": Variant("part", "AFE: no squares of the projected units", overrides={"dtf.quadratic": False}),
     "rich_tables": Variant(
         "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
