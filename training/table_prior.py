@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STEP: Final = 4.0
+CLEARLY: Final = 0.001
+"""Gain of log loss or AUC that a step must bring. Below it is chance: towers of other seeds on a sample of Avazu and of
+MovieLens tags went on to 75 and to 4,800, and what was fused of them was worse than from 300 and 1,200."""
 LEAST_L2: Final = 1.0
 MOST_L2: Final = 1e5
 
 
 def climb(attempt: Callable[[float], tuple[float, T]]) -> tuple[float, T]:
-    """Return the L2 of the least loss tried, and what was trained under it.
+    """Return the L2 that no step from it improves on, and what was trained under it.
 
-    From `USUAL_L2` upwards in steps of `STEP` as long as that helps; downwards where the first step up does not. What
-    lost is let go at once: it has tables.
+    From `USUAL_L2` upwards in steps of `STEP` as long as that helps clearly; downwards where the first step up does
+    not. What lost is let go at once: it has tables.
 
     Args:
         attempt: Trains under an L2; (validation loss, what was trained).
@@ -34,7 +37,7 @@ def climb(attempt: Callable[[float], tuple[float, T]]) -> tuple[float, T]:
     for step in (STEP, 1.0 / STEP):
         while LEAST_L2 <= best * step <= MOST_L2:
             loss, found = attempt(best * step)
-            if not loss < least:
+            if not loss < least - CLEARLY:
                 break
             best, least, kept = best * step, loss, found
         if best != USUAL_L2:
