@@ -128,7 +128,7 @@ def test_switched_off_no_phase_trains_squares_and_the_graph_of_the_result_has_no
         clicks(600),
         clicks(200, seed=50),
         dtf=DtfConfig(widths=(8, 4), quadratic=on),
-        config=TrainConfig(batch_size=64, epochs=2, table_l2=10.0, rate=3e-3, device="cpu"),
+        config=TrainConfig(batch_size=64, epochs=4, table_l2=10.0, rate=3e-3, device="cpu"),
         seed=1,
         store=CheckpointStore(tmp_path, "toy", resume=False),
         progress=lambda *_: None,
@@ -136,6 +136,8 @@ def test_switched_off_no_phase_trains_squares_and_the_graph_of_the_result_has_no
     with torch.random.fork_rng():
         result = schedule.run(pair)
     bodies = [result.pair.a.body, result.pair.b.body, *result.form.parallel]
-    assert [bool(body.quadratic.any()) for body in bodies] == [on] * 4
+    if given and on:
+        bodies = bodies[2:]  # a phase that finds nothing better than the pair it was given keeps that
+    assert [bool(body.quadratic.any()) for body in bodies] == [on] * len(bodies)
     tower = fuse(fuse_towers(result.form), FusionFacts())
     assert bool(squaring(apply_passes(to_onnx(tower)))) == on
