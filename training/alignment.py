@@ -2,9 +2,9 @@
 
 1. Alignment: layer by layer, B's units are matched to A's by the correlation of their activations on a sample
    (Hungarian method; Li et al., "Convergent Learning", 2015, and Ainsworth et al., "Git Re-Basin", ICLR 2023, do the
-   same between networks); where the logit reads squares, the first layer's by that of their pre-activations too. Two
-   towers say the same thing in differently ordered units; averaging unmatched ones starts far lower (0.708 against
-   0.721 AUC on a sample of Avazu).
+   same between networks); where the logit reads squares, those of the first layer that activations do not tell apart by
+   their pre-activations. Two towers say the same thing in differently ordered units; averaging unmatched ones starts
+   far lower (0.708 against 0.721 AUC on a sample of Avazu).
 2. Sharing: per field, [E_A P_A | E_B P_B] (V_f, 2K) is projected onto its top d_f right singular directions, rows
    weighted by how often they occur and columns by the batch norms' scale: one table that serves both branches.
 3. The branches keep their batch norms, linear layers and outputs; each is mixed in by one half.

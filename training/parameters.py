@@ -55,7 +55,7 @@ class StoredTable:
 
 
 def inference_parameters(
-    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True, quadratic: bool
+    tables: Iterable[StoredTable], widths: Sequence[int], *, first_bias: bool = True, squares: int
 ) -> InferenceParameters:
     """Count the parameters of one merged tower in float32.
 
@@ -63,12 +63,12 @@ def inference_parameters(
         tables: of the fields that are read.
         widths: of its hidden layers; the first is K.
         first_bias: whether the first layer's bias is stored, and not within a folded table.
-        quadratic: whether the logit reads squares.
+        squares: weights of the squares that the logit reads.
     """
     tables = list(tables)
     embedding = sum(table.rows * table.dim for table in tables)
     projections = sum(table.dim * widths[0] for table in tables if not table.folded)
-    dense = projections + _served_layers(widths, quadratic=quadratic) - (0 if first_bias else widths[0])
+    dense = projections + _served_layers(widths, squares) - (0 if first_bias else widths[0])
     return InferenceParameters(embedding, dense, FLOAT32_BYTES * (embedding + dense))
 
 
@@ -153,7 +153,7 @@ def count_parameters(run: Run) -> ParameterTable:
     document = read_document(run.path)
     weights = read_weights(run.path / "weights.safetensors")
     gates = [weights[f"branches.{b}.gates"].tolist() for b in range(TOWERS)]
-    quadratic = any(bool(weights[f"branches.{b}.quadratic"].any()) for b in range(TOWERS))
+    squared = any(bool(weights[f"branches.{b}.quadratic"].any()) for b in range(TOWERS))
     slots = {
         slot.name: slot
         for slot, open_in in zip(document.slots, zip(*gates, strict=True), strict=True)
@@ -168,12 +168,13 @@ def count_parameters(run: Run) -> ParameterTable:
         after = slot.dim if slot is not None and fate == "kept" else 0
         fields.append(FieldParameters(name, size, mean, after, fate))
     K = document.widths[0]
+    squares = K if squared else 0
     merged = inference_parameters(
         [StoredTable(field.rows, field.after_dim) for field in fields if field.fate == "kept"],
         document.widths,
-        quadratic=quadratic,
+        squares=squares,
     )
-    served_layers = _served_layers(document.widths, quadratic=quadratic)
+    served_layers = _served_layers(document.widths, squares)
     return ParameterTable(
         fields=tuple(fields),
         projections=(TOWERS * len(fields) * mean * K, merged.dense - served_layers),
@@ -188,6 +189,6 @@ def _training_layers(widths: Sequence[int]) -> int:
     return 2 * sum(widths) + layers + widths[0] + widths[-1] + 1
 
 
-def _served_layers(widths: Sequence[int], *, quadratic: bool) -> int:
+def _served_layers(widths: Sequence[int], squares: int) -> int:
     """The merged tower's: the first layer's bias, layers, weights of the squares, output."""
-    return (1 + quadratic) * widths[0] + sum(H * G + G for H, G in pairwise(widths)) + widths[-1] + 1
+    return widths[0] + squares + sum(H * G + G for H, G in pairwise(widths)) + widths[-1] + 1

@@ -24,7 +24,6 @@ from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases import Phase, PhaseSettings, predict
 from training.table_prior import climb
 from training.tables import TableBank
-from training.train_config import USUAL_L2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,7 +118,7 @@ class Schedule:
             tower.dropout = self.config.dropout  # no part of a saved pair, which a retraining starts from
         self.mutual(pair.to(self.device))
         form = self.fusion(pair)
-        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed, self.table_l2)
+        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed, self.config.first_table_l2)
 
     def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
         """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
@@ -139,11 +138,6 @@ class Schedule:
         if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
             return None
         return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
-
-    @property
-    def table_l2(self) -> float:
-        """The tables' L2 of the first phase."""
-        return USUAL_L2 if self.config.table_l2 is None else self.config.table_l2
 
     def first_tower(self) -> Tower:
         """Train tower A; where no L2 of its tables is given, under several, of which validation chooses one.
@@ -172,6 +166,11 @@ class Schedule:
         """What early stopping looks at before the fusion phase."""
         usual: Monitor = "auc" if self.config.monitor == "auc" else "scaled_log_loss"
         return self.dtf.tower_monitor or usual
+
+    @property
+    def fusion_monitor(self) -> Monitor:
+        """What early stopping of the fusion phase looks at."""
+        return self.dtf.fusion_monitor or self.config.monitor
 
     def tower(
         self,
@@ -203,7 +202,7 @@ class Schedule:
         rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
         tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
         if linear is not None:
-            begin_linear(tower, linear, self.train.split, table_l2=self.table_l2, seed=self.seed)
+            begin_linear(tower, linear, self.train.split, table_l2=self.config.first_table_l2, seed=self.seed)
         gates = None
         if gated and self.gate_prior is not None:
             gates = FieldGates.for_slots(slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
@@ -233,8 +232,7 @@ class Schedule:
         ]
         counts = count_ids(self.slots, self.train.split)
         form = self.build(pair, counts, sample)
-        banks = (self._bank(pair.a), self._bank(pair.b))
-        teacher = self.teacher(pair, banks)
+        teacher = self.teacher(pair)
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
         return self._phase(
@@ -244,11 +242,12 @@ class Schedule:
             learner,
             rate_factor=self.dtf.fusion_rate,
             patience_factor=self.dtf.fusion_patience,
-            monitor=self.dtf.fusion_monitor or self.config.monitor,
+            monitor=self.fusion_monitor,
         )
 
-    def teacher(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> Teacher:
+    def teacher(self, pair: TowerPair) -> Teacher:
         """Freeze a pair, its logits scaled on validation."""
+        banks = (self._bank(pair.a), self._bank(pair.b))
         if not self.dtf.scale_teacher:
             return Teacher(pair, banks)
         found = predict(PairLearner(pair, banks, self.dtf), self.valid, [bank.averages() for bank in banks])

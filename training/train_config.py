@@ -66,6 +66,11 @@ class TrainConfig(BaseModel):
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
 
+    @property
+    def first_table_l2(self) -> float:
+        """The tables' L2 that is given, or the one that a search begins from."""
+        return USUAL_L2 if self.table_l2 is None else self.table_l2
+
     def batch_rows(self, rows: int) -> int:
         """B for a training split of so many rows: a power of two near 1/100 of it, from 256 to 4096."""
         if self.batch_size is not None:
@@ -91,9 +96,8 @@ class TrainConfig(BaseModel):
 
     def table_settings(self, rows: int, l2_factor: float = 1.0) -> AdamSettings:
         """Constants of the tables' optimiser for a training split of so many rows."""
-        table_l2 = USUAL_L2 if self.table_l2 is None else self.table_l2
         return AdamSettings(
-            l2=table_l2 * l2_factor / rows, decay=self.table_decay * l2_factor, averaging=self.averaging
+            l2=self.first_table_l2 * l2_factor / rows, decay=self.table_decay * l2_factor, averaging=self.averaging
         )
 
     def dense_settings(self) -> AdamSettings:

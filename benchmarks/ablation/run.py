@@ -70,7 +70,7 @@ class Workshop:
             with torch.random.fork_rng():
                 torch.set_num_threads(1)
                 schedule.first_tower()
-            train = self.config.train.model_copy(update={"table_l2": schedule.table_l2})
+            train = self.config.train.model_copy(update={"table_l2": schedule.config.first_table_l2})
             self.config = self.config.model_copy(update={"train": train})
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:

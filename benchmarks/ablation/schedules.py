@@ -108,7 +108,7 @@ class Ablated(Schedule):
 
     def student(self, pair: TowerPair, like: Tower) -> Tower:
         """Train one tower under a frozen pair for the steps that are left."""
-        teacher = self.teacher(pair, (self._bank(pair.a), self._bank(pair.b)))
+        teacher = self.teacher(pair)
         if self.settings.start == "teacher":
             tower = copy.deepcopy(like)
         else:
@@ -120,8 +120,9 @@ class Ablated(Schedule):
             tower, self._bank(tower, self.settings.l2), self.dtf, teacher, unknown=self.config.unknown
         )
         with self.exactly(self.budget - self.steps):
-            monitor = self.dtf.fusion_monitor or self.config.monitor
-            return self._phase("student", 3, tower, learner, rate_factor=self.dtf.fusion_rate, monitor=monitor)
+            return self._phase(
+                "student", 3, tower, learner, rate_factor=self.dtf.fusion_rate, monitor=self.fusion_monitor
+            )
 
 
 class WithoutMutual(Ablated):

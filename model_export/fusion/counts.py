@@ -6,7 +6,7 @@ number of candidates), the candidate side, and the layers above. A test compares
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from model_export.fusion.bias import absorbs
@@ -107,11 +107,9 @@ def parameters(tower: FusedTower) -> InferenceParameters:
     """Count what is stored of a tower with any of its fields folded or padded, in float32."""
     tables = [StoredTable(field.rows, field.dim, folded=field.folded) for field in tower.fields]
     widths = [tower.width, *(layer.weight.shape[1] for layer in tower.layers)]
-    found = inference_parameters(
-        tables, widths, first_bias=absorbs(tower) is None or bool(tower.bias.any()), quadratic=False
-    )
+    first_bias = absorbs(tower) is None or bool(tower.bias.any())
     squares = 0 if tower.quadratic is None else tower.quadratic.size
-    return replace(found, dense=found.dense + squares, bytes=found.bytes + BYTES * squares)
+    return inference_parameters(tables, widths, first_bias=first_bias, squares=squares)
 
 
 def lines(dim: int) -> int:

@@ -100,7 +100,7 @@ def test_the_first_tower_is_the_best_of_those_tried_and_only_its_history_is_kept
         values = [record[f"tower_a.{monitor}"] for record in given.history]
         scores[l2] = max(values) if monitor == "auc" else min(values)
     best = (max if monitor == "auc" else min)(scores, key=lambda l2: scores[l2])
-    assert search.table_l2 == search.config.table_l2 == best
+    assert search.config.first_table_l2 == search.config.table_l2 == best
     assert len(set(scores.values())) > 1
     assert all(torch.equal(value, towers[best].state_dict()[key]) for key, value in tower.state_dict().items())
     assert search.history == [{**record, "table_l2": best} for record in histories[best]]
@@ -111,7 +111,7 @@ def test_a_given_l2_is_not_searched_for_and_no_prior_at_all_is_one(tmp_path: Pat
     given = schedule(tmp_path, told, epochs=1, table_l2=0.0)
     with torch.random.fork_rng():
         given.first_tower()
-    assert given.table_l2 == 0.0
+    assert given.config.table_l2 == 0.0
     assert [path.stem for path in tmp_path.iterdir()] == ["tower_a"]
     assert "L2" not in told[-1][-1]
 

@@ -85,14 +85,14 @@ def test_the_schedule_scales_its_teacher_on_validation_unless_told_not_to(tmp_pa
     # Labels by half of what the pair says: it is twice as sure as it should be.
     label = (np.random.default_rng(3).random(len(said)) < probabilities(said / 2)).astype(np.uint8)
     valid = Arrays(valid.context_ids, valid.candidate_ids, label)
-    scaled = schedule(tmp_path, DtfConfig(widths=WIDTHS), train, valid).teacher(pair, banks)
+    scaled = schedule(tmp_path, DtfConfig(widths=WIDTHS), train, valid).teacher(pair)
 
     def loss(scale: float) -> float:
         return log_loss(valid.label, probabilities(np.float32(scale) * said))
 
     assert scaled.scale == pytest.approx(0.5, abs=0.1)
     assert all(loss(scaled.scale) <= loss(scaled.scale * near) for near in (0.9, 0.97, 1.03, 1.1))
-    plain = schedule(tmp_path, DtfConfig(widths=WIDTHS, scale_teacher=False), train, valid).teacher(pair, banks)
+    plain = schedule(tmp_path, DtfConfig(widths=WIDTHS, scale_teacher=False), train, valid).teacher(pair)
     assert plain.scale == 1.0
 
 

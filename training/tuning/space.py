@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from training.train_config import USUAL_L2
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -44,7 +42,7 @@ def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
     found: Overrides = {
         "train.rate": rate,
         "train.table_rate": table_rate,
-        "train.table_l2": _around(trial, "train.table_l2", _table_l2(train.table_l2), STRENGTHS),
+        "train.table_l2": _around(trial, "train.table_l2", train.first_table_l2 or LEAST_L2, STRENGTHS),
         "train.dropout": trial.suggest_categorical("train.dropout", _with(DROPOUTS, train.dropout)),
         "train.averaging": trial.suggest_categorical("train.averaging", _with(AVERAGINGS, train.averaging)),
     }
@@ -64,7 +62,7 @@ def as_params(config: ExperimentConfig) -> dict[str, Any]:
     point: dict[str, Any] = {
         "train.rate": train.rate,
         "train.table_rate": train.table_rate,
-        "train.table_l2": _table_l2(train.table_l2),
+        "train.table_l2": train.first_table_l2 or LEAST_L2,
         "train.dropout": train.dropout,
         "train.averaging": train.averaging,
         "dtf.widths": _named(config.dtf.widths),
@@ -95,10 +93,6 @@ def _around(trial: Trial, name: str, middle: float, factor: float, most: float |
     high = middle * factor if most is None else max(min(middle * factor, most), middle)
     # Three digits are plenty, and what is written is then what was tried.
     return float(f"{trial.suggest_float(name, middle / factor, high, log=True):.3g}")
-
-
-def _table_l2(value: float | None) -> float:
-    return USUAL_L2 if value is None else value or LEAST_L2
 
 
 def _with(choices: Sequence[Any], own: Any) -> list[Any]:
