@@ -2,11 +2,15 @@
 
 A refused run or a failed export is one message on standard error and exit code 2, and leaves nothing behind
 (REACTION_DEBUG=1 shows where it was raised).
+
+`python -m model_export keygen --out KEY` makes a key to sign bundles with, `python -m model_export sign BUNDLE --key
+KEY` signs one. (A run directory of such a name: `./sign`.)
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +19,8 @@ import typer
 from rich.console import Console
 
 from model_export.console import report_console
+from model_export.signing import COMMANDS
+from model_export.signing import app as signing
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="a finished run directory")]
 Out = Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="directory to write; must not exist")]
@@ -81,4 +87,4 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(help=__doc__)(main)
 
 if __name__ == "__main__":
-    app()
+    (signing if sys.argv[1:2] and sys.argv[1] in COMMANDS else app)()

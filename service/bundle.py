@@ -2,7 +2,7 @@
 
 ::
 
-    bundles/<id>/ manifest.json features.json vocabularies/ model.onnx[.data] golden.jsonl reference.json
+    bundles/<id>/ manifest.json [manifest.sig] features.json vocabularies/ model.onnx[.data] golden.jsonl reference.json
                   model.float16.onnx[.data] model.int8.onnx[.data]    where export found them worth keeping
 
 A bundle is read only as a whole: every file its manifest names is there and unchanged, and no other file is. It
@@ -16,13 +16,23 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from service.bundle_files import (
+    FEATURES_FILE,
+    GOLDEN_FILE,
+    MODEL_FILE,
+    REFERENCE_FILE,
+    UNLISTED,
+    check_files,
+    present,
+    read,
+    voucher,
+)
 from service.features import FeatureEncoder, SchemaError
-from service.features.files import PathError, confined, digest_bytes, digest_files, new_directory, write_file
+from service.features.files import digest_bytes, digest_files, new_directory, write_file
 from service.golden import GoldenRow, decode_golden, encode_golden, refuse_constant
 from service.manifest import (
     MANIFEST_FILE,
@@ -34,6 +44,7 @@ from service.manifest import (
     BundleFormatError,
     BundleMissingError,
     BundlePrecisionError,
+    BundleSignatureError,
     FileEntry,
     Inputs,
     Manifest,
@@ -44,9 +55,11 @@ from service.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from service.signature import PublicKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 __all__ = [
     "MODEL_FILE",
@@ -59,12 +72,14 @@ __all__ = [
     "BundleFormatError",
     "BundleMissingError",
     "BundlePrecisionError",
+    "BundleSignatureError",
     "FileEntry",
     "GoldenRow",
     "Inputs",
     "Manifest",
     "ModelFacts",
     "Precision",
+    "PublicKeys",
     "ReducedPrecision",
     "StagedBundle",
     "Variant",
@@ -73,10 +88,6 @@ __all__ = [
     "write_bundle",
 ]
 
-FEATURES_FILE: Final = "features.json"
-MODEL_FILE: Final = "model.onnx"
-GOLDEN_FILE: Final = "golden.jsonl"
-REFERENCE_FILE: Final = "reference.json"
 
 REFERENCE_FORMAT: Final = "reaction-reference"
 REFERENCE_VERSION: Final = 1
@@ -108,6 +119,7 @@ class Bundle:
         golden: Rows with known ids and scores.
         reference: Statistics of the training data, for feature health.
         model_path: The graph with float32 tables.
+        signed_by: Id of the pinned key that vouches for it; None where no key was asked for.
     """
 
     path: Path
@@ -116,6 +128,7 @@ class Bundle:
     golden: tuple[GoldenRow, ...]
     reference: dict[str, Any]
     model_path: Path
+    signed_by: str | None = None
 
     @property
     def variants(self) -> dict[Precision, Variant]:
@@ -199,7 +212,7 @@ class StagedBundle:
         """
         if self._manifest is None:
             raise BundleFormatError(f"{MANIFEST_FILE}: expected a description of the model, got none")
-        names = sorted(_present(self.path))
+        names = sorted(present(self.path) - UNLISTED)
         found = digest_files(self.path / name for name in names)
         files = {name: found[self.path / name] for name in names}
         manifest = msgspec.structs.replace(
@@ -235,16 +248,20 @@ def write_bundle(destination: Path) -> Iterator[StagedBundle]:
         raise
 
 
-def read_bundle(path: Path, *, verify: bool = True, manifest_sha256: str | None = None) -> Bundle:
+def read_bundle(
+    path: Path, *, verify: bool = True, manifest_sha256: str | None = None, keys: PublicKeys | None = None
+) -> Bundle:
     """Read a bundle and check all of it but the graph, which `Scorer` checks.
 
     Args:
         path: Its directory; may itself be a symbolic link, nothing inside may.
         verify: Digest every file. False checks presence and sizes only.
         manifest_sha256: What the manifest must be, and so all that it digests; None for any.
+        keys: Keys of which one must vouch for the manifest; None asks for none.
 
     Raises:
         BundleChangedError: Another manifest.
+        BundleSignatureError: None of the keys vouches for it.
         BundleMissingError: No such directory, no manifest, or an absent file.
         BundleCorruptError: A file of another size or digest, one the manifest does not name, or a symbolic link.
         BundleFormatError: A file breaks its format.
@@ -253,15 +270,16 @@ def read_bundle(path: Path, *, verify: bool = True, manifest_sha256: str | None 
         got = "a file" if path.exists() else "nothing"
         raise BundleMissingError(f"{path}: expected the directory of a bundle, got {got}")
     root = path.resolve()  # once, so that a link moved meanwhile cannot mix two bundles
-    content = _read(root, MANIFEST_FILE)
+    content = read(root, MANIFEST_FILE)
     found = digest_bytes(content).sha256
     if manifest_sha256 not in (None, found):
         raise BundleChangedError(
             f"{root / MANIFEST_FILE}: expected SHA-256 {manifest_sha256}, got {found}: "
             "the bundle changed on disk; restart the service to serve it"
         )
+    signed_by = None if keys is None else voucher(root, content, keys)
     manifest = decode_manifest(content, str(root / MANIFEST_FILE))
-    _check_files(root, manifest, verify=verify)
+    check_files(root, manifest, verify=verify)
     try:
         encoder = FeatureEncoder.open(root, verified={name: entry.sha256 for name, entry in manifest.files.items()})
     except SchemaError as error:
@@ -273,53 +291,11 @@ def read_bundle(path: Path, *, verify: bool = True, manifest_sha256: str | None 
         path=root,
         manifest=manifest,
         encoder=encoder,
-        golden=decode_golden(_read(root, GOLDEN_FILE), str(root / GOLDEN_FILE), widths),
-        reference=_decode_reference(_read(root, REFERENCE_FILE), str(root / REFERENCE_FILE)),
+        golden=decode_golden(read(root, GOLDEN_FILE), str(root / GOLDEN_FILE), widths),
+        reference=_decode_reference(read(root, REFERENCE_FILE), str(root / REFERENCE_FILE)),
         model_path=root / MODEL_FILE,
+        signed_by=signed_by,
     )
-
-
-def _present(root: Path) -> set[str]:
-    """Relative POSIX paths of everything below root that is no directory."""
-    names: set[str] = set()
-    for folder, folders, files in os.walk(root):
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        names.update((Path(folder) / name).relative_to(root).as_posix() for name in (*files, *links))
-    return names
-
-
-def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
-    """Compare what is there with what the manifest names: names first, then sizes, then digests."""
-    for name in (FEATURES_FILE, MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE):
-        if name not in manifest.files:
-            raise BundleFormatError(f"{root / MANIFEST_FILE}, files: expected {name}, got none")
-    paths = {name: _inside(root, name) for name in manifest.files}
-    extra = _present(root) - set(manifest.files) - {MANIFEST_FILE}
-    if extra:
-        raise BundleCorruptError(f"{root}: expected only files of the manifest, got {min(extra)!a} beside them")
-    for name, entry in manifest.files.items():
-        size = paths[name].stat().st_size
-        if size != entry.bytes:
-            raise BundleCorruptError(f"{paths[name]}: expected {entry.bytes} bytes, got {size}")
-    if verify:
-        found = digest_files(paths.values())
-        for name, entry in manifest.files.items():
-            sha256 = found[paths[name]].sha256
-            if sha256 != entry.sha256:
-                raise BundleCorruptError(f"{paths[name]}: expected SHA-256 {entry.sha256}, got {sha256}")
-
-
-def _inside(root: Path, name: str) -> Path:
-    try:
-        return confined(root, name)
-    except PathError as error:
-        raise BundleCorruptError(f"{root}: {error}") from error
-    except OSError as error:
-        raise BundleMissingError(f"{root / name}: expected a file, got {error.strerror}") from error
-
-
-def _read(root: Path, name: str) -> bytes:
-    return _inside(root, name).read_bytes()
 
 
 def _encode_json(document: Mapping[str, Any], name: str) -> bytes:

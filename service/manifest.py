@@ -7,6 +7,7 @@ Errors::
     ├── BundleCorruptError     a file differs from its digest, or the manifest does not name it
     ├── BundleFormatError      a file that is not in the format, or in another version of it
     ├── BundleChangedError     another bundle than the one that is served already
+    ├── BundleSignatureError   no key that was pinned vouches for the manifest
     ├── BundlePrecisionError   asked for tables in a precision that the bundle does not hold
     └── BundleExistsError      the destination of a write is taken
 """
@@ -29,6 +30,7 @@ __all__ = [
     "BundleFormatError",
     "BundleMissingError",
     "BundlePrecisionError",
+    "BundleSignatureError",
     "FileEntry",
     "Inputs",
     "Manifest",
@@ -74,6 +76,10 @@ class BundleFormatError(BundleError):
 
 class BundleChangedError(BundleError):
     """The bundle is not the one that was asked for by the digest of its manifest."""
+
+
+class BundleSignatureError(BundleError):
+    """No pinned key vouches for the manifest, or the pinned keys cannot be read."""
 
 
 class BundlePrecisionError(BundleError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
-from service.bundle import BundleError, read_bundle
+from service.bundle import BundleError, PublicKeys, read_bundle
 from service.coalesce import Coalescer
 from service.errors import NotReadyError
 from service.huge_pages import collapse
@@ -85,7 +85,12 @@ class Model:
 
 
 def load_model(
-    path: Path, *, threads: int, precision: Precision = "float32", manifest_sha256: str | None = None
+    path: Path,
+    *,
+    threads: int,
+    precision: Precision = "float32",
+    manifest_sha256: str | None = None,
+    keys_file: Path | None = None,
 ) -> LoadedModel:
     """Read a bundle and check it: digests, formats, graph, golden rows.
 
@@ -94,13 +99,16 @@ def load_model(
         threads: Threads of one ONNX Runtime call.
         precision: What the model's tables hold.
         manifest_sha256: Which bundle it must be; None for any.
+        keys_file: Public keys of which one must have signed it; None asks for no signature.
 
     Raises:
         BundleError: No bundle, or not the one that was written.
         ScorerError: The golden rows do not get their ids or scores.
     """
     began = perf_counter()
-    scorer = Scorer(read_bundle(path, manifest_sha256=manifest_sha256), threads=threads, precision=precision)
+    keys = None if keys_file is None else PublicKeys.read(keys_file)
+    bundle = read_bundle(path, manifest_sha256=manifest_sha256, keys=keys)
+    scorer = Scorer(bundle, threads=threads, precision=precision)
     report = scorer.self_test()
     return LoadedModel(scorer, report, perf_counter() - began)
 
@@ -213,6 +221,7 @@ class Runtime:
                 threads=threads,
                 precision=settings.precision,
                 manifest_sha256=self.manifest_sha256,
+                keys_file=settings.bundle_keys_file,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
             expected = isinstance(error, (BundleError, ScorerError, OSError))
@@ -266,6 +275,7 @@ class Runtime:
             model=manifest.model_id,
             bundle=str(bundle.path),
             precision=loaded.scorer.precision,
+            signed_by=bundle.signed_by,
             load_seconds=round(loaded.seconds, 4),
             huge_page_bytes=huge_page_bytes,
             golden_rows=loaded.report.rows,

@@ -7,7 +7,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     bundle: Path = Field(description="Directory of the bundle to serve (required).")
+    bundle_keys_file: Path | None = Field(
+        None,
+        description="File of Ed25519 public keys (PEM); when set, a bundle that none of them has signed is refused.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every IPv4 interface.")
     port: Annotated[int, BeforeValidator(_no_service_link)] = Field(
         8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one, which the log names."
@@ -150,7 +154,8 @@ def settings_table() -> list[SettingRow]:
     """Every setting with its variable, default and description, in the order of the class."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "(required)" if field.is_required() else "(planned)" if field.default is None else str(field.default)
+        unset = "(none)" if Path in get_args(field.annotation) else "(planned)"
+        default = "(required)" if field.is_required() else unset if field.default is None else str(field.default)
         rows.append(SettingRow(f"{PREFIX}{name.upper()}", default, field.description or ""))
     return rows
 

@@ -28,12 +28,14 @@ __all__ = [
     "digest_file",
     "digest_files",
     "new_directory",
+    "read_file",
     "write_file",
 ]
 
 _CHUNK_BYTES: Final = 1 << 17
 _LARGE_BYTES: Final = 1 << 24  # tens of milliseconds, where a thread costs a tenth of one
 _DIGEST_THREADS: Final = 4
+_NEVER_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class PathError(ValueError):
@@ -101,6 +103,24 @@ def confined(root: Path, relative: str) -> Path:
     if not stat.S_ISREG(mode):
         raise PathError(f"{relative!r}: expected a regular file, got something else")
     return path
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """A regular file's content, of which no more than `most` bytes are ever held.
+
+    Raises:
+        PathError: It is longer, or no regular file; a pipe is not waited for.
+        OSError: It cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _NEVER_WAIT)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise PathError(f"{path}: expected a regular file, got something else")
+        content = file.read(most + 1) if status.st_size <= most else b""
+    if status.st_size > most or len(content) > most:
+        raise PathError(f"{path}: expected at most {most} bytes, got {max(status.st_size, len(content))}")
+    return content
 
 
 def write_file(path: Path, content: bytes) -> FileDigest:
