@@ -53,6 +53,12 @@ def test_bytes_that_are_no_body_are_left_to_the_decoder(body: bytes) -> None:
     refuse_too_many(body, 3, packed=True)
 
 
+@pytest.mark.parametrize("end", [b"", b"\\", b'"'])
+def test_a_text_without_an_end_is_read_once(end: bytes) -> None:
+    # From every quotation mark in it anew, this would take hours.
+    refuse_too_many(b"{" * 200 + b'"' + b'\\"' * 1_000_000 + end, MOST, packed=False)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("first", [{}, 1])
 def test_a_body_of_a_million_empty_candidates_takes_memory_in_proportion(
