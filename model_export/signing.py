@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from service.bundle import BundleError, read_bundle
-from service.features.files import PathError, read_file
+from service.features.files import PathError, read_file, replaced_file
 from service.manifest import MANIFEST_FILE
 from service.signature import LARGEST_SIGNATURE_FILE, SIGNATURE_FILE, decode_signatures, encode_signatures, key_id
 
@@ -124,17 +123,8 @@ def sign_bundle(path: Path, key: Ed25519PrivateKey) -> str:
     signatures[owner] = key.sign(manifest)
     try:
         # Written beside the bundle: a file that its manifest does not name would make the bundle invalid meanwhile.
-        descriptor, written = tempfile.mkstemp(prefix=f".{root.name}.", suffix=".sig", dir=root.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(encode_signatures(signatures))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(written).chmod(0o644)  # the service's own user reads it
-            Path(written).replace(target)
-        except BaseException:
-            Path(written).unlink(missing_ok=True)
-            raise
+        with replaced_file(target, aside=root.parent) as staged:
+            staged.write_bytes(encode_signatures(signatures))
     except OSError as error:
         raise SigningError(f"{target}: expected a file that can be written, got {error.strerror}") from error
     return owner

@@ -167,14 +167,14 @@ class PublicKeys:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
         found = decode_signatures(signatures, name)
-        for key in sorted(set(found) & set(self.raw)):
+        pinned = sorted(set(found) & set(self.raw))
+        for key in pinned:
             try:
                 Ed25519PublicKey.from_public_bytes(self.raw[key]).verify(found[key], manifest)
             except InvalidSignature:
                 continue
             return key
-        wrong = sorted(set(found) & set(self.raw))
-        got = f"one by {wrong[0][:16]} that is not of this manifest" if wrong else f"those of {_short(found)}"
+        got = f"one by {pinned[0][:16]} that is not of this manifest" if pinned else f"those of {_short(found)}"
         raise BundleSignatureError(
             f"{name}: expected a signature of the manifest by a key of {self.source} ({_short(self.raw)}), got {got}"
         )

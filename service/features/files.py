@@ -29,6 +29,7 @@ __all__ = [
     "digest_files",
     "new_directory",
     "read_file",
+    "replaced_file",
     "write_file",
 ]
 
@@ -134,6 +135,30 @@ def write_file(path: Path, content: bytes) -> FileDigest:
         file.flush()
         os.fsync(file.fileno())
     return digest_bytes(content)
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path, *, aside: Path | None = None) -> Iterator[Path]:
+    """Fill a file that is not there yet, and put it in place of another only when it is complete and on disk.
+
+    Args:
+        path: What becomes of it; what was there is there until then.
+        aside: Directory in which it is filled, on the same file system; by default its own.
+
+    Yields:
+        The empty file to fill. It is gone if that fails.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=aside or path.parent)
+    os.close(handle)
+    staged = Path(name)
+    try:
+        yield staged
+        _sync(staged)
+        staged.chmod(0o644)  # mkstemp makes it private; others read it
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -8,16 +8,14 @@ TUNED.tuning/    the search itself; while it is there, it can be gone on with
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 import time
 import tomllib
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from service.features.files import replaced_file
 from training.config import load_config, refuse_unknown_fields, with_absolute_paths
 from training.console import text_table
 from training.files import make_parent, write_json
@@ -27,7 +25,7 @@ from training.same_data import refuse_other_data
 from training.tuning.search import OutOfTimeError, Search, TuningError, load_optuna
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from rich.table import Table
 
@@ -108,7 +106,8 @@ def write(found: Found, experiment: Path, out: Path, data_digest: str) -> None:
         "data_digest": data_digest,
         **asdict(found),
     }
-    _replace(out.with_suffix(".json"), lambda path: write_json(path, report))
+    with replaced_file(out.with_suffix(".json")) as staged:
+        write_json(staged, report)
     lines = [
         f"Found by python -m training tune from {experiment.name}: trial {found.chosen} of {len(found.trials)}"
         + ("." if found.ended else ", so far."),
@@ -116,7 +115,8 @@ def write(found: Found, experiment: Path, out: Path, data_digest: str) -> None:
         + (f"; as it was: {start.mean():.5f} over {_seeds(start.scores)}." if start.scores else "."),
     ]
     text = "".join(f"# {line}\n" for line in lines) + tomli_w.dumps(document)
-    _replace(out, lambda path: path.write_text(text, encoding="utf-8"))
+    with replaced_file(out) as staged:
+        staged.write_text(text, encoding="utf-8")
     load_config(out)  # what was written can be trained
 
 
@@ -154,21 +154,6 @@ def _move_paths(document: dict[str, Any], experiment: Path) -> None:
     split = document["data"].get("split", {})
     if split.get("kind") == "given" and "column" not in split:
         split |= {key: values["split"][key] for key in ("valid", "test") if key in split}
-
-
-def _replace(path: Path, fill: Callable[[Path], object]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    staged = Path(name)
-    try:
-        fill(staged)
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
-        staged.chmod(0o644)
-        staged.replace(path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
 
 
 def _seeds(scores: dict[int, float]) -> str:
