@@ -16,7 +16,6 @@ import typer
 
 from service.bundle import BundleError, read_bundle
 from service.features.files import PathError, read_file, replaced_file
-from service.manifest import MANIFEST_FILE
 from service.signature import LARGEST_SIGNATURE_FILE, SIGNATURE_FILE, decode_signatures, encode_signatures, key_id
 
 if TYPE_CHECKING:
@@ -113,14 +112,14 @@ def sign_bundle(path: Path, key: Ed25519PrivateKey) -> str:
         BundleError: No bundle, or one that the service would refuse.
         SigningError: The signature cannot be written.
     """
-    root = read_bundle(path).path
-    manifest = (root / MANIFEST_FILE).read_bytes()
+    bundle = read_bundle(path)
+    root = bundle.path
     target = root / SIGNATURE_FILE
     signatures: dict[str, bytes] = {}
     with contextlib.suppress(FileNotFoundError):
         signatures = decode_signatures(read_file(target, LARGEST_SIGNATURE_FILE), str(target))
     owner = key_id(key.public_key().public_bytes_raw())
-    signatures[owner] = key.sign(manifest)
+    signatures[owner] = key.sign(bundle.manifest_bytes)  # not read again: what was checked is what is signed
     try:
         # Written beside the bundle: a file that its manifest does not name would make the bundle invalid meanwhile.
         with replaced_file(target, aside=root.parent) as staged:

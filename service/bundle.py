@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,11 +29,12 @@ from service.bundle_files import (
     check_files,
     present,
     read,
+    refuse_changed,
     voucher,
 )
 from service.features import FeatureEncoder, SchemaError
 from service.features.files import digest_bytes, digest_files, new_directory, write_file
-from service.golden import GoldenRow, decode_golden, encode_golden, refuse_constant
+from service.golden import GoldenRow, decode_golden, encode_golden
 from service.manifest import (
     MANIFEST_FILE,
     PRECISIONS,
@@ -55,11 +56,14 @@ from service.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from service.reference import decode_reference
 from service.signature import PublicKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from service.features.files import FileState
 
 __all__ = [
     "MODEL_FILE",
@@ -89,10 +93,6 @@ __all__ = [
 ]
 
 
-REFERENCE_FORMAT: Final = "reaction-reference"
-REFERENCE_VERSION: Final = 1
-
-
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One graph of a bundle.
@@ -115,20 +115,24 @@ class Bundle:
     Attributes:
         path: Its directory, with symbolic links on the way there resolved.
         manifest: What it is made of.
+        manifest_bytes: The manifest as it was read and checked, which is what a signature is over.
         encoder: Raw values to ids.
         golden: Rows with known ids and scores.
         reference: Statistics of the training data, for feature health.
         model_path: The graph with float32 tables.
         signed_by: Id of the pinned key that vouches for it; None where no key was asked for.
+        states: What its files were when they were looked at.
     """
 
     path: Path
     manifest: Manifest
+    manifest_bytes: bytes = field(repr=False)
     encoder: FeatureEncoder
     golden: tuple[GoldenRow, ...]
     reference: dict[str, Any]
     model_path: Path
     signed_by: str | None = None
+    states: Mapping[Path, FileState] = field(default_factory=dict, repr=False)
 
     @property
     def variants(self) -> dict[Precision, Variant]:
@@ -137,6 +141,16 @@ class Bundle:
         for precision, facts in self.manifest.variants.items():
             found[precision] = Variant(self.path / facts.file, facts.tolerance, facts)
         return found
+
+    def refuse_changed(self) -> None:
+        """Make sure that the files opened since are those that were digested.
+
+        Some are opened again by their path, by ONNX Runtime above all. To be called once nothing more will be opened.
+
+        Raises:
+            BundleChangedError: One of them was replaced or written to.
+        """
+        refuse_changed(self.states)
 
     def variant(self, precision: Precision) -> Variant:
         """The graph of a precision.
@@ -263,8 +277,9 @@ def read_bundle(
         BundleChangedError: Another manifest.
         BundleSignatureError: None of the keys vouches for it.
         BundleMissingError: No such directory, no manifest, or an absent file.
-        BundleCorruptError: A file of another size or digest, one the manifest does not name, or a symbolic link.
-        BundleFormatError: A file breaks its format.
+        BundleCorruptError: A file of another size or digest, one the manifest does not name, a symbolic link, or a
+            graph that reads other files.
+        BundleFormatError: A file breaks its format, or is longer than any of its kind.
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing"
@@ -279,7 +294,7 @@ def read_bundle(
         )
     signed_by = None if keys is None else voucher(root, content, keys)
     manifest = decode_manifest(content, str(root / MANIFEST_FILE))
-    check_files(root, manifest, verify=verify)
+    states = check_files(root, manifest, verify=verify)
     try:
         encoder = FeatureEncoder.open(root, verified={name: entry.sha256 for name, entry in manifest.files.items()})
     except SchemaError as error:
@@ -290,11 +305,13 @@ def read_bundle(
     return Bundle(
         path=root,
         manifest=manifest,
+        manifest_bytes=content,
         encoder=encoder,
         golden=decode_golden(read(root, GOLDEN_FILE), str(root / GOLDEN_FILE), widths),
-        reference=_decode_reference(read(root, REFERENCE_FILE), str(root / REFERENCE_FILE)),
+        reference=decode_reference(read(root, REFERENCE_FILE), str(root / REFERENCE_FILE)),
         model_path=root / MODEL_FILE,
         signed_by=signed_by,
+        states=states,
     )
 
 
@@ -303,16 +320,3 @@ def _encode_json(document: Mapping[str, Any], name: str) -> bytes:
         return json.dumps(document, allow_nan=False, indent=1).encode("ascii") + b"\n"
     except (TypeError, ValueError) as error:
         raise BundleFormatError(f"{name}: expected values that JSON can hold, got {error}") from error
-
-
-def _decode_reference(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        document = json.loads(content, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BundleFormatError(f"{name}: {error}") from error
-    if not isinstance(document, dict):
-        raise BundleFormatError(f"{name}: expected an object, got {type(document).__name__}")
-    for key, expected in (("format", REFERENCE_FORMAT), ("version", REFERENCE_VERSION)):
-        if document.get(key) != expected:
-            raise BundleFormatError(f"{name}, {key}: expected {expected!r}, got {document.get(key)!r}")
-    return document

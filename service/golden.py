@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from service.features import strict_json
 from service.manifest import BundleFormatError, Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["GoldenRow", "decode_golden", "encode_golden", "refuse_constant"]
+__all__ = ["GoldenRow", "decode_golden", "encode_golden"]
+
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,8 +31,8 @@ class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     context: dict[str, Any]
     candidate: dict[str, Any]
-    context_ids: list[int]
-    candidate_ids: list[int]
+    context_ids: list[_Id]
+    candidate_ids: list[_Id]
     pctr: float
 
 
@@ -62,8 +65,8 @@ def decode_golden(content: bytes, name: str, widths: Inputs) -> tuple[GoldenRow,
     for number, line in enumerate(content.splitlines(), 1):
         where = f"{name}, line {number}"
         try:
-            row = msgspec.convert(json.loads(line, parse_constant=refuse_constant), GoldenRow)
-        except (ValueError, RecursionError) as error:  # msgspec's, json's and UTF-8's errors are all of this type
+            row = msgspec.convert(strict_json.loads(line), GoldenRow)
+        except ValueError as error:  # msgspec's, json's and UTF-8's errors are all of this type
             raise BundleFormatError(f"{where}: {error}") from error
         got = Inputs(context_ids=len(row.context_ids), candidate_ids=len(row.candidate_ids))
         if got != widths:
@@ -74,8 +77,3 @@ def decode_golden(content: bytes, name: str, widths: Inputs) -> tuple[GoldenRow,
     if not rows:
         raise BundleFormatError(f"{name}: expected one row or more, got none")
     return tuple(rows)
-
-
-def refuse_constant(text: str) -> NoReturn:
-    """For `json.loads`: NaN and infinity are refused."""
-    raise ValueError(f"{text} is no JSON")

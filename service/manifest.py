@@ -20,6 +20,8 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from service.features import strict_json
+
 __all__ = [
     "MANIFEST_FILE",
     "PRECISIONS",
@@ -46,6 +48,7 @@ MANIFEST_FILE: Final = "manifest.json"
 FORMAT: Final = "reaction-bundle"
 VERSION: Final = 1
 OUTPUT: Final = "pctr"
+_MOST_FILES: Final = 10_000
 
 ReducedPrecision: TypeAlias = Literal["float16", "int8"]
 """What the tables of a variant hold; `model.onnx` itself holds float32, which every bundle has."""
@@ -214,18 +217,22 @@ def decode_manifest(content: bytes, name: str) -> Manifest:
         BundleFormatError: No JSON, another format or version, an unknown key, a wrong type or value.
     """
     try:
-        header = msgspec.json.decode(content, type=_Header)
-        if header.format != FORMAT:
-            raise BundleFormatError(f"{name}: expected format {FORMAT!r}, got {header.format!r}")
-        if header.version != VERSION:
-            raise BundleFormatError(f"{name}: expected version {VERSION}, got {header.version}")
+        _refuse_other(msgspec.json.decode(content, type=_Header))
         manifest = msgspec.json.decode(content, type=Manifest)
         facts = manifest.facts
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        strict_json.loads(content)
+    except (ValueError, RecursionError) as error:  # msgspec's, UTF-8's and those of repeated names
         raise BundleFormatError(f"{name}: {error}") from error
     _check(manifest, facts, name)
     _check_variants(manifest, name)
     return manifest
+
+
+def _refuse_other(header: _Header) -> None:
+    if header.format != FORMAT:
+        raise ValueError(f"expected format {FORMAT!r}, got {header.format!r}")
+    if header.version != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {header.version}")
 
 
 def _check(manifest: Manifest, facts: ModelFacts, name: str) -> None:
@@ -239,6 +246,8 @@ def _check(manifest: Manifest, facts: ModelFacts, name: str) -> None:
         raise BundleFormatError(f"{name}, created: expected an ISO 8601 time, got {manifest.created!a}") from error
     if created.tzinfo is None:
         raise BundleFormatError(f"{name}, created: expected a time with an offset, got {manifest.created!a}")
+    if len(manifest.files) > _MOST_FILES:
+        raise BundleFormatError(f"{name}, files: expected at most {_MOST_FILES}, got {len(manifest.files)}")
     for path, entry in manifest.files.items():
         if _is_sha256(entry.sha256) is None or entry.bytes < 0:
             raise BundleFormatError(f"{name}, files: expected a SHA-256 and a size for {path!a}, got {entry}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnxruntime as ort
 
-from service.features import NoCandidatesError, StructureError
+from service.features import NoCandidatesError, RequestError, StructureError
 from service.features.errors import describe
 from service.features.structure import is_array
 from service.manifest import BundleFormatError
@@ -70,6 +70,8 @@ def _session(path: str, threads: int) -> ort.InferenceSession:
     # A spinning thread burns the quota its neighbours need, and small work gains nothing from it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Else the file's name decides, and the other format is read with fewer checks.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception
@@ -86,6 +88,7 @@ class Scorer:
 
     Raises:
         BundlePrecisionError: The bundle holds no such graph.
+        BundleChangedError: A file changed between its digest and its use.
         BundleFormatError: The graph does not load, or its inputs and output are not the manifest's.
         ValueError: `threads` is below 1.
     """
@@ -99,6 +102,7 @@ class Scorer:
         self._variant = bundle.variant(precision)
         self._session = _session(str(self._variant.path), threads)
         self._check_graph()
+        bundle.refuse_changed()
         # What `InferenceSession.run` does around this call, naming what is absent, takes a fifth of a one-row call; the
         # self-test goes this way too. Its third argument, made once, saves making one a call.
         inner = getattr(self._session, "_sess", None)
@@ -107,7 +111,11 @@ class Scorer:
 
     def _check_graph(self) -> None:
         name = self._variant.path
-        inputs = {node.name: node for node in self._session.get_inputs()}
+        try:
+            inputs = {node.name: node for node in self._session.get_inputs()}
+            outputs = [(node.name, node.type) for node in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise BundleFormatError(f"{name}: expected names in UTF-8, got {error}") from error
         if set(inputs) != set(_INPUTS.values()):
             raise BundleFormatError(f"{name}: expected inputs {sorted(_INPUTS.values())}, got {sorted(inputs)}")
         for side, key in _INPUTS.items():
@@ -116,10 +124,8 @@ class Scorer:
                 raise BundleFormatError(
                     f"{name}, {key}: expected tensor(int32) of shape (rows, {width}), got {node.type} {node.shape}"
                 )
-        outputs = self._session.get_outputs()
-        if [node.name for node in outputs] != [_OUTPUT] or outputs[0].type != "tensor(float)":
-            got = [(node.name, node.type) for node in outputs]
-            raise BundleFormatError(f"{name}: expected the output {_OUTPUT!r}, tensor(float), got {got}")
+        if outputs != [(_OUTPUT, "tensor(float)")]:
+            raise BundleFormatError(f"{name}: expected the output {_OUTPUT!r}, tensor(float), got {outputs}")
 
     def encode(
         self, context: Mapping[str, object] | None, candidates: Candidates
@@ -189,8 +195,18 @@ class Scorer:
         It also warms the session up.
 
         Raises:
-            SelfTestError: Ids or a score differ.
+            SelfTestError: Ids or a score differ, or a row cannot be encoded or scored at all.
         """
+        try:
+            return self._self_test()
+        except ScorerError:
+            raise
+        except RequestError as error:
+            raise SelfTestError(f"golden rows: {error}") from error
+        except Exception as error:  # ONNX Runtime's share no base but Exception
+            raise SelfTestError(f"golden rows: expected scores, got {type(error).__name__}: {error}") from error
+
+    def _self_test(self) -> SelfTestReport:
         golden = self.bundle.golden
         tolerance = self._variant.tolerance
         wanted_context = np.array([row.context_ids for row in golden], dtype=np.int32)

@@ -91,11 +91,12 @@ def decode_signatures(content: bytes, name: str) -> dict[str, bytes]:
         name: What messages call it.
 
     Raises:
-        BundleSignatureError: No JSON, another format, version or algorithm, an unknown key, a wrong type or value.
+        BundleSignatureError: No JSON, another format, version or algorithm, an unknown key, a wrong type or value, or
+            the same document written in another way.
     """
     try:
         document = msgspec.json.decode(content, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleSignatureError(f"{name}: {error}") from error
     found: dict[str, bytes] = {}
     for entry in document.signatures:
@@ -106,6 +107,8 @@ def decode_signatures(content: bytes, name: str) -> dict[str, bytes]:
         if _is_key_id(entry.key) is None or len(signature) != _SIGNATURE_BYTES or entry.key in found:
             raise BundleSignatureError(f"{name}: expected an id and 64 bytes in base64, once a key, got {entry}")
         found[entry.key] = signature
+    if content != encode_signatures(found):
+        raise BundleSignatureError(f"{name}: expected signatures as they are written, got the same in other words")
     return found
 
 

@@ -14,29 +14,35 @@ import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = [
     "FileDigest",
+    "FileState",
     "PathError",
     "confined",
     "digest_bytes",
     "digest_file",
     "digest_files",
     "new_directory",
+    "open_file",
     "read_file",
     "replaced_file",
+    "state_of",
     "write_file",
 ]
 
 _CHUNK_BYTES: Final = 1 << 17
 _LARGE_BYTES: Final = 1 << 24  # tens of milliseconds, where a thread costs a tenth of one
 _DIGEST_THREADS: Final = 4
-_NEVER_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+# A pipe or a device that came into a file's place is not waited for, a link there not followed.
+_CAREFUL: Final = ("O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY")
+_FLAGS: Final = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in _CAREFUL)
 
 
 class PathError(ValueError):
@@ -51,17 +57,33 @@ class FileDigest:
     sha256: str
 
 
+class FileState(NamedTuple):
+    """A file's identity and times, as `lstat` gives them; times in nanoseconds."""
+
+    device: int
+    inode: int
+    mode: int
+    bytes: int
+    modified: int
+    changed: int
+
+
 def digest_bytes(content: bytes | memoryview) -> FileDigest:
     """Digest of content that is in memory or mapped."""
     return FileDigest(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def digest_file(path: Path) -> FileDigest:
-    """Digest of a file, read in pieces that stay in a core's cache."""
+    """Digest of a file, read in pieces that stay in a core's cache.
+
+    Raises:
+        PathError: No regular file.
+        OSError: It cannot be read.
+    """
     hasher = hashlib.sha256()
     size = 0
     buffer = memoryview(bytearray(_CHUNK_BYTES))
-    with path.open("rb", buffering=0) as file:
+    with open_file(path) as file:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
             size += count
@@ -91,7 +113,7 @@ def confined(root: Path, relative: str) -> Path:
         FileNotFoundError: No such file.
     """
     parts = relative.split("/")
-    if "\\" in relative or "\0" in relative or any(part in {"", ".", ".."} for part in parts):
+    if not relative.isprintable() or "\\" in relative or any(part in {"", ".", ".."} for part in parts):
         raise PathError(f"{relative!r}: expected a relative path of plain names, got one that leaves its directory")
     if PurePosixPath(relative).is_absolute() or Path(relative).is_absolute():
         raise PathError(f"{relative!r}: expected a relative path, got an absolute one")
@@ -106,22 +128,48 @@ def confined(root: Path, relative: str) -> Path:
     return path
 
 
+def open_file(path: Path) -> FileIO:
+    """Open a regular file for reading, unbuffered; no link at the end of the path is followed.
+
+    Raises:
+        PathError: Something other than a regular file.
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(path, _FLAGS)
+    file = FileIO(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise PathError(f"{path}: expected a regular file, got something else")
+    return file
+
+
 def read_file(path: Path, most: int) -> bytes:
     """A regular file's content, of which no more than `most` bytes are ever held.
 
     Raises:
-        PathError: It is longer, or no regular file; a pipe is not waited for.
+        PathError: It is longer, or no regular file.
         OSError: It cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | _NEVER_WAIT)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise PathError(f"{path}: expected a regular file, got something else")
-        content = file.read(most + 1) if status.st_size <= most else b""
-    if status.st_size > most or len(content) > most:
-        raise PathError(f"{path}: expected at most {most} bytes, got {max(status.st_size, len(content))}")
-    return content
+    pieces: list[bytes] = []
+    left = most + 1
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        while size <= most and left and (piece := file.read(min(left, _CHUNK_BYTES))):
+            pieces.append(piece)
+            left -= len(piece)
+    if size > most or not left:
+        raise PathError(f"{path}: expected at most {most} bytes, got {max(size, most + 1 - left)}")
+    return b"".join(pieces)
+
+
+def state_of(path: Path) -> FileState:
+    """What tells that a file is still the one it was. A writer cannot set the time of a change at will.
+
+    Raises:
+        OSError: No such file.
+    """
+    found = path.lstat()
+    return FileState(found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def write_file(path: Path, content: bytes) -> FileDigest:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from service.features import strict_json
 from service.features.errors import SchemaError
 from service.features.fields import CategoricalField, Field, MultiValuedField, NumericField, Pooling, Side
 
@@ -127,18 +128,22 @@ def decode_schema(content: bytes, name: str) -> list[FieldEntry]:
             declaration.
     """
     try:
-        header = msgspec.json.decode(content, type=_Header)
-        if header.format != FORMAT:
-            raise SchemaError(f"{name}: expected format {FORMAT!r}, got {header.format!r}")
-        if header.version != VERSION:
-            raise SchemaError(f"{name}: expected version {VERSION}, got {header.version}")
+        _refuse_other(msgspec.json.decode(content, type=_Header))
         schema = msgspec.json.decode(content, type=_Schema)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        strict_json.loads(content)
+    except (ValueError, RecursionError) as error:  # msgspec's, UTF-8's and those of repeated names
         raise SchemaError(f"{name}: {error}") from error
     try:
         return [_entry(document) for document in schema.fields]
     except SchemaError as error:
         raise SchemaError(f"{name}: {error}") from error
+
+
+def _refuse_other(header: _Header) -> None:
+    if header.format != FORMAT:
+        raise ValueError(f"expected format {FORMAT!r}, got {header.format!r}")
+    if header.version != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {header.version}")
 
 
 def _entry(document: _Categorical | _Numeric | _MultiValued) -> FieldEntry:

@@ -7,7 +7,7 @@ from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Final
 
 from service.features.errors import SchemaError
-from service.features.files import PathError, confined, digest_bytes, write_file
+from service.features.files import PathError, confined, digest_bytes, open_file, read_file, write_file
 from service.features.schema import FieldEntry, HashedEntry, TokensEntry, Use, decode_schema, encode_schema
 from service.features.vocabulary import AnyVocabulary, HashedVocabulary, Vocabulary
 from service.features.vocabulary_file import pack, unpack
@@ -23,6 +23,8 @@ __all__ = ["SCHEMA_FILE", "VOCABULARY_FOLDER", "OpenedFields", "Part", "open_fie
 
 SCHEMA_FILE: Final = "features.json"
 VOCABULARY_FOLDER: Final = "vocabularies"
+LARGEST_SCHEMA: Final = 1 << 25
+"""Bytes; that of 39 fields with a thousand edges each takes under 2^20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,11 @@ def save_fields(directory: Path, parts: Sequence[Part]) -> None:
 
 def open_fields(directory: Path, verified: Mapping[str, str] | None) -> OpenedFields:
     """Read and check an encoder's files; see `FeatureEncoder.open`."""
-    content = _inside(directory, SCHEMA_FILE).read_bytes()
     name = str(directory / SCHEMA_FILE)
+    try:
+        content = read_file(_inside(directory, SCHEMA_FILE), LARGEST_SCHEMA)
+    except PathError as error:
+        raise SchemaError(str(error)) from error
     parts: list[Part] = []
     seen: set[str] = set()
     for entry in decode_schema(content, name):
@@ -119,7 +124,7 @@ def _open_tokens(directory: Path, stored: TokensEntry, field: Field, verified: M
     size = path.stat().st_size
     if size != stored.bytes or not size:  # an empty file cannot be mapped
         raise SchemaError(f"{path}: expected {stored.bytes or 'some'} bytes, got {size}")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
     known = None if verified is None else verified.get(stored.file)
     sha256 = digest_bytes(memoryview(content)).sha256 if known is None else known

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save
 
+from service.features import strict_json
 from service.features.errors import SchemaError
 from service.features.packed import PackedTokens
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["pack", "unpack"]
 
 _LENGTH_BYTES: Final = 8
+_LARGEST_HEADER: Final = 1 << 17  # three tensors take some two hundred bytes
 # dtype in the header, and bytes an element
 _TENSORS: Final = {"offsets": ("I64", 8), "tokens": ("U8", 1), "slots": ("I32", 4)}
 
@@ -56,11 +58,12 @@ def unpack(content: bytes | mmap, name: str) -> PackedTokens:
         raise SchemaError(f"{name}: expected a little-endian machine, got a big-endian one")
     view = memoryview(content)
     start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
-    if not _LENGTH_BYTES < start <= len(view):
+    if not _LENGTH_BYTES < start <= min(len(view), _LENGTH_BYTES + _LARGEST_HEADER):
         raise SchemaError(f"{name}: expected a safetensors file, got {len(view)} bytes without its header")
     try:
         tensors = msgspec.json.decode(view[_LENGTH_BYTES:start], type=dict[str, _Tensor])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        strict_json.loads(bytes(view[_LENGTH_BYTES:start]))
+    except (ValueError, RecursionError) as error:  # msgspec's, UTF-8's and those of repeated names
         raise SchemaError(f"{name}: expected a safetensors header, got {error}") from error
     if set(tensors) not in ({"offsets", "tokens"}, set(_TENSORS)):
         raise SchemaError(f"{name}: expected the tensors offsets, tokens and perhaps slots, got {sorted(tensors)}")

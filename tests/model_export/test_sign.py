@@ -12,8 +12,9 @@ import pytest
 from serving import build_bundle
 from typer.testing import CliRunner
 
+from model_export import signing
 from model_export.signing import app, generate_key, read_key, sign_bundle
-from service.bundle import BundleSignatureError, PublicKeys, read_bundle
+from service.bundle import Bundle, BundleSignatureError, PublicKeys, read_bundle
 from service.signature import encode_signatures, key_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +120,27 @@ def test_signatures_of_several_keys_stand_side_by_side_and_a_key_may_sign_again(
         assert read_bundle(bundle, keys=PublicKeys.read(tmp_path / f"{name}.pub")).signed_by == owner
     assert len(json.loads((bundle / "manifest.sig").read_text())["signatures"]) == 2
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [], "nothing is left beside it"
+
+
+def test_what_is_signed_is_what_was_checked_though_the_manifest_is_exchanged_meanwhile(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_key(tmp_path / "key", tmp_path / "key.pub")
+    keys = PublicKeys.read(tmp_path / "key.pub")
+    manifest = bundle / "manifest.json"
+    checked = manifest.read_bytes()
+
+    def read_and_lose(path: Path) -> Bundle:
+        read = read_bundle(path)
+        manifest.write_bytes(checked.replace(b'"model_id"', b' "model_id"', 1))
+        return read
+
+    monkeypatch.setattr(signing, "read_bundle", read_and_lose)
+    sign_bundle(bundle, read_key(tmp_path / "key"))
+    with pytest.raises(BundleSignatureError, match="that is not of this manifest"):
+        read_bundle(bundle, keys=keys)
+    manifest.write_bytes(checked)
+    assert read_bundle(bundle, keys=keys).signed_by in keys.raw
 
 
 def test_a_signature_of_the_standard_s_own_vectors_is_verified(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_file_that_holds_no_public_keys_is_refused(tmp_path: Path, content: st
         (lambda d: d["signatures"][0].update(signature="AAAA"), "expected an id and 64 bytes in base64"),
         (lambda d: d["signatures"][0].update(signature="é"), "expected an id and 64 bytes in base64"),
         (lambda d: d["signatures"].append(d["signatures"][0]), "once a key"),
-        (lambda d: d["signatures"].clear(), "got those of none"),
+        (lambda d: d["signatures"].reverse(), "expected signatures as they are written, got the same in other words"),
     ],
 )
 def test_a_signature_file_that_breaks_the_format_is_refused(
