@@ -34,7 +34,7 @@ class _Field(msgspec.Struct, frozen=True):
     missing: _Ratio = 0.0
     out_of_vocabulary: _Ratio = 0.0
     truncated: _Ratio = 0.0
-    histogram: _IdHistogram | None = None
+    histogram: _IdHistogram | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Reference(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class _Reference(msgspec.Struct, frozen=True):
     base_rate: _Ratio | None = None
     mean_score: _Ratio | None = None
     negative_sampling_rate: _Ratio | None = None
-    score_histogram: _ScoreHistogram | None = None
+    score_histogram: _ScoreHistogram | msgspec.UnsetType = msgspec.UNSET
     fields: dict[str, _Field] = {}
 
 
@@ -77,11 +77,11 @@ def decode_reference(content: bytes, name: str) -> dict[str, Any]:
 
 def _check(reference: _Reference) -> None:
     scores = reference.score_histogram
-    if scores is not None:
+    if scores is not msgspec.UNSET:
         edges = scores.edges
         if len(edges) != len(scores.counts) + 1 or not all(low < high for low, high in pairwise(edges)):
             raise ValueError("score_histogram: expected rising edges, one more than counts")
     for field, statistics in reference.fields.items():
         histogram = statistics.histogram
-        if histogram is not None and len(histogram.ids) != len(histogram.counts):
+        if histogram is not msgspec.UNSET and len(histogram.ids) != len(histogram.counts):
             raise ValueError(f"fields, {field[:60]!a}, histogram: expected as many ids as counts")

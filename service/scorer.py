@@ -112,17 +112,17 @@ class Scorer:
     def _check_graph(self) -> None:
         name = self._variant.path
         try:
-            inputs = {node.name: node for node in self._session.get_inputs()}
+            inputs = {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
             outputs = [(node.name, node.type) for node in self._session.get_outputs()]
-        except UnicodeDecodeError as error:
+        except UnicodeDecodeError as error:  # of names and of dimensions that have one
             raise BundleFormatError(f"{name}: expected names in UTF-8, got {error}") from error
         if set(inputs) != set(_INPUTS.values()):
             raise BundleFormatError(f"{name}: expected inputs {sorted(_INPUTS.values())}, got {sorted(inputs)}")
         for side, key in _INPUTS.items():
-            node, width = inputs[key], self.encoder.width(side)
-            if node.type != "tensor(int32)" or len(node.shape) != 2 or node.shape[1] != width:  # noqa: PLR2004
+            (kind, shape), width = inputs[key], self.encoder.width(side)
+            if kind != "tensor(int32)" or len(shape) != 2 or shape[1] != width:  # noqa: PLR2004
                 raise BundleFormatError(
-                    f"{name}, {key}: expected tensor(int32) of shape (rows, {width}), got {node.type} {node.shape}"
+                    f"{name}, {key}: expected tensor(int32) of shape (rows, {width}), got {kind} {shape}"
                 )
         if outputs != [(_OUTPUT, "tensor(float)")]:
             raise BundleFormatError(f"{name}: expected the output {_OUTPUT!r}, tensor(float), got {outputs}")

@@ -176,6 +176,14 @@ def test_what_is_no_graph_is_refused(copy: Path, content: bytes, message: str) -
         read_bundle(copy)
 
 
+@pytest.mark.parametrize("name", [b"context_rows", b"context_ids", b"pctr"])
+def test_a_name_in_a_graph_that_is_no_text_is_refused(copy: Path, name: bytes) -> None:
+    content = (copy / "model.onnx").read_bytes()
+    replace(copy, "model.onnx", content.replace(name, b"\xff" * len(name)))
+    with pytest.raises(BundleFormatError, match=r"model.onnx: expected "):
+        Scorer(read_bundle(copy))
+
+
 def test_a_graph_within_a_graph_without_end_is_refused() -> None:
     content = b""
     for _ in range(60):  # a node's attribute's graph, again and again
@@ -288,7 +296,9 @@ def test_a_name_that_is_no_plain_text_or_not_the_manifest_s_to_give_is_refused(c
         (lambda r: r.update(fields={"user": {"missing": "x"}}), "Expected `float`, got `str`"),
         (lambda r: r.update(fields={"user": {"missing": 2}}), "Expected `float` <= 1.0"),
         (lambda r: r.update(base_rate=[]), "Expected `float | null`, got `array`"),
-        (lambda r: r.update(score_histogram=3), "Expected `object | null`, got `int`"),
+        (lambda r: r.update(score_histogram=3), "Expected `object`, got `int`"),
+        (lambda r: r.update(score_histogram=None), "Expected `object`, got `null`"),
+        (lambda r: r.update(fields={"user": {"histogram": None}}), "Expected `object`, got `null`"),
         (lambda r: r["score_histogram"].update(edges=[0.5, 0.1]), "expected rising edges, one more than counts"),
         (lambda r: r["score_histogram"].update(edges=list(range(400))), "Expected `array` of length <= 257"),
         (lambda r: r.update(fields={"user": {"histogram": {"ids": [1], "counts": []}}}), "as many ids as counts"),

@@ -1,0 +1,1 @@
+"""What the service promises under change, load, faults and attack, tried for long: `benchmarks/RELIABILITY.md`."""

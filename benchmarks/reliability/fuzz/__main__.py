@@ -1,0 +1,74 @@
+"""`python -m benchmarks.reliability.fuzz`: damage bundles in thousands of ways, and count what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmarks.reliability.figures import add_figures
+from benchmarks.reliability.fuzz.bundle import write_small_bundle
+from benchmarks.reliability.fuzz.bundles import as_written, digests_made_to_fit, signed_copy
+
+if TYPE_CHECKING:
+    from benchmarks.reliability.fuzz.bundles import Result
+
+
+def main(  # noqa: PLR0917 - typer calls it by name
+    bundle: Annotated[Path | None, typer.Option(help="a good bundle; a small one if absent")] = None,
+    inputs: Annotated[int, typer.Option(help="damages with digests made to fit")] = 10_000,
+    written: Annotated[int, typer.Option(help="damages with digests as written")] = 10_000,
+    seed: Annotated[int, typer.Option(help="the first; a finding names its own")] = 0,
+    only: Annotated[
+        list[str] | None, typer.Option(help="a file to damage, several times for several; all if absent")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--figures", help="JSON file whose figures to set")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file for all counts and findings")] = None,
+) -> None:
+    """Print what became of every damage; exit status 1 where one did what none may do."""
+    with tempfile.TemporaryDirectory(prefix="bundle-fuzz-") as folder:
+        place = Path(folder)
+        if bundle is None:
+            write_small_bundle(bundle := place / "small")
+        signed, keys = signed_copy(bundle, place)
+        results = {
+            "as_written": as_written(signed, keys, place / "one", range(seed, seed + written), only or ()),
+            "made_to_fit": digests_made_to_fit(bundle, place / "two", range(seed, seed + inputs), only or ()),
+        }
+    for name, result in results.items():
+        _show(name.replace("_", " "), result)
+    if to is not None:
+        add_figures(to, _figures(results))
+    if json_file is not None:
+        document = {name: result.document() for name, result in results.items()}
+        json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if any(result.findings for result in results.values()):
+        raise typer.Exit(1)
+
+
+def _figures(results: dict[str, Result]) -> dict[str, float]:
+    fitted = results["made_to_fit"].outcomes
+    return {
+        "bundle_flips": results["as_written"].inputs,
+        "bundle_flips_accepted": results["as_written"].outcomes["accepted"],
+        "bundle_damages_fitted": results["made_to_fit"].inputs,
+        "bundle_damages_served": fitted["served"] + fitted["unanswered"],
+        "bundle_child_crashes": fitted["crashed"] + fitted["hung"],
+        "bundle_faults": fitted["fault"] + fitted["insane"],
+    }
+
+
+def _show(name: str, result: Result) -> None:
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in result.outcomes.most_common())
+    typer.echo(f"digests {name}: {result.inputs} damaged bundles: {counts}")
+    for why, count in result.reasons.most_common():
+        typer.echo(f"    {count:>8} {why}")
+    for finding in result.findings[:20]:
+        typer.echo(f"  seed {finding.seed}, {finding.file}, {finding.kind}: {finding.outcome}: {finding.message}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
