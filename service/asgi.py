@@ -12,7 +12,7 @@ from service.errors import (
     InflatedBodyError,
     MediaTypeError,
 )
-from service.joined_writes import join_next_writes
+from service.joined_writes import fault_of, join_next_writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,11 +146,13 @@ def _too_large(max_body_bytes: int, got: int) -> BodyTooLargeError:
     )
 
 
-async def read_body(receive: Receive, max_body_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, max_body_bytes: int) -> bytes:
     """Read a whole body, and no more of it than allowed.
 
     Raises:
         BodyTooLargeError: It has more bytes.
+        LateRequestError: It took too long.
+        MalformedHttpError: It broke off with what is no HTTP.
         ClientGoneError: The client hung up.
     """
     message = await receive()
@@ -166,6 +168,9 @@ async def read_body(receive: Receive, max_body_bytes: int) -> bytes:
             raise _too_large(max_body_bytes, size)
         if not message.get("more_body", False):
             return b"".join(parts)
+        fault = fault_of(scope)
+        if fault is not None:
+            raise fault
         message = await receive()
         if message["type"] != "http.request":
             raise ClientGoneError("The client hung up before its body was complete.")

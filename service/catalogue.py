@@ -30,6 +30,12 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "Requests answered; 499 hung up before they had an answer.",
         ),
         (
+            "reaction_connections_cut_total",
+            "counter",
+            "reason",
+            "Connections cut: malformed (400), head_late, body_late (408), head_too_large (431), answer_late.",
+        ),
+        (
             "reaction_stage_seconds",
             "histogram",
             "model stage outcome",

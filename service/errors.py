@@ -8,6 +8,9 @@
     │   ├── MediaTypeError                415  a type or an encoding that is not read
     │   ├── BodyTooLargeError             413  more bytes than `max_body_bytes`
     │   │   └── InflatedBodyError              the same, found after all of it was read
+    │   ├── MalformedHttpError            400  no HTTP request, or a body that breaks off with what is none
+    │   ├── LateRequestError              408  a head or a body that is not there in time
+    │   ├── HeadTooLargeError             431  more bytes or headers than allowed
     │   ├── ClientGoneError               499  hung up before it had an answer: counted, never answered
     │   ├── MalformedBodyError            400  bytes that are no JSON or MessagePack document
     │   ├── NotReadyError                 503  no model yet, or none that could be loaded
@@ -43,8 +46,11 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "BodyTooLargeError",
     "ClientGoneError",
+    "HeadTooLargeError",
     "InflatedBodyError",
+    "LateRequestError",
     "MalformedBodyError",
+    "MalformedHttpError",
     "MediaTypeError",
     "MemberError",
     "MethodNotAllowedError",
@@ -102,6 +108,18 @@ class InflatedBodyError(BodyTooLargeError):
     """A compressed body, all of it read, inflates to more bytes than allowed."""
 
 
+class MalformedHttpError(ServiceError):
+    """What came over the connection is no HTTP request, or the body of one is not framed as HTTP frames it."""
+
+
+class LateRequestError(ServiceError):
+    """A part of a request came, and the rest not in time."""
+
+
+class HeadTooLargeError(ServiceError):
+    """A head with more bytes, or more headers, than allowed."""
+
+
 class ClientGoneError(ServiceError):
     """The client closed its connection before it had an answer."""
 
@@ -147,7 +165,9 @@ INTERNAL: Final = Problem(500, "internal", "The service failed")
 # Looked up along the exception's ancestors, so a subclass answers as its parent unless it has a line of its own.
 PROBLEMS: Final[dict[type[Exception], Problem]] = {
     MalformedBodyError: Problem(400, "malformed-body", "The body is no valid document"),
+    MalformedHttpError: Problem(400, "malformed-http", "This is no HTTP request"),
     MethodNotAllowedError: Problem(405, "method-not-allowed", "The method is not allowed here"),
+    LateRequestError: Problem(408, "late-request", "The request did not come in time"),
     BodyTooLargeError: Problem(413, "body-too-large", "The body is too large"),
     InflatedBodyError: Problem(413, "inflated-body-too-large", "The body is too large once it is inflated"),
     MediaTypeError: Problem(415, "media-type", "The media type is not supported"),
@@ -159,6 +179,7 @@ PROBLEMS: Final[dict[type[Exception], Problem]] = {
     UnknownFieldError: Problem(422, "unknown-field", "The model has no such field"),
     MisplacedFieldError: Problem(422, "misplaced-field", "The field belongs to the other side"),
     FieldValueError: Problem(422, "field-value", "A field has a value it cannot have"),
+    HeadTooLargeError: Problem(431, "head-too-large", "The head of the request is too large"),
     ClientGoneError: Problem(499, "client-gone", "The client closed its connection"),
     ModelOutputError: Problem(500, "model-output", "The model gave no finite score"),
     NotReadyError: Problem(503, "not-ready", "The service is not ready"),

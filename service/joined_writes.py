@@ -2,7 +2,7 @@
 
 uvicorn writes the head of an answer when it is told of it, and the body when that follows: two system calls, and with
 Nagle's algorithm off two packets, for an answer that is known as a whole. Here an application may say that the next
-write waits for the one after it.
+write waits for the one after it. The same way leads back: the protocol says here why the rest of a body will not come.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from starlette.types import Scope
 
-__all__ = ["JOINED_WRITES", "JoinedWrites", "join_next_writes"]
+__all__ = ["JOINED_WRITES", "JoinedWrites", "fault_of", "join_next_writes"]
 
 JOINED_WRITES: Final = "reaction.joined_writes"
 
 
 class _Writes(Protocol):
     joining: bool
+    fault: Exception | None
 
     def is_closing(self) -> bool: ...
 
@@ -28,17 +30,24 @@ class _Writes(Protocol):
 class JoinedWrites:
     """A transport that can hold one write back until the next, or until it is closed.
 
+    Args:
+        transport: The connection's.
+        unsent: Called when it is closed and the client has not taken everything yet.
+
     Attributes:
         joining: The next write waits.
+        fault: Why the body that is being received will never be there as a whole.
     """
 
-    __slots__ = ("_held", "_transport", "_write", "joining")
+    __slots__ = ("_held", "_transport", "_unsent", "_write", "fault", "joining")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, unsent: Callable[[], None] | None = None) -> None:
         self._transport = transport
         self._write = transport.write
+        self._unsent = unsent
         self._held = b""
         self.joining = False
+        self.fault: Exception | None = None
 
     def write(self, data: bytes) -> None:
         """Write, or hold back."""
@@ -56,6 +65,8 @@ class JoinedWrites:
         if self._held:
             self.write(b"")
         self._transport.close()
+        if self._unsent is not None and self._transport.get_write_buffer_size():
+            self._unsent()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -77,3 +88,11 @@ def join_next_writes(scope: Scope) -> bool:
         return False
     writes.joining = True
     return True
+
+
+def fault_of(scope: Scope) -> Exception | None:
+    """Why the rest of a request's body will never come, as far as the server says."""
+    extensions = scope.get("extensions")
+    if extensions is None or JOINED_WRITES not in extensions:
+        return None
+    return cast("_Writes", extensions[JOINED_WRITES]).fault

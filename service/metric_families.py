@@ -40,6 +40,7 @@ class ServiceCollector(Collector):
             "reaction_requests_total",
             [((route, str(status)), count) for (route, status), count in metrics.requests().items()],
         )
+        yield _counter("reaction_connections_cut_total", [((why,), count) for why, count in metrics.cut().items()])
         yield _histogram(
             "reaction_stage_seconds",
             [

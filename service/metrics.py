@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "ServiceMetrics", "metrics_markdown"]
 
+# Why a connection is cut.
+CUTS: Final = ("malformed", "head_late", "body_late", "head_too_large", "answer_late")
 STAGES: Final = ("queue", "decode", "encode", "infer", "respond", "total")
 OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 # 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
@@ -144,6 +146,7 @@ class ServiceMetrics:
         self._state = self.cells.own
         self._values = self.cells.values
         self._requests: dict[tuple[str, int], int] = {}
+        self._cuts = {reason: self.cells.take(f"cut {reason}", 1) for reason in CUTS}
         self.registry.register(ServiceCollector(self))
         self.registry.register(process_collector(self.cells))
 
@@ -205,6 +208,14 @@ class ServiceMetrics:
             status, _, route = name.removeprefix(_REQUESTS).partition(" ")
             counts[route, int(status)] = self.cells.totals(cell)[0]
         return counts
+
+    def count_cut(self, reason: str) -> None:
+        """Count a connection that was ended for what came over it, or did not."""
+        self._values[self._cuts[reason]] += 1.0
+
+    def cut(self) -> Mapping[str, float]:
+        """Connections of all workers that were ended so, by reason."""
+        return {reason: self.cells.totals(cell)[0] for reason, cell in self._cuts.items()}
 
     def flush(self) -> None:
         """Count what is queued."""

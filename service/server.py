@@ -16,6 +16,7 @@ import uvicorn
 from service.acceptor import Acceptor
 from service.app import ServiceApp, create_app
 from service.fast_lane import FastLane
+from service.guard import Guard, Limits
 from service.logging import get_logger
 from service.protocol import LaneProtocol
 from service.sockets import BACKLOG
@@ -143,10 +144,11 @@ def _end_with_threads(status: int, settings: Settings) -> None:
 def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
     """The web server, with nothing on that a request would pay for and nobody reads."""
     lane = FastLane(app.runtime, app.hot)
+    guard = Guard(Limits.of(settings), app.runtime.metrics)
     return uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=partial(LaneProtocol, lane),  # type: ignore[arg-type]  # called, whatever it is
+        http=partial(LaneProtocol, lane, guard),  # type: ignore[arg-type]  # called, whatever it is
         ws="none",
         lifespan="on",
         interface="asgi3",

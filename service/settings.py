@@ -49,6 +49,19 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Longest request body; a longer one is refused while it is read (413)."
     )
+    max_head_bytes: int = Field(
+        16_384,
+        ge=1024,
+        description="Longest head of a request, line and headers; a longer one is refused (431).",
+    )
+    max_headers: int = Field(100, ge=8, description="Most headers of a request; more are refused (431).")
+    head_seconds: float = Field(
+        10, ge=0.1, description="How long a client may take to send a head, from its first byte on; then 408."
+    )
+    body_seconds: float = Field(30, ge=0.1, description="How long it may take after that to send the body; then 408.")
+    answer_seconds: float = Field(
+        30, ge=0.1, description="How long a client may take nothing of an answer before its connection is cut."
+    )
     max_candidates: int = Field(10_000, ge=1, description="Most candidates in one request; more are refused (422).")
     inline_body_bytes: int = Field(
         65_536,

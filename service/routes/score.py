@@ -65,7 +65,7 @@ class ScoreEndpoint:
         status = GONE  # until an answer is on its way
         try:
             model, head = self.admit(scope)
-            body = await read_body(receive, self._max_body_bytes)
+            body = await read_body(scope, receive, self._max_body_bytes)
             received = perf_counter()
             work = self.make_work(body, request_id, head)
             await self._run(self.stages(model), work, self._coalescer(model))

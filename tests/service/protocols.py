@@ -64,6 +64,14 @@ class Transport:
     def close(self) -> None:
         self.closing = True
 
+    abort = close
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...

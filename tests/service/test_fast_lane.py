@@ -180,7 +180,6 @@ ENDS = st.one_of(
     st.builds(request, BODIES, st.just(b"Connection: close")),
     st.builds(request, BODIES, line=st.just(b"POST /score HTTP/1.0")),
     st.just(request(encoded({"candidates": [{}] * 4000}))),  # over the limit, and says so
-    st.just(b"POST /score HTTP/1.1\r\nContent-Length: x\r\n\r\n"),
 )
 
 
@@ -211,15 +210,11 @@ def converse(server: Server, wire: bytes, cuts: list[int]) -> bytes:
 def test_answers_are_those_of_the_plain_path_byte_for_byte(
     pair: Pair, asked: list[bytes], end: bytes, places: list[float], pieces: bool
 ) -> None:
-    if any(request_.startswith(b"HEAD") for request_ in asked) and end.count(b"Content-Length: x"):
-        end = LAST
     wire = b"".join([*asked, end])
     cuts = sorted({int(place * len(wire)) for place in places} - {0, len(wire)})
     if pieces:  # each request by itself too: then most of them are alone on their connection
         edges = [sum(map(len, asked[: k + 1])) for k in range(len(asked))]
         cuts = sorted({*cuts, *edges} - {0, len(wire)})
-    if b"Content-Length: x" in end and asked:  # what is wrong is answered at once, before what came along with it
-        asked, wire, cuts = [], end, []
     answers = [same_for_all(converse(server, wire, cuts)) for server in pair]
     assert answers[0] == answers[1]
     assert answers[0].count(b"HTTP/1.1 ") >= 1 + len(asked)
