@@ -110,7 +110,7 @@ class Cells:
         first = self._known.get(key)
         if first is not None:
             return first
-        with self._alone():
+        with self.alone():
             self._refresh()
             first = self._known.get(key)
             return self._enter(key, count) if first is None else first
@@ -138,6 +138,10 @@ class Cells:
         """The lowest value of a cell of other workers' states, of those whose cell `among` is not 0."""
         others = (block for number, block in enumerate(self._blocks[: self.workers]) if number != self._block)
         return min((block[cell] for block in others if block[among]), default=None)
+
+    def shared(self, first: int, count: int) -> memoryview[float]:
+        """A run of which all workers have the same cells; to be changed while no other does, see `alone`."""
+        return self._blocks[-1][first : first + count]
 
     def state_of(self, block: int) -> memoryview[float]:
         """The state of a process, to be changed by it, or by the supervisor once it has ended."""
@@ -172,8 +176,8 @@ class Cells:
             self._read += _ENTRY.size + length
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes from entering names meanwhile."""
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from entering names, and from changing what is shared, meanwhile."""
         if self._descriptor is None or sys.platform == "win32":
             yield
             return

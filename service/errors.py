@@ -13,6 +13,13 @@
     │   ├── HeadTooLargeError             431  more bytes or headers than allowed
     │   ├── ClientGoneError               499  hung up before it had an answer: counted, never answered
     │   ├── MalformedBodyError            400  bytes that are no JSON or MessagePack document
+    │   ├── FeedbackError                 422  an event of feedback that does not count
+    │   │   ├── MalformedTokenError            no token, or an event that says nothing
+    │   │   ├── ForgedTokenError          403  signed by somebody else
+    │   │   ├── LateFeedbackError         410  after the token's window
+    │   │   ├── EarlyFeedbackError             before the token was issued: clocks differ
+    │   │   └── UnknownVersionError            of one model more than are counted apart
+    │   ├── FeedbackOffError              404  no secret is set, so there are no tokens
     │   ├── NotReadyError                 503  no model yet, or none that could be loaded
     │   └── ModelOutputError              500  a score that is not a finite number
     ├── RequestError (service.features)   422  a document that cannot be scored: where, expected, got
@@ -46,11 +53,17 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "BodyTooLargeError",
     "ClientGoneError",
+    "EarlyFeedbackError",
+    "FeedbackError",
+    "FeedbackOffError",
+    "ForgedTokenError",
     "HeadTooLargeError",
     "InflatedBodyError",
+    "LateFeedbackError",
     "LateRequestError",
     "MalformedBodyError",
     "MalformedHttpError",
+    "MalformedTokenError",
     "MediaTypeError",
     "MemberError",
     "MethodNotAllowedError",
@@ -58,6 +71,7 @@ __all__ = [
     "NotReadyError",
     "Problem",
     "ServiceError",
+    "UnknownVersionError",
     "problem_bytes",
     "problem_document",
     "problem_of",
@@ -128,6 +142,34 @@ class MalformedBodyError(ServiceError):
     """The bytes are no document at all."""
 
 
+class FeedbackError(ServiceError):
+    """An event of feedback does not count."""
+
+
+class MalformedTokenError(FeedbackError):
+    """The token is none, or the event says nothing."""
+
+
+class ForgedTokenError(FeedbackError):
+    """None of the service's secrets has signed the token."""
+
+
+class LateFeedbackError(FeedbackError):
+    """The token's window is over."""
+
+
+class EarlyFeedbackError(FeedbackError):
+    """The token was issued in the future."""
+
+
+class UnknownVersionError(FeedbackError):
+    """There are too many models to count this one apart."""
+
+
+class FeedbackOffError(ServiceError):
+    """The service neither gives nor takes tokens."""
+
+
 class NotReadyError(ServiceError):
     """There is no model to score with."""
 
@@ -180,6 +222,13 @@ PROBLEMS: Final[dict[type[Exception], Problem]] = {
     MisplacedFieldError: Problem(422, "misplaced-field", "The field belongs to the other side"),
     FieldValueError: Problem(422, "field-value", "A field has a value it cannot have"),
     HeadTooLargeError: Problem(431, "head-too-large", "The head of the request is too large"),
+    FeedbackError: Problem(422, "feedback", "The event does not count"),
+    MalformedTokenError: Problem(422, "malformed-token", "The event has no token, or says nothing"),
+    ForgedTokenError: Problem(403, "forged-token", "The token was not signed by this service"),
+    LateFeedbackError: Problem(410, "late-feedback", "The token's window is over"),
+    EarlyFeedbackError: Problem(422, "early-feedback", "The token is of the future"),
+    UnknownVersionError: Problem(422, "unknown-version", "The token is of a model that is not counted"),
+    FeedbackOffError: Problem(404, "feedback-off", "Feedback is off"),
     ClientGoneError: Problem(499, "client-gone", "The client closed its connection"),
     ModelOutputError: Problem(500, "model-output", "The model gave no finite score"),
     NotReadyError: Problem(503, "not-ready", "The service is not ready"),

@@ -60,6 +60,7 @@ def answer_to(example: Example, pipeline: Pipeline) -> dict[str, Any]:
     work = Work(msgspec.json.encode(example.body), request_id="example", packed=False, answer_packed=False)
     pipeline.run(work)
     answer: dict[str, Any] = msgspec.json.decode(work.answer)
+    answer.pop("feedback_tokens", None)  # of an answer that nobody got
     return answer
 
 

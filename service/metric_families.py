@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from service.catalogue import CATALOGUE
+from service.feedback.families import feedback_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,6 +61,7 @@ class ServiceCollector(Collector):
         yield _gauge("reaction_reference_base_rate", [((m.model,), float(m.base_rate or 0.0)) for m in known])
         yield _gauge("reaction_model_info", [((m.model, *m.info), 1.0) for m in metrics.models])
         yield _gauge("reaction_model_load_seconds", [((m.model,), m.load_seconds) for m in metrics.models])
+        yield from feedback_families(metrics.feedback, _counter, _gauge)
 
     def _fields(self) -> Iterator[Metric]:
         fields = [

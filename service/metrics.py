@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.features.encoder import FeatureEncoder
+    from service.feedback.desk import Desk
     from service.pipeline import Work
 
 __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "ServiceMetrics", "metrics_markdown"]
@@ -143,6 +144,7 @@ class ServiceMetrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.cells = Cells() if cells is None else cells
         self.models: list[ModelMetrics] = []
+        self.feedback: Desk | None = None
         self._state = self.cells.own
         self._values = self.cells.values
         self._requests: dict[tuple[str, int], int] = {}
@@ -221,6 +223,8 @@ class ServiceMetrics:
         """Count what is queued."""
         for model in self.models:
             model.flush()
+        if self.feedback is not None:
+            self.feedback.close()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Everything in the text format a scraper accepts.

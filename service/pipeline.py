@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from service.feedback.desk import Issued, TokenMaker
     from service.scorer import Scorer
     from service.wire import Members
 
@@ -58,6 +59,7 @@ class Work:
         accept_encoding: Encodings of the answer that the client takes, as its header says.
         deflate_from: An answer of at least so many bytes is compressed if the client takes that.
         deflated: Whether the answer is compressed.
+        feedback: Tokens in the answer; None where it was not drawn.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class Work:
         "deflate_from",
         "deflated",
         "encoded",
+        "feedback",
         "inferred",
         "inflate_to",
         "lag",
@@ -98,6 +101,7 @@ class Work:
         self.accept_encoding = b""
         self.deflate_from = 0
         self.deflated = False
+        self.feedback: Issued | None = None
 
     def inflate(self) -> None:
         """Replace a compressed body by what it holds.
@@ -162,14 +166,16 @@ class Pipeline(Stages[Work]):
     Args:
         scorer: The model.
         max_candidates: Most candidates in one request.
+        tokens: Makes feedback tokens for answers that are drawn; None for none.
     """
 
-    def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
+    def __init__(self, scorer: Scorer, *, max_candidates: int, tokens: TokenMaker | None = None) -> None:
         super().__init__(scorer)
         self._typed = TypedReader(scorer.encoder)
         self._encode = scorer.encode
         self._writer = AnswerWriter(scorer.bundle.manifest.model_id)
         self._max_candidates = max_candidates
+        self._tokens = tokens
 
     def read(self, work: Work) -> None:
         """Decode and encode: fill in everything up to the ids.
@@ -219,5 +225,9 @@ class Pipeline(Stages[Work]):
         """
         ranking = rank(work.scores, work.top_k) if work.top_k else None
         write = self._writer.msgpack if work.answer_packed else self._writer.json
-        work.answer = write(work.request_id, work.scores, ranking)
+        if self._tokens is None or (issued := self._tokens.draw(work.scores, ranking)) is None:
+            work.answer = write(work.request_id, work.scores, ranking)
+        else:
+            work.feedback = issued
+            work.answer = write(work.request_id, work.scores, ranking, issued.tokens)
         work.deflate()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from service.bundle import BundleError, PublicKeys, read_bundle
 from service.coalesce import Coalescer
 from service.errors import NotReadyError
+from service.feedback.desk import Desk
 from service.huge_pages import collapse
 from service.logging import get_logger
 from service.metrics import ServiceMetrics
@@ -140,6 +141,7 @@ class Runtime:
         self.settings = settings
         self.plan = plan
         self.metrics = ServiceMetrics(cells)
+        self.feedback = self.metrics.feedback = Desk.open(settings, self.metrics.cells)
         self.leaving = False
         self.late = late
         self.new_request_id = RequestIds()
@@ -265,7 +267,8 @@ class Runtime:
             info=(manifest.created, bundle.encoder.digest[:12]),
             load_seconds=loaded.seconds,
         )
-        pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
+        tokens = None if self.feedback is None else self.feedback.token_maker(manifest.model_id)
+        pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates, tokens=tokens)
         inference = InferPipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
         self.model = Model(loaded.scorer, pipeline, inference, metrics, self._coalescer(pipeline))
         self.stage = "ready"

@@ -4,7 +4,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["FieldDescription", "FileDescription", "Health", "ModelDescription", "ProblemDocument", "ScoreAnswer"]
+__all__ = [
+    "FeedbackAnswer",
+    "FeedbackRequest",
+    "FieldDescription",
+    "FileDescription",
+    "Health",
+    "ModelDescription",
+    "ProblemDocument",
+    "ScoreAnswer",
+]
 
 
 class ScoreAnswer(BaseModel):
@@ -21,6 +30,45 @@ class ScoreAnswer(BaseModel):
         None,
         description="With `top_k` only: places of the best candidates in the request, best first, ties in its order.",
     )
+    feedback_tokens: list[str] | None = Field(
+        None,
+        description="In answers that are drawn, where feedback is on: a token for each place of the ranking, or "
+        "without one for each score. `POST /feedback` takes them back.",
+    )
+
+
+class FeedbackRequest(BaseModel):
+    """What `POST /feedback` takes: one event (`token` with `click` or `shown`), or `events`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field("", description="A candidate's token, as it was answered.")
+    click: bool = Field(default=False, description="Whether it was clicked.")
+    shown: bool = Field(
+        default=True,
+        description="Whether it was shown. Needed for tokens of an answer without a ranking: they count once shown.",
+    )
+    events: list[dict[str, Any]] = Field([], max_length=1000, description="Many of the same, in place of one.")
+
+
+class FeedbackAnswer(BaseModel):
+    """What `POST /feedback` answers."""
+
+    accepted: int = Field(description="Events that were taken; one that repeats another is taken and changes nothing.")
+    outcomes: list[
+        Literal[
+            "click",
+            "no_click",
+            "shown",
+            "withdrawn",
+            "repeated",
+            "late",
+            "early",
+            "forged",
+            "malformed",
+            "unknown_version",
+        ]
+    ] = Field(description="What each was counted as.")
 
 
 class ProblemDocument(BaseModel):

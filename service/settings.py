@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.feedback.secret import SecretError, read_secrets
 from service.manifest import Precision
 
 __all__ = ["Settings", "SettingsError", "load_settings", "settings_markdown", "settings_table", "unknown_variables"]
@@ -104,6 +105,27 @@ class Settings(BaseSettings):
     request_log_ratio: float = Field(
         0.01, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own, drawn at random."
     )
+    feedback_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Signs feedback tokens: 16 bytes or more, the same for all replicas; several with blanks between "
+        "are all taken, the first signs. Without one feedback is off.",
+    )
+    feedback_secret_file: Path | None = Field(None, description="The same from a file; unset, from the variable.")
+    feedback_ratio: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of answers of `/score` that carry feedback tokens, drawn at random."
+    )
+    feedback_candidates: int = Field(
+        100, ge=1, description="Most tokens in an answer: a longer ranking gets them for its best, other answers none."
+    )
+    feedback_window_seconds: int = Field(
+        3600, ge=1, description="How long a token is taken back; what was shown counts as not clicked only after it."
+    )
+    feedback_remembered_tokens: int = Field(
+        65_536,
+        ge=1024,
+        le=262_144,
+        description="Tokens of a window that are remembered, to tell those that come twice.",
+    )
 
 
 class SettingRow(NamedTuple):
@@ -124,9 +146,16 @@ def load_settings(**given: Any) -> Settings:
         SettingsError: One line that names every variable that is wrong.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise SettingsError("; ".join(_complaints(error))) from None
+    try:
+        secrets = read_secrets(settings.feedback_secret.get_secret_value(), settings.feedback_secret_file)
+    except SecretError as error:
+        raise SettingsError(str(error)) from None
+    if settings.feedback_ratio and not secrets:
+        raise SettingsError(f"{PREFIX}FEEDBACK_RATIO: expected {PREFIX}FEEDBACK_SECRET or its file too, got neither")
+    return settings
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:

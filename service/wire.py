@@ -115,7 +115,13 @@ class AnswerWriter:
         self._json_head = b'{"model":' + msgspec.json.encode(model) + b',"request_id":'
         self._msgpack_model = msgspec.msgpack.encode("model") + msgspec.msgpack.encode(model)
 
-    def json(self, request_id: str, scores: NDArray[np.float32], ranking: NDArray[np.int64] | None) -> bytes:
+    def json(
+        self,
+        request_id: str,
+        scores: NDArray[np.float32],
+        ranking: NDArray[np.int64] | None,
+        tokens: list[bytes] | None = None,
+    ) -> bytes:
         """The answer as JSON; a score is the shortest text that reads back as the same float32.
 
         Raises:
@@ -127,10 +133,18 @@ class AnswerWriter:
         parts = [self._json_head, msgspec.json.encode(request_id), b',"scores":', text]
         if ranking is not None:
             parts += [b',"ranking":', orjson.dumps(ranking, option=orjson.OPT_SERIALIZE_NUMPY)]
+        if tokens is not None:  # in characters that need no quoting
+            parts += [b',"feedback_tokens":["', b'","'.join(tokens), b'"]']
         parts.append(b"}")
         return b"".join(parts)
 
-    def msgpack(self, request_id: str, scores: NDArray[np.float32], ranking: NDArray[np.int64] | None) -> bytes:
+    def msgpack(
+        self,
+        request_id: str,
+        scores: NDArray[np.float32],
+        ranking: NDArray[np.int64] | None,
+        tokens: list[bytes] | None = None,
+    ) -> bytes:
         """The answer as MessagePack, scores as float 32.
 
         Raises:
@@ -143,7 +157,7 @@ class AnswerWriter:
         packed["value"] = scores
         encode = msgspec.msgpack.encode
         parts = [
-            b"\x83" if ranking is None else b"\x84",  # a map of three or four members
+            bytes((0x83 + (ranking is not None) + (tokens is not None),)),  # a map of three to five members
             self._msgpack_model,
             encode("request_id"),
             encode(request_id),
@@ -153,6 +167,8 @@ class AnswerWriter:
         ]
         if ranking is not None:
             parts += [encode("ranking"), encode(ranking.tolist())]
+        if tokens is not None:
+            parts += [encode("feedback_tokens"), encode([token.decode("ascii") for token in tokens])]
         return b"".join(parts)
 
 

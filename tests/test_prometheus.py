@@ -49,7 +49,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    with serving(place / "bundle") as server:
+    feedback = {"feedback_secret": "a-secret-of-the-test", "feedback_ratio": 1, "feedback_window_seconds": 1}
+    with serving(place / "bundle", **feedback) as server:
         config = yaml.safe_load((RULES.parent / "prometheus.yml").read_text(encoding="utf-8"))
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(RULES)]
@@ -73,12 +74,15 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def wait_for_scrapes(prometheus: str, service: str) -> None:
     """Keep the service busy until the counters were seen at several points in time."""
-    body = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}
+    body = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES, "top_k": 2}
     seen: list[str] = []
     end = time.monotonic() + 60
     while time.monotonic() < end:
         for _ in range(REQUESTS):
-            assert httpx.post(f"{service}/score", json=body).status_code == 200
+            answer = httpx.post(f"{service}/score", json=body)
+            assert answer.status_code == 200
+        event = {"token": answer.json()["feedback_tokens"][0], "click": True}
+        assert httpx.post(f"{service}/feedback", json=event).status_code == 202
         try:
             found = ask(prometheus, "sum(reaction_candidates_total)[1m:1s]")
         except OSError:

@@ -5,13 +5,14 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from service.routes import documentation, health, metrics, model, openinference, score
+from service.routes import documentation, feedback, health, metrics, model, openinference, score
 from service.runtime import Runtime
 
 __all__ = ["HOT_PATTERNS", "HOT_ROUTES", "ROUTERS"]
 
 ROUTERS: Final[dict[str, Callable[[Runtime], APIRouter]]] = {
     "score": score.router,
+    "feedback": feedback.router,
     "health": health.router,
     "model": model.router,
     "metrics": metrics.router,

@@ -168,6 +168,8 @@ class ScoreEndpoint:
         self._runtime.metrics.count_request(self.label, status)
         if model is not None:
             model.metrics.record(_outcome(status), work, received, ended)
+            if work is not None and work.feedback is not None and status == OK and self._runtime.feedback is not None:
+                self._runtime.feedback.count_issued(model.manifest.model_id, work.feedback)
         if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
             _log.info(
                 "request",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_for
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from serving import (
@@ -154,9 +155,14 @@ def test_missing_and_unseen_values_are_counted_for_each_field(fresh: Server, han
     assert counted[f"reaction_score_sum{{{MODEL}}}"] == pytest.approx(sum(scores), abs=1e-5)
 
 
-def test_a_scrape_holds_every_documented_metric_and_no_other(fresh: Server) -> None:
-    httpx.post(f"{fresh.url}/score", json=GOOD)
-    text = httpx.get(f"{fresh.url}/metrics").text
+def test_a_scrape_holds_every_documented_metric_and_no_other(bundle: Path) -> None:
+    feedback = {"feedback_secret": "a-secret-of-the-test", "feedback_ratio": 1, "feedback_window_seconds": 1}
+    with serving(bundle, **feedback) as server, httpx.Client(base_url=server.url) as client:
+        answer = client.post("/score", json={**GOOD, "top_k": 2}).json()
+        client.post("/feedback", json={"token": answer["feedback_tokens"][0], "click": True})
+        # What is known once the window is over is there last.
+        wait_for(lambda: "\nreaction_feedback_auc{" in client.get("/metrics").text, "the window is over")
+        text = client.get("/metrics").text
     families = {}
     for family in text_string_to_metric_families(text):
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -20,7 +20,7 @@ from service.settings import (
     unknown_variables,
 )
 
-UNITS = ("bytes", "seconds", "candidates", "headers", "threads", "ratio")
+UNITS = ("bytes", "seconds", "candidates", "headers", "threads", "ratio", "tokens")
 
 
 @pytest.fixture(autouse=True)
