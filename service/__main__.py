@@ -9,6 +9,7 @@ import typer
 
 # Nothing that loads ONNX Runtime or the web server: where several workers serve, this process only looks after them.
 from service.announce import announce
+from service.api_keys import ApiKeys
 from service.bench_command import bench
 from service.logging import configure_logging, get_logger
 from service.machine import Machine
@@ -43,6 +44,7 @@ def serve(  # noqa: PLR0917 - typer calls it by name
     given = {name: str(value) for name, value in options.items() if value is not None}
     try:
         settings = load_settings(**given)
+        ApiKeys.of(settings)
     except SettingsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None

@@ -13,11 +13,20 @@ from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
 
 from service.announce import announce
-from service.errors import PROBLEM_MEDIA_TYPE, Problem, ServiceError, problem_bytes, problem_document, problem_of
+from service.api_keys import OPEN_PATHS
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    Problem,
+    ServiceError,
+    UnauthorizedError,
+    problem_bytes,
+    problem_document,
+    problem_of,
+)
 from service.features.errors import RequestError
 from service.logging import configure_logging, get_logger
 from service.machine import Machine
-from service.openapi import add_scoring
+from service.openapi import add_keys, add_scoring
 from service.openinference.documentation import add_inference
 from service.openinference.errors import OPEN_INFERENCE_PATHS, error_bytes, message_bytes, status_of
 from service.plan import make_plan
@@ -40,6 +49,8 @@ __all__ = ["VERSION", "ServiceApp", "create_app"]
 
 VERSION: Final = "0.1.0"
 
+# Whatever a browser makes of an answer, it is what its type says.
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 _log: Final = get_logger("service")
 
 
@@ -90,9 +101,17 @@ class ServiceApp(FastAPI):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), _NO_SNIFF]}
             await send(message)
 
+        keys = self.runtime.keys
         try:
+            if keys is not None and path not in OPEN_PATHS:
+                try:
+                    keys.check(scope["headers"])
+                except UnauthorizedError as error:
+                    await _refusal(path, error)(scope, receive, send_noting_status)
+                    return
             await super().__call__(scope, receive, send_noting_status)
         finally:
             # A path with a name in it is counted as its template: whoever asks makes up no labels.
@@ -115,6 +134,8 @@ class ServiceApp(FastAPI):
             self.openapi_schema = None
             document = add_scoring(super().openapi(), score.PATH, model, self.runtime.settings.max_candidates)
             document = add_inference(document, openinference.PATHS, model)
+            if self.runtime.keys is not None:
+                add_keys(document)
             self._documented = (model, document)
         return self._documented[1]
 
@@ -138,7 +159,8 @@ def create_app(
         on_failure: Called when no model could be loaded.
 
     Raises:
-        SystemExit: Settings from the environment are wrong; a server would print a traceback of anything else.
+        SystemExit: Settings, or the API keys that they name, are wrong; a server would print a traceback of another
+            error.
     """
     factory = settings is None
     if settings is None:
@@ -152,7 +174,11 @@ def create_app(
         plan = make_plan(settings.model_copy(update={"workers": 1}), Machine.read())
     if factory:
         announce(plan)
-    return ServiceApp(Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure))
+    try:
+        runtime = Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure)
+    except SettingsError as error:
+        raise SystemExit(f"error: {error}") from None
+    return ServiceApp(runtime)
 
 
 @asynccontextmanager
@@ -172,14 +198,22 @@ def _end_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _speaks_open_inference(request: Request) -> bool:
-    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+def _path_of(request: Request) -> str:
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
+
+
+def _speaks_open_inference(path: str) -> bool:
     return path == OPEN_INFERENCE_PATHS or path.startswith(f"{OPEN_INFERENCE_PATHS}/")
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
+    return _refusal(_path_of(request), error)
+
+
+def _refusal(path: str, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", ()))
-    if _speaks_open_inference(request):
+    if _speaks_open_inference(path):
         return Response(error_bytes(error), status_of(error), headers=headers, media_type="application/json")
     return Response(
         problem_bytes(error),
@@ -194,7 +228,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     status = HTTPStatus(getattr(error, "status_code", 500))
     headers = getattr(error, "headers", None)
     detail = f"{request.method} {request.url.path}: {status.phrase}."
-    if _speaks_open_inference(request):
+    if _speaks_open_inference(_path_of(request)):
         return Response(message_bytes(detail), status, headers=headers, media_type="application/json")
     problem = Problem(status, status.phrase.lower().replace(" ", "-"), status.phrase)
     body = msgspec.json.encode(problem_document(problem, detail))

@@ -4,6 +4,7 @@
 
     Exception
     ├── ServiceError                    the service's own
+    │   ├── UnauthorizedError             401  no API key, where one is asked for, or none that is good
     │   ├── MethodNotAllowedError         405  wrong method, `Allow` says which
     │   ├── MediaTypeError                415  a type or an encoding that is not read
     │   ├── BodyTooLargeError             413  more bytes than `max_body_bytes`
@@ -71,6 +72,7 @@ __all__ = [
     "NotReadyError",
     "Problem",
     "ServiceError",
+    "UnauthorizedError",
     "UnknownVersionError",
     "problem_bytes",
     "problem_document",
@@ -104,6 +106,10 @@ class ServiceError(Exception):
         self.where = where
         self.expected = expected
         self.got = got
+
+
+class UnauthorizedError(ServiceError):
+    """The request brings no API key that is good."""
 
 
 class MethodNotAllowedError(ServiceError):
@@ -208,6 +214,7 @@ INTERNAL: Final = Problem(500, "internal", "The service failed")
 PROBLEMS: Final[dict[type[Exception], Problem]] = {
     MalformedBodyError: Problem(400, "malformed-body", "The body is no valid document"),
     MalformedHttpError: Problem(400, "malformed-http", "This is no HTTP request"),
+    UnauthorizedError: Problem(401, "unauthorized", "An API key is needed"),
     MethodNotAllowedError: Problem(405, "method-not-allowed", "The method is not allowed here"),
     LateRequestError: Problem(408, "late-request", "The request did not come in time"),
     BodyTooLargeError: Problem(413, "body-too-large", "The body is too large"),

@@ -11,6 +11,7 @@ others. Nothing waits for company.
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -36,7 +37,7 @@ _STAGED_BODY_BYTES: Final = 32_768
 # Heads as they came; clients send few, but may send any.
 _MOST_HEADS: Final = 512
 _LONGEST_HEAD: Final = 2_048
-# Heads with what lets a client in are not kept: that stays in memory no longer than its request does.
+# Heads with what lets a client in are kept as digests: that itself stays in memory no longer than its request does.
 _SECRETS: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
 # Paths that are what they look like: nothing quoted, no query.
 _plain_path: Final = re.compile(rb"/[\w./~-]*").fullmatch
@@ -53,6 +54,7 @@ class Known(NamedTuple):
         head: What the endpoint made of the headers.
         keep_alive: Whether the connection stays open after the answer.
         length: Bytes of the body, where known by the head; else 0.
+        keys: The API keys that were good then; None where none is asked for.
     """
 
     endpoint: ScoreEndpoint
@@ -61,6 +63,7 @@ class Known(NamedTuple):
     head: Any
     keep_alive: bool
     length: int = 0
+    keys: object = None
 
 
 class FastLane:
@@ -76,7 +79,9 @@ class FastLane:
         self._find = find
         self._new_request_id = runtime.new_request_id
         self._turn: list[_Asked] = []
+        self._keys = runtime.keys
         self._heads: dict[bytes, Known] = {}
+        self._digested = False  # some of them, those with secrets
         self._defaults: object = None  # the web server's headers of every answer, and how an answer with them begins
         self._begin_ok = b""
         self.most_bytes = min(runtime.settings.inline_body_bytes, runtime.settings.max_body_bytes)
@@ -89,25 +94,38 @@ class FastLane:
         endpoint = self._find(path)
         if endpoint is None:
             return None
+        keys = None if self._keys is None else self._keys.now()  # before they are asked: they may change meanwhile
         try:
             model, head = endpoint.admit({"method": "POST", "path": path, "headers": headers})
         except Exception:  # noqa: BLE001 - whatever it is, the ordinary way finds it again and answers it
             return None
         if head.compressed or head.length > self.most_bytes or model.coalescer is not None:
             return None
-        return Known(endpoint, model, endpoint.stages(model), head, keep_alive)
+        return Known(endpoint, model, endpoint.stages(model), head, keep_alive, keys=keys)
 
     def recall(self, head: bytes) -> Known | None:
         """What was made of the same bytes of a head before."""
         known = self._heads.get(head)
-        return known if known is not None and known.model is self._runtime.model else None
+        if known is None:
+            if not self._digested or (known := self._heads.get(sha256(head).digest())) is None:
+                return None
+            if self._keys is not None and known.keys is not self._keys.now():
+                return None
+        return known if known.model is self._runtime.model else None
 
     def remember(self, head: bytes, known: Known, length: int) -> None:
         """Keep what was made of a head, for requests that begin with the same bytes."""
-        if len(head) > _LONGEST_HEAD or not _SECRETS.isdisjoint(known.head.named):
+        if len(head) > _LONGEST_HEAD:
             return
         if len(self._heads) >= _MOST_HEADS:
             self._heads.clear()
+            self._digested = False
+        secrets = _SECRETS & known.head.named.keys()
+        for name in secrets:
+            del known.head.named[name]
+        if secrets:
+            self._digested = True
+            head = sha256(head).digest()
         self._heads[head] = known._replace(length=length)
 
     def enter(self, protocol: LaneProtocol, known: Known, body: bytes) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from service.api_keys import OPEN_PATHS
 from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
 from service.examples import answer_to, examples, generic_examples
 from service.request_schema import request_type
@@ -15,7 +16,7 @@ from service.wire import JSON, MSGPACK
 if TYPE_CHECKING:
     from service.runtime import Model
 
-__all__ = ["add_scoring"]
+__all__ = ["add_keys", "add_scoring"]
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 
@@ -56,6 +57,18 @@ def add_scoring(document: dict[str, Any], path: str, model: Model | None, max_ca
         **problem_responses(),
     }
     return document
+
+
+def add_keys(document: dict[str, Any]) -> None:
+    """Say that every route but the probes asks for an API key, and how it is shown."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    document["security"] = [{"bearer": []}, {"header": []}]
+    for path in OPEN_PATHS & document["paths"].keys():
+        for operation in document["paths"][path].values():
+            operation["security"] = []
 
 
 def problem_responses() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
+from service.api_keys import ApiKeys
 from service.bundle import BundleError, PublicKeys, read_bundle
 from service.coalesce import Coalescer
 from service.errors import NotReadyError
@@ -124,6 +125,9 @@ class Runtime:
         late: It replaces another worker, so it takes connections only once it is ready.
         on_failure: Called on the event loop when no model could be loaded: the process is of no use then.
 
+    Raises:
+        SettingsError: The API keys cannot be used.
+
     Attributes:
         leaving: The process was told to end, perhaps before it listens.
         late: As given.
@@ -140,6 +144,7 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.plan = plan
+        self.keys = ApiKeys.of(settings)
         self.metrics = ServiceMetrics(cells)
         self.feedback = self.metrics.feedback = Desk.open(settings, self.metrics.cells)
         self.leaving = False

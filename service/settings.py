@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         None,
         description="File of Ed25519 public keys (PEM); when set, a bundle that none of them has signed is refused.",
     )
+    api_keys: SecretStr | None = Field(
+        None, description="API keys, separated by commas; when set, every route but the probes asks for one (401)."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of API keys, one a line, beside or instead of those; read again when it changes."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every IPv4 interface.")
     port: Annotated[int, BeforeValidator(_no_service_link)] = Field(
         8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one, which the log names."
@@ -196,7 +202,7 @@ def settings_table() -> list[SettingRow]:
     """Every setting with its variable, default and description, in the order of the class."""
     rows = []
     for name, field in Settings.model_fields.items():
-        unset = "(none)" if Path in get_args(field.annotation) else "(planned)"
+        unset = "(planned)" if int in get_args(field.annotation) else "(none)"
         default = "(required)" if field.is_required() else unset if field.default is None else str(field.default)
         rows.append(SettingRow(f"{PREFIX}{name.upper()}", default, field.description or ""))
     return rows

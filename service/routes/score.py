@@ -91,6 +91,8 @@ class ScoreEndpoint:
         Raises:
             ServiceError: It is refused unread.
         """
+        if self._runtime.keys is not None:
+            self._runtime.keys.check(scope["headers"])
         if scope["method"] != "POST":
             raise self._wrong_method(scope["method"])
         return self._addressed(scope), self._read_head(scope["headers"])
