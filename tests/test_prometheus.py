@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from queries import RULES, Query, alert_queries, ask, dashboard_queries
+from queries import ROOT, RULES, Query, alert_queries, ask, dashboard_queries
 from serving import ROW_CANDIDATES, ROW_CONTEXT, build_bundle, serving
 
 
@@ -124,3 +124,12 @@ def test_prometheus_counts_what_clients_sent(prometheus: str) -> None:
     (candidates,) = ask(prometheus, "sum(reaction_candidates_total)")
     assert int(scored["value"][1]) > 0
     assert int(candidates["value"][1]) == len(ROW_CANDIDATES) * int(scored["value"][1])
+
+
+def test_the_autoscaler_s_metric_says_how_many_requests_were_in_progress(prometheus: str) -> None:
+    rules = yaml.safe_load(
+        (ROOT / "kubernetes/components/in-flight/prometheus-adapter.yaml").read_text(encoding="utf-8")
+    )
+    query = rules["rules"]["custom"][0]["metricsQuery"]
+    (found,) = ask(prometheus, query.replace("<<.GroupBy>>", "job").replace("<<.LabelMatchers>>", 'job="reaction"'))
+    assert 0 < float(found["value"][1]) <= 1  # its only client sends one after the other
