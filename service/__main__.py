@@ -16,6 +16,7 @@ from service.machine import Machine
 from service.plan import make_plan
 from service.settings import Settings, SettingsError, load_settings, settings_markdown
 from service.sockets import listen
+from service.tls import check_tls
 
 USAGE_ERROR = 2
 START_ERROR = 1
@@ -45,6 +46,7 @@ def serve(  # noqa: PLR0917 - typer calls it by name
     try:
         settings = load_settings(**given)
         ApiKeys.of(settings)
+        check_tls(settings)
     except SettingsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None

@@ -18,6 +18,7 @@ from service.logging import get_logger
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
 
     from service.cells import Cells
@@ -38,6 +39,8 @@ _SLACK_SHARE: Final = 8
 # Without a descriptor or memory for a connection there is nothing to do but wait; as asyncio does.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_SECONDS: Final = 1.0
+# A server that ends waits for connections that arrive.
+_HANDSHAKE_SECONDS: Final = 10.0
 
 _log: Final = get_logger("service")
 
@@ -50,6 +53,7 @@ class Acceptor:
         make_protocol: Makes what serves a connection.
         served: Connections that are served now.
         cells: Where workers tell each other how many they hold.
+        tls: What connections are encrypted by; None for plain ones.
     """
 
     def __init__(
@@ -58,12 +62,15 @@ class Acceptor:
         make_protocol: Callable[[], Connection],
         served: Callable[[], int],
         cells: Cells,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._make_protocol = make_protocol
         self._served = served
         self._cells = cells
+        self._tls = tls
         self._closed = False
         self._patience = 1  # connections taken after giving way, whoever holds fewer
         self._pause: asyncio.TimerHandle | None = None
@@ -139,7 +146,12 @@ class Acceptor:
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
-            _, protocol = await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            _, protocol = await self._loop.connect_accepted_socket(
+                self._make_protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else _HANDSHAKE_SECONDS,
+            )
         except OSError:  # the client has gone meanwhile
             return
         if self._closed:  # after the web server told its connections to end; this one it did not know

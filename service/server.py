@@ -75,7 +75,13 @@ class _Server(uvicorn.Server):
             return made
 
         for listener in sockets:
-            acceptor = Acceptor(listener, make_protocol, lambda: len(self.server_state.connections), self._cells)
+            acceptor = Acceptor(
+                listener,
+                make_protocol,
+                lambda: len(self.server_state.connections),
+                self._cells,
+                tls=self.config.ssl,
+            )
             self.servers.append(acceptor)  # type: ignore[arg-type]
 
 
@@ -156,6 +162,8 @@ def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        ssl_certfile=settings.tls_certificate_file,
+        ssl_keyfile=settings.tls_key_file,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         backlog=BACKLOG,

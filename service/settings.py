@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     port: Annotated[int, BeforeValidator(_no_service_link)] = Field(
         8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one, which the log names."
     )
+    tls_certificate_file: Path | None = Field(
+        None, description="Certificate chain (PEM) to serve by TLS, 1.2 or later; its own first."
+    )
+    tls_key_file: Path | None = Field(None, description="Private key (PEM) of that; unset, in the same file.")
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Longest request body; a longer one is refused while it is read (413)."
     )
