@@ -11,7 +11,7 @@ BUNDLE ?= demo/bundle
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bench-serving benchmark test check format compose pins clean
+.PHONY: help setup demo serve bench-serving benchmark test check sbom audit format compose pins clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target what; do \
@@ -52,6 +52,12 @@ check: $(STAMP) ## linter, formatter, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+sbom: $(STAMP) ## write what the serving image is made of to build/sbom.cdx.json (CycloneDX); works offline
+	@mkdir -p build && $(BIN)/python docker/sbom.py > build/sbom.cdx.json && echo "wrote build/sbom.cdx.json"
+
+audit: $(STAMP) ## look the pinned packages up in a list of known vulnerabilities, where pip-audit is installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/audit
 
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix-only --quiet .
