@@ -17,6 +17,8 @@ from service.plan import make_plan
 from service.settings import Settings, SettingsError, load_settings, settings_markdown
 from service.sockets import listen
 from service.tls import check_tls
+from service.versions import is_store
+from service.versions_command import cli as versions
 
 USAGE_ERROR = 2
 START_ERROR = 1
@@ -83,6 +85,7 @@ def advise(
 
 
 cli.command()(bench)
+cli.add_typer(versions, name="versions")
 
 
 def run(settings: Settings, given: Mapping[str, Any]) -> int:
@@ -112,7 +115,7 @@ def run(settings: Settings, given: Mapping[str, Any]) -> int:
         return START_ERROR
     host, port, *_ = listener.getsockname()
     log.info("listening", host=host, port=port)
-    if plan.workers > 1:
+    if plan.workers > 1 or is_store(settings.bundle):
         from service.supervisor import Supervisor  # noqa: PLC0415 - only one of the two is needed
 
         return Supervisor(settings, given, plan, listener).run()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fastapi import Request
     from starlette.types import Message, Receive, Scope, Send
 
-    from service.cells import Cells
+    from service.assignment import Assignment
     from service.plan import Plan
     from service.routes.score import ScoreEndpoint
     from service.settings import Settings
@@ -144,8 +144,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     plan: Plan | None = None,
-    cells: Cells | None = None,
-    late: bool = False,
+    assignment: Assignment | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> ServiceApp:
     """Make the application. Its lifespan loads the bundle.
@@ -154,8 +153,7 @@ def create_app(
         settings: Settings; read from the environment if None, and then logging is set up and a bundle that cannot be
             loaded ends the process: this is how a server's factory option calls it.
         plan: Threads to use; made for this process alone if None.
-        cells: Counts shared with other workers; None where this process serves alone.
-        late: Start to listen only once the model is ready.
+        assignment: This process's part; by default it serves alone.
         on_failure: Called when no model could be loaded.
 
     Raises:
@@ -175,7 +173,7 @@ def create_app(
     if factory:
         announce(plan)
     try:
-        runtime = Runtime(settings, plan, cells=cells, late=late, on_failure=on_failure)
+        runtime = Runtime(settings, plan, assignment, on_failure=on_failure)
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None
     return ServiceApp(runtime)
@@ -185,7 +183,7 @@ def create_app(
 async def _lifespan(app: ServiceApp) -> AsyncIterator[None]:
     runtime = app.runtime
     facts = runtime.settings.model_dump(mode="json")
-    _log.info("starting", process=os.getpid(), version=VERSION, late=runtime.late, settings=facts)
+    _log.info("starting", process=os.getpid(), version=VERSION, late=runtime.assignment.late, settings=facts)
     app.runtime.start()
     await app.runtime.may_listen()
     yield

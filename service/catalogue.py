@@ -24,6 +24,18 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
         ("reaction_workers", "gauge", "state", "Processes that serve: planned, and of these ready to score."),
         ("reaction_worker_restarts_total", "counter", "", "Workers that ended unasked and were replaced."),
         (
+            "reaction_reloads_total",
+            "counter",
+            "outcome reason",
+            "Changes of the served version: loaded; refused, undone halfway or fell_back at the start, and why.",
+        ),
+        (
+            "reaction_deployed_refused",
+            "gauge",
+            "",
+            "1 while the deployed version was refused and another one is served, else 0.",
+        ),
+        (
             "reaction_requests_total",
             "counter",
             "route status",
@@ -105,7 +117,7 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "model",
             "Predicted clicks a click, since start, of this replica alone.",
         ),
-        ("reaction_model_info", "gauge", "model created features", "1 for the model that is served."),
+        ("reaction_model_info", "gauge", "model created features", "1 for each model that is served."),
         ("reaction_model_load_seconds", "gauge", "model", "Time to read, verify and self-test the bundle."),
     )
 }

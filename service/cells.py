@@ -8,8 +8,13 @@ whoever is asked for the counts adds the blocks up. A run of cells has a name, a
 
 An entry is written before the number of bytes that makes it visible, under a lock of the file that the kernel takes
 back from a process that dies. A reader of another worker's block may see a request of which not all is counted yet.
-The first cells of a block hold what its process is doing; the last block is the supervisor's. No numpy here: the
-supervisor stays small.
+The first cells of a block hold what its process is doing; the last block is the supervisor's. A worker's place has two
+blocks: that of the process that serves, and that of the one that is to replace it. No numpy here: the supervisor stays
+small.
+
+Counts of a model lie under a slot, of which there are few: they are emptied once no process serves the model any more
+and another one needs the room, so that memory stays what it is however many models come and go. Each slot has a page
+that says what its model's counts are, so that a worker can show those of a model that only others serve.
 """
 
 from __future__ import annotations
@@ -28,19 +33,39 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CONNECTIONS", "PID", "READY", "RESTARTS", "SPENT_SECONDS", "STARTED", "Cells", "shared_file"]
+__all__ = [
+    "ACTIVE",
+    "CONNECTIONS",
+    "PID",
+    "READY",
+    "REFUSED",
+    "RESTARTS",
+    "SLOTS",
+    "SPENT_SECONDS",
+    "STARTED",
+    "Cells",
+    "blocks_of",
+    "shared_file",
+    "slot_prefix",
+]
 
 # Cells of the process's own state at the start of each block.
 PID: Final = 0
 READY: Final = 1  # it scores requests now
 STARTED: Final = 2  # a process of this place has been ready once
 CONNECTIONS: Final = 3  # it holds now
+ACTIVE: Final = 4  # the slots whose models it serves, a bit each
 RESTARTS: Final = 3  # supervisor: workers replaced
 SPENT_SECONDS: Final = 4  # supervisor: CPU time of workers that have ended
+REFUSED: Final = 5  # supervisor: what is deployed was refused, and something else is served
 _STATE: Final = 8
 
+SLOTS: Final = 8
+_BLOCKS_A_PLACE: Final = 2
 _DOUBLE: Final = 8
 _DIRECTORY_BYTES: Final = 1 << 20
+_PAGE_BYTES: Final = 1 << 20
+_PAGES_BYTES: Final = SLOTS * _PAGE_BYTES
 _USED: Final = struct.Struct("=Q")
 _ENTRY: Final = struct.Struct("=QQQ")
 # Pages that nobody wrote to take no memory, so room costs addresses only.
@@ -58,12 +83,22 @@ def shared_file(workers: int, capacity: int = _CAPACITY) -> int:
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _size(workers + 1, capacity))
+    os.ftruncate(descriptor, _size(_BLOCKS_A_PLACE * workers + 1, capacity))
     return descriptor
 
 
 def _size(blocks: int, capacity: int) -> int:
-    return _DIRECTORY_BYTES + blocks * capacity * _DOUBLE
+    return _DIRECTORY_BYTES + _PAGES_BYTES + blocks * capacity * _DOUBLE
+
+
+def blocks_of(place: int, workers: int) -> tuple[int, int]:
+    """The blocks that processes of a worker's place use in turns."""
+    return place, place + workers
+
+
+def slot_prefix(slot: int) -> str:
+    """How the names of a slot's cells begin."""
+    return f"slot{slot}/"
 
 
 class Cells:
@@ -71,19 +106,20 @@ class Cells:
 
     Args:
         workers: Processes that serve.
-        block: The block of this process: its number from 0, or `workers` for the supervisor.
+        block: The block of this process, one of its place's (`blocks_of`); None for the supervisor's.
         descriptor: The file of `shared_file`; None for counts of this process alone.
         capacity: Cells of a block.
     """
 
     def __init__(
-        self, workers: int = 1, block: int = 0, *, descriptor: int | None = None, capacity: int = _CAPACITY
+        self, workers: int = 1, block: int | None = 0, *, descriptor: int | None = None, capacity: int = _CAPACITY
     ) -> None:
-        blocks = workers if descriptor is None else workers + 1
+        blocks = workers if descriptor is None else _BLOCKS_A_PLACE * workers + 1
         whole = memoryview(mmap.mmap(-1 if descriptor is None else descriptor, _size(blocks, capacity)))
         self._descriptor = descriptor
         self._directory = whole[:_DIRECTORY_BYTES]
-        cells = whole[_DIRECTORY_BYTES:].cast("d")
+        self._pages = whole[_DIRECTORY_BYTES : _DIRECTORY_BYTES + _PAGES_BYTES]
+        cells = whole[_DIRECTORY_BYTES + _PAGES_BYTES :].cast("d")
         self._blocks: list[memoryview[float]] = [
             cells[number * capacity : (number + 1) * capacity] for number in range(blocks)
         ]
@@ -92,9 +128,11 @@ class Cells:
         self._read = 0  # bytes of the directory that `_known` holds
         self._free = _STATE
         self.workers = workers
-        self._block = block
-        self.values = self._blocks[block]
+        self._block = blocks - 1 if block is None else block
+        self.values = self._blocks[self._block]
         self.own = self.values[:_STATE]
+        if block is not None:
+            self.forget(block)
         self.own[PID] = os.getpid()
 
     def take(self, name: str, count: int) -> int:
@@ -131,17 +169,62 @@ class Cells:
         return [sum(column) for column in zip(*runs, strict=True)]
 
     def states(self, cell: int) -> list[float]:
-        """One cell of their own state, of each worker."""
-        return [block[cell] for block in self._blocks[: self.workers]]
+        """One cell of their own state, of each place: the greater where two processes are in it."""
+        blocks = self._processes
+        return [max(block[cell] for block in blocks[place :: self.workers]) for place in range(self.workers)]
+
+    def each(self, cell: int) -> list[float]:
+        """One cell of their own state, of every block of a worker."""
+        return [block[cell] for block in self._processes]
 
     def least_of_others(self, cell: int, *, among: int) -> float | None:
         """The lowest value of a cell of other workers' states, of those whose cell `among` is not 0."""
-        others = (block for number, block in enumerate(self._blocks[: self.workers]) if number != self._block)
+        others = (block for number, block in enumerate(self._processes) if number != self._block)
         return min((block[cell] for block in others if block[among]), default=None)
 
     def shared(self, first: int, count: int) -> memoryview[float]:
         """A run of which all workers have the same cells; to be changed while no other does, see `alone`."""
         return self._blocks[-1][first : first + count]
+
+    @property
+    def _processes(self) -> list[memoryview[float]]:
+        """Blocks of workers."""
+        return self._blocks if self._descriptor is None else self._blocks[:-1]
+
+    def forget(self, block: int) -> None:
+        """Take back what a block says its process is doing; that one of its place has started stays true."""
+        state = self.state_of(block)
+        for cell in (PID, READY, CONNECTIONS, ACTIVE):
+            state[cell] = 0.0
+
+    # ---- pages: what the counts of a slot's model are
+
+    def page(self, slot: int) -> bytes:
+        """What was written on a slot's page; empty where nothing was."""
+        start = slot * _PAGE_BYTES
+        (used,) = _USED.unpack_from(self._pages, start)
+        return bytes(self._pages[start + _USED.size : start + _USED.size + used])
+
+    def write_page(self, slot: int, content: bytes) -> bool:
+        """Write a slot's page; false where it does not fit. Processes of one model write the same."""
+        start = slot * _PAGE_BYTES
+        if _USED.size + len(content) > _PAGE_BYTES:
+            return False
+        with self.alone():
+            if self.page(slot) != content:
+                # Its length comes last, so that nobody reads half of it.
+                _USED.pack_into(self._pages, start, 0)
+                self._pages[start + _USED.size : start + _USED.size + len(content)] = content
+                _USED.pack_into(self._pages, start, len(content))
+        return True
+
+    def empty_slot(self, slot: int) -> None:
+        """Forget a model's page and counts; no process may be serving it."""
+        _USED.pack_into(self._pages, slot * _PAGE_BYTES, 0)
+        for _, first, count in self.names(slot_prefix(slot)):
+            for block in self._blocks:
+                for cell in range(first, first + count):
+                    block[cell] = 0.0
 
     def state_of(self, block: int) -> memoryview[float]:
         """The state of a process, to be changed by it, or by the supervisor once it has ended."""

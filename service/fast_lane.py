@@ -84,6 +84,7 @@ class FastLane:
         self._digested = False  # some of them, those with secrets
         self._defaults: object = None  # the web server's headers of every answer, and how an answer with them begins
         self._begin_ok = b""
+        self._parting = False
         self.most_bytes = min(runtime.settings.inline_body_bytes, runtime.settings.max_body_bytes)
 
     def admit(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> Known | None:
@@ -101,7 +102,12 @@ class FastLane:
             return None
         if head.compressed or head.length > self.most_bytes or model.coalescer is not None:
             return None
-        return Known(endpoint, model, endpoint.stages(model), head, keep_alive, keys=keys)
+        return Known(endpoint, model, endpoint.stages(model), head, keep_alive and not self._parting, keys=keys)
+
+    def part(self) -> None:
+        """End every connection with its next answer."""
+        self._parting = True
+        self._heads.clear()
 
     def recall(self, head: bytes) -> Known | None:
         """What was made of the same bytes of a head before."""
@@ -230,7 +236,8 @@ class FastLane:
         defaults = protocol.server_state.default_headers
         if status == OK and defaults is self._defaults:
             return self._begin_ok
-        lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in defaults)]
+        # That a connection ends is said by the protocol, which knows of each.
+        lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in defaults if header[0] != b"connection")]
         begin = b"".join(lines)
         if status == OK:
             self._defaults, self._begin_ok = defaults, begin

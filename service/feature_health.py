@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.features.encoder import FeatureEncoder
     from service.histogram import Histogram
 
-__all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "score_bounds"]
+__all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "field_ratios", "score_bounds"]
 
 MISSING_ID: Final = 0
 OUT_OF_VOCABULARY_ID: Final = 1
@@ -60,26 +60,20 @@ class FieldCounts:
 
 
 class FeatureHealth:
-    """Counts per field and the score histogram.
+    """Counts values of fields, and scores.
 
     Args:
         cells: Where the numbers live.
-        name: What workers share them under.
         encoder: The serving encoder; its columns are those of the id matrices.
-        reference: The bundle's `reference.json`.
+        fields: Where values of each field are counted.
         scores: Where scores are counted.
     """
 
     def __init__(
-        self, cells: Cells, name: str, encoder: FeatureEncoder, reference: Mapping[str, Any], scores: Histogram
+        self, cells: Cells, encoder: FeatureEncoder, fields: Mapping[str, FieldCounts], scores: Histogram
     ) -> None:
-        known = reference.get("fields", {})
         self._columns = {side: encoder.columns(side) for side in ("context", "candidate")}
-        self.fields = {
-            column.name: FieldCounts(cells, f"{name}/{column.name}", _ratios(known.get(column.name)))
-            for columns in self._columns.values()
-            for column in columns
-        }
+        self.fields = fields
         self._cells = np.asarray(cells.values)
         # Of each side: columns of fields that have one, and where these are counted.
         self._single = {
@@ -132,6 +126,16 @@ def score_bounds(reference: Mapping[str, Any]) -> tuple[float, ...]:
     bounds = tuple(float(edge) for edge in edges[1:])
     ascending = all(low < high for low, high in itertools.pairwise(bounds))
     return bounds if bounds and ascending else SCORE_BOUNDS
+
+
+def field_ratios(encoder: FeatureEncoder, reference: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of each field that the encoder reads: its ratios in training, as far as `reference.json` has them."""
+    known = reference.get("fields", {})
+    return {
+        column.name: _ratios(known.get(column.name))
+        for side in ("context", "candidate")
+        for column in encoder.columns(side)
+    }
 
 
 def _ratios(entry: Any) -> dict[str, float]:

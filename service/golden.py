@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from service.features import strict_json
+from service import strict_json
 from service.manifest import BundleFormatError, Inputs
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from service.features import strict_json
+from service import strict_json
 
 __all__ = [
     "MANIFEST_FILE",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from service.histogram import Histogram
     from service.metrics import ServiceMetrics
+    from service.model_counts import ModelCounts
 
 __all__ = ["ServiceCollector"]
 
@@ -42,42 +43,44 @@ class ServiceCollector(Collector):
             [((route, str(status)), count) for (route, status), count in metrics.requests().items()],
         )
         yield _counter("reaction_connections_cut_total", [((why,), count) for why, count in metrics.cut().items()])
+        yield _counter("reaction_reloads_total", list(metrics.reloads().items()))
+        yield _gauge("reaction_deployed_refused", [((), metrics.deployed_refused())])
+        models = metrics.all_models()
+        active = metrics.active_slots()
+        served = [m for m in models if m.slot in active]
         yield _histogram(
             "reaction_stage_seconds",
             [
                 ((model.model, stage, outcome), histogram)
-                for model in metrics.models
+                for model in models
                 for outcome, stages in model.stages.items()
                 for stage, histogram in stages.items()
                 # A refused request never reached most stages: show what there is, and always the good outcome.
                 if outcome == "ok" or histogram.cumulative()[-1]
             ],
         )
-        yield _histogram("reaction_request_candidates", [((m.model,), m.candidates) for m in metrics.models])
-        yield _histogram("reaction_score", [((m.model,), m.scores) for m in metrics.models])
-        yield _counter("reaction_candidates_total", [((m.model,), m.candidates.sum) for m in metrics.models])
-        yield from self._fields()
-        known = [m for m in metrics.models if m.base_rate is not None]
+        yield _histogram("reaction_request_candidates", [((m.model,), m.candidates) for m in models])
+        yield _histogram("reaction_score", [((m.model,), m.scores) for m in models])
+        yield _counter("reaction_candidates_total", [((m.model,), m.candidates.sum) for m in models])
+        yield from _fields(models)
+        known = [m for m in models if m.base_rate is not None]
         yield _gauge("reaction_reference_base_rate", [((m.model,), float(m.base_rate or 0.0)) for m in known])
-        yield _gauge("reaction_model_info", [((m.model, *m.info), 1.0) for m in metrics.models])
-        yield _gauge("reaction_model_load_seconds", [((m.model,), m.load_seconds) for m in metrics.models])
+        yield _gauge("reaction_model_info", [((m.model, *m.info), 1.0) for m in served])
+        yield _gauge("reaction_model_load_seconds", [((m.model,), m.load_seconds) for m in models])
         yield from feedback_families(metrics.feedback, _counter, _gauge)
 
-    def _fields(self) -> Iterator[Metric]:
-        fields = [
-            ((model.model, name), counts)
-            for model in self._metrics.models
-            for name, counts in model.health.fields.items()
-        ]
-        for member in ("values", "missing", "out_of_vocabulary"):
-            yield _counter(
-                f"reaction_field_{member}_total", [(labels, getattr(counts, member)) for labels, counts in fields]
-            )
-        for member in ("missing", "out_of_vocabulary"):
-            yield _gauge(
-                f"reaction_field_reference_{member}_ratio",
-                [(labels, counts.reference[member]) for labels, counts in fields if member in counts.reference],
-            )
+
+def _fields(models: Sequence[ModelCounts]) -> Iterator[Metric]:
+    fields = [((model.model, name), counts) for model in models for name, counts in model.fields.items()]
+    for member in ("values", "missing", "out_of_vocabulary"):
+        yield _counter(
+            f"reaction_field_{member}_total", [(labels, getattr(counts, member)) for labels, counts in fields]
+        )
+    for member in ("missing", "out_of_vocabulary"):
+        yield _gauge(
+            f"reaction_field_reference_{member}_ratio",
+            [(labels, counts.reference[member]) for labels, counts in fields if member in counts.reference],
+        )
 
 
 def _counter(name: str, samples: Sequence[tuple[Sequence[str], float]]) -> CounterMetricFamily:

@@ -9,128 +9,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from service.catalogue import CATALOGUE, MetricRow, metrics_markdown
-from service.cells import READY, RESTARTS, STARTED, Cells
-from service.feature_health import FeatureHealth, score_bounds
-from service.histogram import Histogram
+from service.cells import ACTIVE, READY, REFUSED, RESTARTS, SLOTS, STARTED, Cells
 from service.metric_families import ServiceCollector
+from service.model_counts import OUTCOMES, STAGES, About, ModelCounts, ModelMetrics, about_model
 from service.process_metrics import process_collector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from service.features.encoder import FeatureEncoder
     from service.feedback.desk import Desk
-    from service.pipeline import Work
 
 __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "ServiceMetrics", "metrics_markdown"]
 
 # Why a connection is cut.
 CUTS: Final = ("malformed", "head_late", "body_late", "head_too_large", "answer_late")
-STAGES: Final = ("queue", "decode", "encode", "infer", "respond", "total")
-OUTCOMES: Final = ("ok", "refused", "failed", "gone")
-# 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
-SECONDS_BOUNDS: Final = tuple(float(f"{1e-5 * 2 ** (k / 2):.3g}") for k in range(41))
 _REQUESTS: Final = "requests "
-# A queue is counted when it holds this many requests or rows: a pause of a few hundred microseconds at most.
-_REQUESTS_QUEUED: Final = 256
-_ROWS_QUEUED: Final = 4096
-CANDIDATES_BOUNDS: Final = tuple(float(2**k) for k in range(15))
-
-
-class ModelMetrics:
-    """Counts of one model.
-
-    Args:
-        cells: Where the numbers live.
-        model: The model's id.
-        encoder: The model's serving encoder.
-        reference: The bundle's `reference.json`.
-        info: Values of the labels of `reaction_model_info` after the model's id.
-        load_seconds: How long it took to get the model ready.
-    """
-
-    def __init__(
-        self,
-        cells: Cells,
-        model: str,
-        encoder: FeatureEncoder,
-        reference: Mapping[str, Any],
-        *,
-        info: tuple[str, ...],
-        load_seconds: float,
-    ) -> None:
-        self.model = model
-        self.info = info
-        self.load_seconds = load_seconds
-        self.base_rate: float | None = reference.get("base_rate")
-        name = f"model/{model}"
-        self.stages = {
-            outcome: {stage: Histogram(cells, f"{name}/{outcome}/{stage}", SECONDS_BOUNDS) for stage in STAGES}
-            for outcome in OUTCOMES
-        }
-        self.candidates = Histogram(cells, f"{name}/candidates", CANDIDATES_BOUNDS)
-        self.scores = Histogram(cells, f"{name}/scores", score_bounds(reference))
-        self.health = FeatureHealth(cells, f"{name}/field", encoder, reference, self.scores)
-        # Times of a request (as of `Work`), its ids and scores, which must not change any more.
-        self._queue: list[tuple[tuple[float, ...], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
-        self._rows = 0
-
-    def record(self, outcome: str, work: Work | None, received: float, ended: float) -> None:
-        """Count one request.
-
-        Args:
-            outcome: One of `OUTCOMES`.
-            work: What became of it; None where the body was refused unread.
-            received: When its last byte was there (`perf_counter`, seconds); 0.0 if never.
-            ended: When its answer was handed over.
-        """
-        if work is not None:
-            received -= work.lag
-            ended -= work.lag
-        if outcome == "ok" and work is not None:
-            # Counted in batches: one by one, histograms and fields take longer than a one-row request.
-            scores = work.scores
-            times = (received, work.started, work.decoded, work.encoded, work.inferred, ended)
-            self._queue.append((times, work.context_ids, work.candidate_ids, scores))
-            self._rows += len(scores)
-            if len(self._queue) >= _REQUESTS_QUEUED or self._rows >= _ROWS_QUEUED:
-                self.flush()
-            return
-        stages = self.stages[outcome]
-        if received:
-            stages["total"].observe(ended - received)
-        if work is None or not work.started:
-            return
-        stages["queue"].observe(work.started - received)
-        if work.decoded:
-            stages["decode"].observe(work.decoded - work.started)
-        if work.encoded:
-            stages["encode"].observe(work.encoded - work.decoded)
-        if work.inferred:
-            stages["infer"].observe(work.inferred - work.encoded)
-            stages["respond"].observe(ended - work.inferred)
-
-    def flush(self) -> None:
-        """Count what is queued."""
-        if not self._queue:
-            return
-        times, contexts, candidates, scores = zip(*self._queue, strict=True)
-        self._queue.clear()
-        self._rows = 0
-        marks = np.array(times).T  # (6, requests)
-        stages = self.stages["ok"]
-        for stage, seconds in zip(STAGES, np.diff(marks, axis=0), strict=False):
-            stages[stage].observe_array(seconds)
-        stages["total"].observe_array(marks[5] - marks[0])
-        self.candidates.observe_array(np.fromiter(map(len, scores), np.float64, len(scores)))
-        self.health.count(contexts, candidates, scores)
+_RELOADS: Final = "reloads "
 
 
 class ServiceMetrics:
@@ -143,7 +43,8 @@ class ServiceMetrics:
     def __init__(self, cells: Cells | None = None) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.cells = Cells() if cells is None else cells
-        self.models: list[ModelMetrics] = []
+        self.models: list[ModelMetrics] = []  # that this process serves
+        self._shown: dict[int, tuple[bytes, ModelCounts]] = {}  # by slot, with the page that it was made of
         self.feedback: Desk | None = None
         self._state = self.cells.own
         self._values = self.cells.values
@@ -184,11 +85,52 @@ class ServiceMetrics:
         *,
         info: tuple[str, ...],
         load_seconds: float,
+        slot: int = 0,
     ) -> ModelMetrics:
-        """Start counting for a model; see `ModelMetrics`."""
-        added = ModelMetrics(self.cells, model, encoder, reference, info=info, load_seconds=load_seconds)
+        """Start counting for a model, in a slot; other arguments as of `about_model`."""
+        about = about_model(model, encoder, reference, info=info, load_seconds=load_seconds)
+        added = ModelMetrics(self.cells, slot, about, encoder)
         self.models.append(added)
+        self._state[ACTIVE] = float(int(self._state[ACTIVE]) | 1 << slot)
+        self.cells.write_page(slot, msgspec.json.encode(about))
         return added
+
+    def all_models(self) -> list[ModelCounts]:
+        """Every model that has counts, also those that only other processes serve or served."""
+        own = {model.slot: model for model in self.models}
+        found: list[ModelCounts] = []
+        for slot in range(SLOTS):
+            if slot in own:
+                found.append(own[slot])
+                continue
+            page = self.cells.page(slot)
+            if not page:
+                continue
+            known = self._shown.get(slot)
+            if known is None or known[0] != page:
+                known = self._shown[slot] = page, ModelCounts(self.cells, slot, msgspec.json.decode(page, type=About))
+            found.append(known[1])
+        return found
+
+    def active_slots(self) -> set[int]:
+        """Slots of the models that some process serves now."""
+        bits = 0
+        for ready, active in zip(self.cells.each(READY), self.cells.each(ACTIVE), strict=True):
+            bits |= int(active) if ready else 0
+        return {slot for slot in range(SLOTS) if bits >> slot & 1}
+
+    def deployed_refused(self) -> float:
+        """1.0 while what is deployed was refused and something else is served."""
+        supervisor = self.cells.supervisor
+        return 0.0 if supervisor is None else float(supervisor[REFUSED])
+
+    def reloads(self) -> Mapping[tuple[str, str], float]:
+        """Changes of the served version so far, by outcome and reason."""
+        counts = {("loaded", ""): 0.0}
+        for name, cell, _ in self.cells.names(_RELOADS):
+            outcome, _, reason = name.removeprefix(_RELOADS).partition(" ")
+            counts[outcome, reason] = self.cells.totals(cell)[0]
+        return counts
 
     def count_request(self, route: str, status: int) -> None:
         """Count one request.

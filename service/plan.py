@@ -14,7 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from service.manifest import BundleError, decode_manifest
+from service.manifest import MANIFEST_FILE, BundleError, decode_manifest
+from service.versions import StoreError, served_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,10 +162,10 @@ def footprint(bundle: Path, precision: Precision = "float32") -> Footprint:
         bundle: Its directory.
         precision: That of the tables to serve.
     """
-    path = bundle / "manifest.json"
     try:
+        path = served_bundle(bundle) / MANIFEST_FILE
         manifest = decode_manifest(path.read_bytes(), str(path))
-    except (OSError, BundleError):
+    except (OSError, BundleError, StoreError):
         return Footprint()  # whoever loads it says what is wrong
     variant = manifest.variants.get(precision) if precision != "float32" else None
     graph = "model.onnx" if variant is None else variant.file

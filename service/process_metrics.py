@@ -59,7 +59,7 @@ class _Processes(Collector):
     def collect(self) -> Iterable[Metric]:
         """Metric families, under the client library's names."""
         supervisor = self._cells.supervisor
-        pids = [int(pid) for pid in self._cells.states(PID) if pid]
+        pids = [int(pid) for pid in self._cells.each(PID) if pid]
         pids += [int(supervisor[PID])] if supervisor else []
         found: dict[str, list[Metric]] = {}
         for pid in pids:

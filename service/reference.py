@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from service.features import strict_json
+from service import strict_json
 from service.manifest import BundleFormatError
 
 __all__ = ["decode_reference"]

@@ -15,16 +15,20 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
 from service.api_keys import ApiKeys
+from service.assignment import Assignment
 from service.bundle import BundleError, PublicKeys, read_bundle
 from service.coalesce import Coalescer
 from service.errors import NotReadyError
 from service.feedback.desk import Desk
 from service.huge_pages import collapse
 from service.logging import get_logger
+from service.low_priority import lower_this_thread
 from service.metrics import ServiceMetrics
 from service.openinference.pipeline import InferPipeline
+from service.order import Told
 from service.pipeline import Pipeline, RequestIds
 from service.scorer import Scorer, ScorerError
+from service.versions import StoreError, served_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Runtime", "Stage", "load_model"]
 
-Stage = Literal["starting", "ready", "failed", "stopping"]
+Stage = Literal["starting", "ready", "failed", "draining", "stopping"]
 
 _FLUSH_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.01
@@ -121,8 +125,7 @@ class Runtime:
     Args:
         settings: The process's settings.
         plan: Threads to use.
-        cells: Counts shared with other workers; None where this process serves alone.
-        late: It replaces another worker, so it takes connections only once it is ready.
+        assignment: This process's part; by default it serves alone.
         on_failure: Called on the event loop when no model could be loaded: the process is of no use then.
 
     Raises:
@@ -130,32 +133,29 @@ class Runtime:
 
     Attributes:
         leaving: The process was told to end, perhaps before it listens.
-        late: As given.
+        assignment: As given.
     """
 
     def __init__(
         self,
         settings: Settings,
         plan: Plan,
+        assignment: Assignment | None = None,
         *,
-        cells: Cells | None = None,
-        late: bool = False,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.plan = plan
         self.keys = ApiKeys.of(settings)
-        self.metrics = ServiceMetrics(cells)
+        self.assignment = Assignment() if assignment is None else assignment
+        self.metrics = ServiceMetrics(self.assignment.cells)
         self.feedback = self.metrics.feedback = Desk.open(settings, self.metrics.cells)
         self.leaving = False
-        self.late = late
         self.new_request_id = RequestIds()
         self.stage: Stage = "starting"
         self.failure: str | None = None
         self.model: Model | None = None
-        # The server's to set: which bundle it must be, where others serve it already ...
-        self.manifest_sha256: str | None = None
-        # ... and how many requests it holds, those included that the application has not seen yet.
+        # The server's to set: how many requests it holds, those included that the application has not seen yet.
         self.in_flight: Callable[[], int] | None = None
         self.workers = ThreadPoolExecutor(plan.work_threads, thread_name_prefix="score")
         self._on_failure = on_failure
@@ -176,8 +176,28 @@ class Runtime:
     async def may_listen(self) -> None:
         """Return when connections may be taken: at once, except by a late worker."""
         # Polled, as a signal handler may end the wait.
-        while self.late and self.stage == "starting" and not self.leaving:  # noqa: ASYNC110
+        while self.assignment.late and self.stage == "starting" and not self.leaving:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
+
+    def listens(self) -> None:
+        """Connections are taken from now on: one that came late serves only now."""
+        if self.assignment.late and self.stage == "ready":
+            self.assignment.tell(Told("ready"))
+
+    @property
+    def cells(self) -> Cells | None:
+        """Counts shared with other workers; None where this process serves alone."""
+        return self.assignment.cells
+
+    def drain(self) -> None:
+        """Tell probes that the service is about to end; this process scores on until it does."""
+        if self.stage == "ready":
+            self.stage = "draining"
+        self.metrics.ready = False
+
+    def retire(self) -> None:
+        """Another process has taken this one's place: the service stays as ready as it is."""
+        self.metrics.ready = False
 
     def stop(self) -> None:
         """Score nothing more."""
@@ -212,6 +232,7 @@ class Runtime:
         reasons = {
             "starting": "the bundle is being read and checked",
             "failed": "the bundle was refused; the log says why",
+            "draining": "the service is about to stop",
             "stopping": "the service is stopping",
             "ready": "another worker is reading the bundle",
         }
@@ -221,17 +242,20 @@ class Runtime:
         )
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.assignment.low:
+            lower_this_thread()
         try:
             settings, threads = self.settings, self.plan.model_threads
             loaded = load_model(
-                settings.bundle,
+                served_bundle(settings.bundle),
                 threads=threads,
                 precision=settings.precision,
-                manifest_sha256=self.manifest_sha256,
+                manifest_sha256=self.assignment.manifest_sha256,
                 keys_file=settings.bundle_keys_file,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
-            expected = isinstance(error, (BundleError, ScorerError, OSError))
+            expected = isinstance(error, (BundleError, ScorerError, StoreError, OSError))
+            self.assignment.tell(Told("failed", type(error).__name__, str(error)))
             self._call(loop, self._fail, f"{type(error).__name__}: {error}", None if expected else error)
             return
         # What was loaded stays until the end: later collections need not look at it again.
@@ -266,11 +290,12 @@ class Runtime:
         bundle = loaded.scorer.bundle
         manifest = bundle.manifest
         metrics = self.metrics.add_model(
-            manifest.model_id,
+            self.assignment.label or manifest.model_id,
             bundle.encoder,
             bundle.reference,
             info=(manifest.created, bundle.encoder.digest[:12]),
             load_seconds=loaded.seconds,
+            slot=self.assignment.slot,
         )
         tokens = None if self.feedback is None else self.feedback.token_maker(manifest.model_id)
         pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates, tokens=tokens)
@@ -278,6 +303,8 @@ class Runtime:
         self.model = Model(loaded.scorer, pipeline, inference, metrics, self._coalescer(pipeline))
         self.stage = "ready"
         self.metrics.ready = True
+        if not self.assignment.late:
+            self.assignment.tell(Told("ready"))
         _log.info(
             "ready",
             model=manifest.model_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from service.app import ServiceApp, create_app
 from service.fast_lane import FastLane
 from service.guard import Guard, Limits
 from service.logging import get_logger
+from service.order import HURRY, RETIRE
 from service.protocol import LaneProtocol
 from service.sockets import BACKLOG
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from service.acceptor import Connection
+    from service.assignment import Assignment
     from service.cells import Cells
     from service.plan import Plan
     from service.settings import Settings
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["START_ERROR", "serve", "server_config"]
 
 START_ERROR: Final = 1
+_LOOK_SECONDS: Final = 0.05
+_PARTING: Final = (b"connection", b"close")
 # Threads that have nothing left to do end within this time after the server; what goes on is cut off.
 _THREADS_END_SECONDS: Final = 0.5
 
@@ -42,27 +47,85 @@ _log: Final = get_logger("service")
 class _Server(uvicorn.Server):
     """Lets the application know how many requests wait for it, and at once that it shall end; listens fairly.
 
-    The web server tells it neither before it listens, and takes all connections that it can get.
+    The web server tells it neither before it listens, and takes all connections that it can get. It would also close
+    idle connections at once, under the hands of clients that are about to use them: here they are told with their next
+    answer, and have a while to ask for it.
 
     Args:
         config: The web server's.
         app: The application.
+        lane: Where usual requests are answered.
         cells: Counts shared with other workers; None where this process serves alone.
     """
 
-    def __init__(self, config: uvicorn.Config, app: ServiceApp, cells: Cells | None) -> None:
+    def __init__(self, config: uvicorn.Config, app: ServiceApp, lane: FastLane, cells: Cells | None) -> None:
         super().__init__(config)
         self._runtime = app.runtime
+        self._lane = lane
         app.runtime.in_flight = self.server_state.tasks.__len__
         self._cells = cells
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leaving = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; called on a signal, perhaps before anything listens."""
-        self._runtime.leaving = True
+        """Begin to end; called on a signal, perhaps before anything listens. A second one ends the delay."""
+        runtime = self._runtime
+        if self._leaving and sig == signal.SIGTERM and self._cells is not None:
+            return  # a worker is told by its supervisor, and may be by whoever ends every process of a service
+        runtime.leaving = True
+        delay = runtime.settings.drain_seconds if runtime.stage == "ready" else 0.0
+        if sig == signal.SIGTERM and delay and self.started and not self._leaving and self._loop is not None:
+            # Balancers have to notice first that it is not ready any more; until then it serves on.
+            self._leaving = True
+            self._loop.call_soon_threadsafe(self._drain, delay)
+            return
         super().handle_exit(sig, frame)
+
+    def retire(self, _number: int, _frame: FrameType | None) -> None:
+        """Leave everything to others: called on a signal once another process has taken this one's place."""
+        if self._loop is not None and not self._leaving:
+            self._leaving = True
+            self._loop.call_soon_threadsafe(self._retire)
+
+    def hurry(self, _number: int, _frame: FrameType | None) -> None:
+        """End as soon as nothing is in flight: called on a signal."""
+        self.should_exit = True
+
+    def _drain(self, delay: float) -> None:
+        """Be not ready, and serve on for so many seconds."""
+        self._runtime.drain()
+        self._part()
+        asyncio.get_running_loop().call_later(delay, self._end)
+
+    def _retire(self) -> None:
+        """Take no more connections; end when none is left, or none was used for a while."""
+        self._runtime.retire()
+        self._part()
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._runtime.settings.idle_seconds
+
+        def look() -> None:
+            if not self.server_state.connections or loop.time() >= until:
+                self._end()
+            else:
+                loop.call_later(_LOOK_SECONDS, look)
+
+        look()
+
+    def _part(self) -> None:
+        """Tell every client, with its next answer, that its connection ends with that."""
+        self._lane.part()
+        self.config.encoded_headers.append(_PARTING)
+        self.server_state.default_headers = [*self.server_state.default_headers, _PARTING]
+
+    def _end(self) -> None:
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
+        self._loop = asyncio.get_running_loop()
         if self._cells is None or sockets is None:
             await super().startup(sockets)
             return
@@ -83,26 +146,17 @@ class _Server(uvicorn.Server):
                 tls=self.config.ssl,
             )
             self.servers.append(acceptor)  # type: ignore[arg-type]
+        self._runtime.listens()
 
 
-def serve(
-    settings: Settings,
-    plan: Plan,
-    listener: socket.socket,
-    *,
-    cells: Cells | None = None,
-    late: bool = False,
-    manifest_sha256: str | None = None,
-) -> int:
+def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: Assignment | None = None) -> int:
     """Serve until told to stop. Does not return, but ends the process, where a thread scores on after that.
 
     Args:
         settings: The settings.
         plan: Threads to use.
         listener: Where clients connect; closed at the end.
-        cells: Counts shared with other workers; None where this process serves alone.
-        late: Take connections only once the model is ready: others serve meanwhile.
-        manifest_sha256: Which bundle it must be: the one that others serve; None for any.
+        assignment: This process's part; by default it serves alone.
 
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
@@ -117,15 +171,24 @@ def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    app = create_app(settings, plan=plan, cells=cells, late=late, on_failure=lambda: leave(signal.SIGTERM, None))
-    app.runtime.manifest_sha256 = manifest_sha256
-    server = _Server(server_config(app, settings), app, cells)
+    app = create_app(settings, plan=plan, assignment=assignment, on_failure=lambda: leave(signal.SIGTERM, None))
+    lane = FastLane(app.runtime, app.hot)
+    server = _Server(server_config(app, settings, lane), app, lane, app.runtime.cells)
+    if sys.platform != "win32":
+        signal.signal(RETIRE, server.retire)
+        signal.signal(HURRY, server.hurry)
+        # By default it would end the process; whoever sends it wants to reload.
+        signal.signal(signal.SIGHUP, _refuse_reload if assignment is None else signal.SIG_IGN)
     with listener:
         server.run(sockets=[listener])
     status = START_ERROR if app.runtime.failure is not None else 0
     app.runtime.stop()  # the server leaves that out where it was told twice to end
     _end_with_threads(status, settings)
     return status
+
+
+def _refuse_reload(_number: int, _frame: FrameType | None) -> None:
+    _log.warning("reload_refused", error="expected a store of versions to serve from, got one bundle and one process")
 
 
 def _end_with_threads(status: int, settings: Settings) -> None:
@@ -147,9 +210,9 @@ def _end_with_threads(status: int, settings: Settings) -> None:
     os._exit(status)
 
 
-def server_config(app: ServiceApp, settings: Settings) -> uvicorn.Config:
+def server_config(app: ServiceApp, settings: Settings, lane: FastLane | None = None) -> uvicorn.Config:
     """The web server, with nothing on that a request would pay for and nobody reads."""
-    lane = FastLane(app.runtime, app.hot)
+    lane = FastLane(app.runtime, app.hot) if lane is None else lane
     guard = Guard(Limits.of(settings), app.runtime.metrics)
     return uvicorn.Config(
         app,

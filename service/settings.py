@@ -38,7 +38,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
-    bundle: Path = Field(description="Directory of the bundle to serve (required).")
+    bundle: Path = Field(description="Directory of the bundle to serve, or of a store of versions (required).")
     bundle_keys_file: Path | None = Field(
         None,
         description="File of Ed25519 public keys (PEM); when set, a bundle that none of them has signed is refused.",
@@ -110,6 +110,22 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: int = Field(
         25, ge=1, description="How long requests in flight may take after SIGTERM before they are cut off."
+    )
+    drain_seconds: float = Field(
+        5.0,
+        ge=0.0,
+        description="How long requests are still taken after SIGTERM, while readiness fails and balancers notice.",
+    )
+    idle_seconds: float = Field(
+        5.0,
+        ge=0.0,
+        description="How long a worker that another version replaced keeps connections that nobody uses.",
+    )
+    watch_seconds: float = Field(
+        1.0, ge=0.0, description="How often a store is looked at for another current version; 0 for on SIGHUP only."
+    )
+    reload_seconds: float = Field(
+        300.0, gt=0.0, description="How long another version may take to become ready before it is refused."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     request_log_ratio: float = Field(

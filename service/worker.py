@@ -6,19 +6,23 @@ that end of file means its death, however sudden: the worker then ends in good o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import threading
+from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from service.assignment import Assignment
 from service.cells import Cells
 from service.logging import configure_logging
-from service.server import serve
+from service.low_priority import run_low
+from service.order import Order, Told
 from service.settings import load_settings
-from service.supervisor import Order
 
 __all__ = ["main"]
 
@@ -29,16 +33,31 @@ def main() -> int:
     """Serve as ordered; returns the exit status."""
     order = msgspec.json.decode(_read_line(), type=Order)
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
-    settings = load_settings(**order.given)
+    settings = load_settings(**order.given).model_copy(update={"bundle": Path(order.bundle)})
     configure_logging(settings.log_level, worker=order.number)
-    cells = Cells(order.plan.workers, order.number, descriptor=order.cells)
+    if order.low:
+        run_low(lambda: import_module("service.server"))  # half of a start's work; others serve meanwhile
+    from service.server import serve  # noqa: PLC0415 - see above
+
+    os.set_inheritable(order.reports, False)
+
+    def tell(told: Told) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has gone, and so will this process
+            os.write(order.reports, msgspec.json.encode(told) + b"\n")
+
     return serve(
         settings,
         order.plan,
         socket.socket(fileno=order.listener),
-        cells=cells,
-        late=order.late,
-        manifest_sha256=order.manifest_sha256,
+        Assignment(
+            cells=Cells(order.plan.workers, order.block, descriptor=order.cells),
+            late=order.late,
+            low=order.low,
+            manifest_sha256=order.manifest_sha256,
+            slot=order.slot,
+            label=order.label,
+            tell=tell,
+        ),
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "read_file",
     "replaced_file",
     "state_of",
+    "sync",
     "write_file",
 ]
 
@@ -201,7 +202,7 @@ def replaced_file(path: Path, *, aside: Path | None = None) -> Iterator[Path]:
     staged = Path(name)
     try:
         yield staged
-        _sync(staged)
+        sync(staged)
         staged.chmod(0o644)  # mkstemp makes it private; others read it
         staged.replace(path)
     except BaseException:
@@ -209,7 +210,8 @@ def replaced_file(path: Path, *, aside: Path | None = None) -> Iterator[Path]:
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -221,8 +223,8 @@ def _sync_tree(root: Path) -> None:
     """Flush every file and directory below root, and root itself."""
     for folder, _, names in os.walk(root):
         for name in names:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
+            sync(Path(folder) / name)
+        sync(Path(folder))
 
 
 def _refuse_existing(path: Path) -> None:
@@ -256,4 +258,4 @@ def new_directory(destination: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    _sync(destination.parent)
+    sync(destination.parent)

@@ -158,10 +158,15 @@ def build_encoder() -> FeatureEncoder:
 
 
 def build_bundle(
-    destination: Path, *, golden_offset: float = 0.0, model_id: str = MODEL_ID, endless_above: int | None = None
+    destination: Path,
+    *,
+    golden_offset: float = 0.0,
+    model_id: str = MODEL_ID,
+    endless_above: int | None = None,
+    seed: int = 7,
 ) -> HandModel:
     """Write the bundle; `golden_offset` makes golden scores that the graph does not give, see also `graph`."""
-    model, encoder = HandModel(), build_encoder()
+    model, encoder = HandModel(seed), build_encoder()
     golden = [
         GoldenRow(
             context=context,
@@ -233,6 +238,7 @@ def environment(**settings: object) -> dict[str, str]:
 def start(bundle: Path, *, wait: bool = True, **settings: object) -> Server:
     """Start a server on a free port, one worker unless told otherwise; by default wait until it is ready."""
     settings.setdefault("workers", 1)
+    settings.setdefault("drain_seconds", 0)
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"],
         cwd=ROOT,

@@ -14,9 +14,8 @@ from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 from test_bundle import GOOD_LINE, change, replace
 
-from service import bundle_files, graph_files
+from service import bundle_files, graph_files, strict_json
 from service.bundle import BundleChangedError, BundleCorruptError, BundleError, BundleFormatError, read_bundle
-from service.features import strict_json
 from service.features.files import PathError, read_file
 from service.graph_files import external_data
 from service.scorer import Scorer, SelfTestError

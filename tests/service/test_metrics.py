@@ -34,9 +34,10 @@ from serving import (
 )
 
 from service.cells import Cells
-from service.feature_health import SCORE_BOUNDS, FeatureHealth, score_bounds
+from service.feature_health import SCORE_BOUNDS, FeatureHealth, FieldCounts, field_ratios, score_bounds
 from service.histogram import Histogram
-from service.metrics import CATALOGUE, OUTCOMES, SECONDS_BOUNDS, STAGES, ServiceMetrics, metrics_markdown
+from service.metrics import CATALOGUE, OUTCOMES, STAGES, ServiceMetrics, metrics_markdown
+from service.model_counts import SECONDS_BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,7 +234,8 @@ def test_batched_field_counts_equal_counting_value_by_value(seed: int, sizes: li
     rng = np.random.default_rng(seed)
     encoder = build_encoder()
     cells = Cells()
-    health = FeatureHealth(cells, "m", encoder, {}, Histogram(cells, "s", SCORE_BOUNDS))
+    fields = {name: FieldCounts(cells, name, ratios) for name, ratios in field_ratios(encoder, {}).items()}
+    health = FeatureHealth(cells, encoder, fields, Histogram(cells, "s", SCORE_BOUNDS))
     brute = {name: [0, 0, 0] for name in health.fields}
     batch: list[Any] = []
     for size in sizes:

@@ -22,6 +22,7 @@ import pytest
 from processes import GOOD, ask, count_all, scored, wait_for, workers_of
 from serving import MODEL_ID, ROOT, Server, serving
 
+from service.assignment import Assignment
 from service.machine import Machine
 from service.plan import make_plan
 from service.runtime import Runtime
@@ -157,7 +158,7 @@ def test_a_replacement_listens_when_it_is_ready_and_a_first_worker_at_once(bundl
     settings = Settings(bundle=bundle)
 
     async def begin() -> str:
-        runtime = Runtime(settings, make_plan(settings, Machine(1)), late=late)
+        runtime = Runtime(settings, make_plan(settings, Machine(1)), Assignment(late=late))
         runtime.start()
         await runtime.may_listen()
         stage = runtime.stage

@@ -20,7 +20,7 @@ import pytest
 from processes import GOOD, ask_until_told, count_all, is_alive, scored, wait_for, workers_of
 from serving import MODEL_ID, ROOT, Server, build_bundle, environment, parse_log, serving, start
 
-from service.metrics import _REQUESTS_QUEUED
+from service.model_counts import _REQUESTS_QUEUED
 
 if TYPE_CHECKING:
     from pathlib import Path

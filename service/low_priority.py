@@ -1,0 +1,45 @@
+"""Work that others need not notice: on a thread that the kernel runs when nobody else wants the CPU.
+
+On Linux a priority is a thread's, not a process's, and may only be lowered. So what is heavy is done on a thread of its
+own, and the thread that will serve keeps its priority.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["lower_this_thread", "run_low"]
+
+_LOWEST: Final = 19
+
+
+def lower_this_thread() -> None:
+    """Give this thread the lowest priority; it cannot be taken back. Nothing where priorities are a process's."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+
+
+def run_low(what: Callable[[], object]) -> None:
+    """Do something on a thread of the lowest priority, and wait for its end; what it raises is raised here."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        lower_this_thread()
+        try:
+            what()
+        except BaseException as error:  # noqa: BLE001 - handed on
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="low")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
