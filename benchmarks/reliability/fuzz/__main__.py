@@ -1,4 +1,4 @@
-"""`python -m benchmarks.reliability.fuzz`: damage bundles in thousands of ways, and count what becomes of them."""
+"""`python -m benchmarks.reliability.fuzz bundles`, and `requests`: spoil them in thousands of ways and count."""
 
 from __future__ import annotations
 
@@ -12,12 +12,48 @@ import typer
 from benchmarks.reliability.figures import add_figures
 from benchmarks.reliability.fuzz.bundle import write_small_bundle
 from benchmarks.reliability.fuzz.bundles import as_written, digests_made_to_fit, signed_copy
+from benchmarks.reliability.fuzz.requests import ask_all, target
 
 if TYPE_CHECKING:
     from benchmarks.reliability.fuzz.bundles import Result
 
 
-def main(  # noqa: PLR0917 - typer calls it by name
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def requests(
+    inputs: Annotated[int, typer.Option(help="requests")] = 100_000,
+    seed: Annotated[int, typer.Option(help="the first; a finding names its own")] = 0,
+    to: Annotated[Path | None, typer.Option("--figures", help="JSON file whose figures to set")] = None,
+) -> None:
+    """Send spoilt requests to a server of its own; exit status 1 where an answer is one that none may be."""
+    with tempfile.TemporaryDirectory(prefix="request-fuzz-") as folder:
+        write_small_bundle(Path(folder) / "small")
+        with target(Path(folder) / "small", Path(folder) / "log") as server:
+            answers = ask_all(server, range(seed, seed + inputs))
+    for kind, statuses in sorted(answers.statuses.items()):
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+        typer.echo(f"{kind}: {counts}")
+    typer.echo(f"{answers.inputs} requests; memory {answers.memory_growth:.3f}, files {answers.descriptor_growth:+d}")
+    for number, what, message in answers.findings:
+        typer.echo(f"  seed {number}: {what}: {message}")
+    if to is not None:
+        figures = {
+            "fuzz_inputs": answers.inputs,
+            "fuzz_5xx": answers.counts["fault"],
+            "fuzz_crashes": answers.counts["crash"],
+            "fuzz_wrong_answers": answers.counts["wrong"],
+            "fuzz_memory_growth_ratio": round(answers.memory_growth, 4),
+            "fuzz_descriptor_growth": answers.descriptor_growth,
+        }
+        add_figures(to, figures)
+    if answers.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bundles(  # noqa: PLR0917 - typer calls it by name
     bundle: Annotated[Path | None, typer.Option(help="a good bundle; a small one if absent")] = None,
     inputs: Annotated[int, typer.Option(help="damages with digests made to fit")] = 10_000,
     written: Annotated[int, typer.Option(help="damages with digests as written")] = 10_000,
@@ -71,4 +107,4 @@ def _show(name: str, result: Result) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
 
-__all__ = ["STRUCTURED"]
+__all__ = ["STRUCTURED", "change_value"]
 
 _LENGTH_BYTES: Final = 8
 _NUMBERS: Final = (0, 1, -1, 2, 127, 255, 2**15, 2**31 - 1, -(2**31), 2**32, 2**53, 2**63 - 1, -(2**63))
@@ -34,7 +34,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(inner)
 
 
-def _change_value(draw: Random, document: Any) -> Any:
+def change_value(draw: Random, document: Any) -> Any:
     """One change somewhere in a document; a document that holds nothing becomes another."""
     places = list(_places(document))
     if not places:
@@ -56,7 +56,7 @@ def _change_value(draw: Random, document: Any) -> Any:
 
 
 def _json(draw: Random, content: bytes) -> bytes:
-    return json.dumps(_change_value(draw, json.loads(content))).encode()
+    return json.dumps(change_value(draw, json.loads(content))).encode()
 
 
 def _json_lines(draw: Random, content: bytes) -> bytes:
