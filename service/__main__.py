@@ -115,7 +115,7 @@ def run(settings: Settings, given: Mapping[str, Any]) -> int:
         return START_ERROR
     host, port, *_ = listener.getsockname()
     log.info("listening", host=host, port=port)
-    if plan.workers > 1 or is_store(settings.bundle):
+    if plan.workers > 1 or is_store(settings.bundle) or settings.admin_socket is not None:
         from service.supervisor import Supervisor  # noqa: PLC0415 - only one of the two is needed
 
         return Supervisor(settings, given, plan, listener).run()

@@ -68,6 +68,22 @@ class Crew:
         """How long a process may take to end once it takes no more requests."""
         return self._settings.shutdown_seconds + _GRACE_SECONDS
 
+    def status(self) -> list[dict[str, Any]]:
+        """Every process: its place, what it does there, what it serves."""
+        roles = ("worker", "incoming", "retiring")
+        return [
+            {
+                "worker": place.number,
+                "role": role,
+                "process": process.process.pid,
+                "version": None if process.version is None else process.version.version,
+                "ready": process.ready,
+            }
+            for place in self.places
+            for role in roles
+            if (process := getattr(place, role)) is not None
+        ]
+
     def any_started(self) -> bool:
         """Whether any worker has ever served."""
         return any(self.cells.states(STARTED))

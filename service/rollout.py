@@ -8,7 +8,7 @@ version before the current one is tried.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,6 +87,7 @@ class Rollout:
         target: The version that all are to serve; `good` unless a change is under way.
         last: How the last change ended.
         refused: What is deployed was refused, and something else is served.
+        ended: How many changes have ended.
     """
 
     def __init__(self, bundle: Path, count: Callable[[str, str], None]) -> None:
@@ -99,6 +100,7 @@ class Rollout:
         self._began = 0.0
         self._crashes = 0
         self.refused = False
+        self.ended = 0
         self.good: Deployed | None = None
         self.target: Deployed | None = None
         self.last: Outcome | None = None
@@ -203,10 +205,22 @@ class Rollout:
         self.target, self._retry_at = self.good, 0.0
         self._end("undone" if proven else "refused", target.version, kind, detail)
 
+    def status(self) -> dict[str, Any]:
+        """What is served and what is to be, and how the last change ended."""
+        return {
+            "serves": None if self.good is None else self.good.version,
+            "changing": self.target != self.good,
+            "target": None if self.target is None else self.target.version,
+            "deployed_refused": self.refused,
+            "changes": self.ended,
+            "last_change": None if self.last is None else asdict(self.last),
+        }
+
     def _end(self, outcome: str, version: str, kind: str, detail: str) -> None:
         reason = reason_of(kind) if kind else ""
         seconds = round(monotonic() - self._began, 3) if self._began else 0.0
         self.last = Outcome(outcome, version, reason, detail, time(), seconds)
+        self.ended += 1
         self._count(outcome, reason)
         self.refused = outcome != "loaded"
         facts: dict[str, Any] = {"version": version, "seconds": seconds}

@@ -127,6 +127,10 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         300.0, gt=0.0, description="How long another version may take to become ready before it is refused."
     )
+    admin_socket: Path | None = Field(
+        None,
+        description="Path of a Unix socket for the admin API (status, reload, rollback), its owner's alone.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     request_log_ratio: float = Field(
         0.01, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own, drawn at random."

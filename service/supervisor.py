@@ -30,6 +30,7 @@ from service.versions import is_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from socketserver import UnixStreamServer
     from types import FrameType
 
     from service.place import Place, WorkerProcess
@@ -88,6 +89,7 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT, _HANG_UP):
                 signal.signal(number, self._note)
             self.rollout.begin()
+            admin = self._serve_admin()
             while True:
                 self._obey()
                 self._reap()
@@ -101,8 +103,31 @@ class Supervisor:
                 self.crew.kill_what_is_late()
                 self._wait(reader)
             signal.set_wakeup_fd(-1)
+            if admin is not None:
+                admin.server_close()
         _log.info("all_stopped", process=os.getpid())
         return self._status
+
+    def _serve_admin(self) -> UnixStreamServer | None:
+        """The admin API, where it is asked for. A service goes on without it: it scores, and says what is wrong."""
+        path = self._settings.admin_socket
+        if path is None:
+            return None
+        from service.admin import Admin  # noqa: PLC0415 - only where it is asked for
+
+        try:
+            return Admin(self, self._settings.bundle).serve(path)
+        except OSError as error:
+            _log.error("admin_failed", path=str(path), error=str(error))
+            return None
+
+    def status(self) -> dict[str, Any]:
+        """What is served and what is to be, for the admin API; to be called on the supervisor's own thread."""
+        return {
+            **self.rollout.status(),
+            "stopping": bool(self._stop_by),
+            "workers": self.crew.status(),
+        }
 
     def ask(self, what: Callable[[], None]) -> None:
         """Have something done on the supervisor's own thread; may be called on any."""
