@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from benchmarks.reliability.fuzz.bundle import write_small_bundle
+from benchmarks.reliability.fuzz.documented import MissingToolError, hold_to_document
 from benchmarks.reliability.fuzz.grammar import DOORS, Sent
 from benchmarks.reliability.fuzz.requests import Target, _Client, _complaint, ask_all, target
 
@@ -72,3 +73,12 @@ def test_a_server_that_ends_is_found(tmp_path: Path) -> None:
     assert answers.inputs == 6
     assert answers.counts == {"crash": 2}
     assert answers.findings[-1] == (5, "crash", "the server ended with -9")
+
+
+def test_answers_keep_to_the_openapi_document(server: Target) -> None:
+    try:
+        held = hold_to_document(server.port, examples=5, seed=0)
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    assert not held.failed, held.output
+    assert held.cases > 100

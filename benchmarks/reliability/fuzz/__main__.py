@@ -12,6 +12,7 @@ import typer
 from benchmarks.reliability.figures import add_figures
 from benchmarks.reliability.fuzz.bundle import write_small_bundle
 from benchmarks.reliability.fuzz.bundles import as_written, digests_made_to_fit, signed_copy
+from benchmarks.reliability.fuzz.documented import MissingToolError, hold_to_document
 from benchmarks.reliability.fuzz.requests import ask_all, target
 
 if TYPE_CHECKING:
@@ -49,6 +50,28 @@ def requests(
         }
         add_figures(to, figures)
     if answers.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def documented(
+    examples: Annotated[int, typer.Option(help="most requests of a kind of each operation")] = 1000,
+    seed: Annotated[int, typer.Option(help="of what is drawn")] = 0,
+    to: Annotated[Path | None, typer.Option("--figures", help="JSON file whose figures to set")] = None,
+) -> None:
+    """Hold a server of its own to its OpenAPI document by schemathesis; exit status 1 where an answer breaks it."""
+    with tempfile.TemporaryDirectory(prefix="documented-") as folder:
+        write_small_bundle(Path(folder) / "small")
+        with target(Path(folder) / "small", Path(folder) / "log") as server:
+            try:
+                held = hold_to_document(server.port, examples=examples, seed=seed)
+            except MissingToolError as error:
+                typer.echo(error)
+                return
+    typer.echo(held.output)
+    if to is not None:
+        add_figures(to, {"documented_cases": held.cases, "documented_failed": held.failed})
+    if held.failed:
         raise typer.Exit(1)
 
 
