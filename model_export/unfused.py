@@ -49,7 +49,7 @@ def unfused_form(form: FusionForm, columns: dict[Side, int]) -> Graph:
 
 
 def unfused_pair(pair: TowerPair, columns: dict[Side, int]) -> Graph:
-    """The dual form as a graph: the mean of two towers that exchange hidden layers.
+    """The dual form as a graph: the mean of two towers.
 
     Args:
         pair: In evaluation mode.
@@ -61,8 +61,7 @@ def unfused_pair(pair: TowerPair, columns: dict[Side, int]) -> Graph:
     hidden = [builder.add("Relu", [z]) for z in first]
     for layer in range(len(pair.widths) - 1):
         hidden = [
-            _relu_of_sum(builder, [_hidden(builder, body, layer, own), _linear(builder, body.cross[layer], other)])
-            for body, own, other in zip(bodies, hidden, reversed(hidden), strict=True)
+            builder.add("Relu", [_hidden(builder, body, layer, h)]) for body, h in zip(bodies, hidden, strict=True)
         ]
     half = builder.constant("half", np.array(0.5))
     logits = [_logit(builder, body, h, z) for body, h, z in zip(bodies, hidden, first, strict=True)]

@@ -59,15 +59,8 @@ def build_fusion_form(
     pair.eval()
     form = FusionForm(slots, pair.widths, dropout=dropout).to(context_ids.device)
     order = match_units(pair, context_ids, candidate_ids)
-    branches = form.parallel
-    for branch, tower, units in zip(branches, (pair.a, pair.b), (None, order), strict=True):
+    for branch, tower, units in zip(form.parallel, (pair.a, pair.b), (None, order), strict=True):
         _copy_body(branch, tower.body, units)
-    # A link into A reads B's hidden layer, and the other way round; both read the one hidden layer now.
-    first, second = branches
-    for layer in range(len(pair.widths) - 1):
-        into_a, into_b = (tower.body.cross_layers[layer].weight for tower in (pair.a, pair.b))
-        first.cross_layers[layer].weight.copy_(first.mix * into_a[:, order[layer]])
-        second.cross_layers[layer].weight.copy_(second.mix * into_b[order[layer + 1]])
     for i in range(len(slots)):
         _share_table(form, pair, i, torch.from_numpy(counts[i]), order[0])
     _settle_norms(form, context_ids, candidate_ids)

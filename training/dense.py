@@ -93,9 +93,9 @@ class DenseTower:
 def folded(model: Tower | FusionForm) -> DenseTower:
     """The dense layers of a tower alone, or of the fusion form merged into one tower."""
     if isinstance(model, Tower):
-        parts = [list(_affine(model.body, 1.0, linked=False))]
+        parts = [list(_affine(model.body, 1.0))]
     else:
-        parts = [list(_affine(branch, float(branch.mix), linked=True)) for branch in model.parallel]
+        parts = [list(_affine(branch, float(branch.mix))) for branch in model.parallel]
     return DenseTower(
         tuple(
             Affine(np.sum([part.weight for part in layer], axis=0), np.sum([part.bias for part in layer], axis=0))
@@ -112,8 +112,8 @@ def _squares(model: Tower | FusionForm) -> Floats | None:
 
 
 @torch.no_grad()
-def _affine(branch: Branch, mix: float, *, linked: bool) -> Iterator[Affine]:
-    """A branch's layers, times its share; `linked`: with the cross links that lead into it."""
+def _affine(branch: Branch, mix: float) -> Iterator[Affine]:
+    """A branch's layers, times its share, and the cross links that lead into it."""
     for place, norm in enumerate(branch.norm_layers):
         if norm.running_mean is None or norm.running_var is None:  # never: our norms keep statistics
             raise ValueError("expected a batch norm with statistics")
@@ -125,7 +125,7 @@ def _affine(branch: Branch, mix: float, *, linked: bool) -> Iterator[Affine]:
             linear = branch.linear_layers[place - 1]
             weight, bias = linear.weight.double().T * scale, linear.bias.double() * scale + shift
         weight, bias = mix * weight, mix * bias
-        if linked and place:
+        if place and branch.cross_layers:
             weight = weight + branch.cross_layers[place - 1].weight.double().T
         yield Affine(weight.numpy(), bias.numpy())
     yield Affine(mix * branch.output.weight.double().T.numpy(), mix * branch.output.bias.double().numpy())

@@ -4,12 +4,15 @@ Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommend
 says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, found by experiment:
 
 1. *apart* (`tower_a`, `tower_b`): each tower is trained alone, with tables, seed and row order of its own. What a pair
-   is worth comes from the two being different; towers that learn together from the first epoch become alike. A is
-   trained under several L2 of the tables where none is given (table_prior.py).
-2. *mutual*: both go on together. Each fits the labels and, its gradient stopped, their joint prediction; cross links
-   between their hidden layers, zero until here, are switched on.
-3. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it) learns from the labels
-   and from the frozen pair. Everything in it between two non-linearities merges exactly at export.
+   is worth comes from the two being different; towers that learn together become alike. A is trained under several L2
+   of the tables where none is given (table_prior.py).
+2. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it). Every branch reads the
+   hidden units of both, through its own layers and through cross links, and all learn from the labels and from the
+   frozen pair. Everything in it between two non-linearities merges exactly at export.
+
+A phase between the two, in which the towers went on learning from their joint prediction and from each other's hidden
+layers, and rows mixed of others' values for the pair to label gave nothing on five data sets, and are gone
+(ARCHITECTURE.md).
 
 Every phase stops early on validation and keeps its best averaged weights.
 """
@@ -27,7 +30,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
-from training.learner import Learner
+from training.learner import Learner, Scorer
 from training.metrics import log_loss
 from training.models.base import MISSING_ID, UNKNOWN_ID
 from training.models.reaction import FusionForm
@@ -48,9 +51,6 @@ Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
 Factor = Annotated[float, Field(gt=0.0)]
 
-LEAST_MIXED = 0.1
-"""Least share of a mixed row's values that are another row's."""
-
 GATE_RATE = 10.0
 """Learning rate of field gates, as a multiple of the dense layers'."""
 
@@ -65,14 +65,11 @@ class DtfConfig(BaseModel):
         tower_monitor: What early stopping of the phases before fusion looks at. By default the log loss once scaled,
             for the pair is scaled before it teaches: what it knows counts, not how sure it is. As `train.monitor` if
             that is "auc".
-        mutual_weight: Weight of each tower's cross entropy to the joint prediction, beside 1 for the labels.
-        cross_links: Switch on the links between the towers' hidden layers in the mutual phase.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
         scale_teacher: The pair's logits are scaled to their least log loss on validation before they teach.
-        mutual_rate: Learning rate of the mutual phase as a share of the first phase's.
-        mutual_l2: Table L2 of the mutual phase as a share of the first phase's.
+        retrain_rate: Learning rate of towers that go on from an earlier run's, as a share of the first phase's.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
         fusion_patience: Patience of the fusion phase, as a multiple of the others'. More than 1 may pay where tables
@@ -80,8 +77,6 @@ class DtfConfig(BaseModel):
         fusion_monitor: What early stopping of the fusion phase looks at; `train.monitor` if not given.
             "scaled_log_loss", the log loss once calibrated, lets it go on to learn the order while it grows too sure.
         fusion_dropout: Dropout of the fusion form; the teacher regularises already.
-        swap: Chance of a training row to be mixed with others in the fusion phase (see `swapped`). The pair alone
-            labels mixed rows, so the form learns its function, not only its answers to rows that it has seen.
         sample_rows: Training rows on which the towers' units are matched.
     """
 
@@ -90,20 +85,16 @@ class DtfConfig(BaseModel):
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (64, 64)
     rich: Annotated[int, Field(ge=1, le=16)] = 1
     tower_monitor: Monitor | None = None
-    mutual_weight: Weight = 1.0
-    cross_links: bool = True
     quadratic: bool = True
     label_weight: Weight = 0.2
     teacher_weight: Weight = 1.0
     scale_teacher: bool = True
-    mutual_rate: Factor = 0.3
-    mutual_l2: Factor = 1.0
+    retrain_rate: Factor = 0.3
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
     fusion_patience: Annotated[int, Field(ge=1)] = 1
     fusion_monitor: Monitor | None = None
     fusion_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    swap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
     sample_rows: Annotated[int, Field(ge=64)] = 16_384
 
 
@@ -167,45 +158,17 @@ class TowerLearner(Learner):
         put_tables(self.tower, self.banks[0], stacks[0])
 
 
-class PairLearner(Learner):
-    """Phase 2: each tower on the labels and on the joint prediction."""
+class PairOutputs(Scorer):
+    """What both towers of a pair say, and their mean."""
 
-    monitored = "pair"
-
-    def __init__(
-        self, pair: TowerPair, banks: tuple[TableBank, TableBank], config: DtfConfig, *, unknown: float = 0.0
-    ) -> None:
+    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> None:
         self.module = self.pair = pair
         self.banks = banks
-        self.config = config
-        self.unknown = unknown
-        for tower in (pair.a, pair.b):
-            tower.body.cross.requires_grad_(config.cross_links)
-            tower.body.quadratic.requires_grad_(config.quadratic)
-
-    def prepare(self, batch: Batch) -> Batch:
-        """Hide some values."""
-        return replace(batch, ids=with_unknown(batch.ids, self.banks[0], self.unknown))
-
-    def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Return both towers' cross entropies to the labels and, weighted, to their joint probability."""
-        a, b = self.pair.heads(embedded[0], embedded[1])
-        joint = torch.sigmoid(0.5 * (a + b)).detach().float()
-        total = cross_entropy(a, batch.label, batch.weight) + cross_entropy(b, batch.label, batch.weight)
-        if self.config.mutual_weight:
-            mutual = cross_entropy(a, joint, batch.weight) + cross_entropy(b, joint, batch.weight)
-            total = total + self.config.mutual_weight * mutual
-        return total
 
     def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return both towers' logits and the pair's."""
         a, b = self.pair.heads(embedded[0], embedded[1])
         return {"tower_a": a, "tower_b": b, "pair": 0.5 * (a + b)}
-
-    def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
-        """Put the best tables into both towers."""
-        for tower, bank, best in zip((self.pair.a, self.pair.b), self.banks, stacks, strict=True):
-            put_tables(tower, bank, best)
 
 
 class Teacher:
@@ -244,7 +207,7 @@ def best_scale(label: NDArray[np.integer], logits: NDArray[np.float32], weight: 
 
 
 class FusionLearner(Learner):
-    """Phase 3: the fusion form on the labels and on the frozen pair's probability."""
+    """Phase 2: the fusion form on the labels and on the frozen pair's probability."""
 
     monitored = "fused"
 
@@ -266,16 +229,11 @@ class FusionLearner(Learner):
         self.teacher = teacher
 
     def prepare(self, batch: Batch) -> Batch:
-        """Swap some values between rows, hide some, and let the pair score the result."""
+        """Hide some values, and let the pair score the result."""
         if self.teacher is None:
             raise ValueError("the fusion phase needs a teacher")
-        ids, as_logged = batch.ids, None
-        if self.config.swap:
-            ids = swapped(batch.ids, self.banks[0].owners, self.config.swap)
-            # A mixed row was never shown to anyone: it has a teacher's answer and no label.
-            as_logged = (ids == batch.ids).all(1)
-        ids = with_unknown(ids, self.banks[0], self.unknown)
-        return replace(batch, ids=ids, teacher=self.teacher.logits(ids), as_logged=as_logged)
+        ids = with_unknown(batch.ids, self.banks[0], self.unknown)
+        return replace(batch, ids=ids, teacher=self.teacher.logits(ids))
 
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted sum of the cross entropies to the labels and to the teacher's probability."""
@@ -283,14 +241,8 @@ class FusionLearner(Learner):
         if batch.teacher is None:
             raise ValueError("expected a prepared batch")
         taught = cross_entropy(logit, torch.sigmoid(batch.teacher.float()), batch.weight)
-        labelled = batch.weight
-        if batch.as_logged is not None:
-            share = batch.as_logged.float()
-            share = share / share.mean().clamp(min=1.0 / len(share))
-            labelled = share if labelled is None else labelled * share
-        return self.config.label_weight * cross_entropy(logit, batch.label, labelled) + (
-            self.config.teacher_weight * taught
-        )
+        labelled = cross_entropy(logit, batch.label, batch.weight)
+        return self.config.label_weight * labelled + self.config.teacher_weight * taught
 
     def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the fusion form's logits."""
@@ -299,22 +251,6 @@ class FusionLearner(Learner):
     def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:
         """Put the best tables into the form."""
         put_tables(self.form, self.banks[0], stacks[0])
-
-
-def swapped(ids: Tensor, owners: Tensor, chance: float) -> Tensor:
-    """Return ids (B, C) in which some rows, by chance, are mixed: some of their fields' values are those of other rows.
-
-    Args:
-        ids: (B, C).
-        owners: (C,) number of the field that a column belongs to; a field's columns go together.
-        chance: Of a row to be mixed. In a mixed row a value is replaced with a chance of 1/10, or 1/F if that is more.
-    """
-    B, F = len(ids), int(owners.max()) + 1
-    own = torch.arange(B, device=ids.device)[:, None].expand(B, F)
-    other = torch.randint(B, (B, F), device=ids.device)
-    mixed = torch.rand(B, 1, device=ids.device) < chance
-    row = torch.where(mixed & (torch.rand(B, F, device=ids.device) < max(LEAST_MIXED, 1.0 / F)), other, own)
-    return ids.gather(0, row[:, owners])
 
 
 def with_unknown(ids: Tensor, bank: TableBank, chance: float) -> Tensor:

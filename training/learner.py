@@ -47,14 +47,12 @@ class Batch:
         label: (B,).
         weight: (B,), or None.
         teacher: A frozen teacher's logits (B,), or None.
-        as_logged: (B,) whether a row is one of the log, so that its label is of it; None if all are.
     """
 
     ids: Tensor
     label: Tensor
     weight: Tensor | None
     teacher: Tensor | None = None
-    as_logged: Tensor | None = None
 
 
 class Rows:
@@ -90,18 +88,30 @@ class Rows:
         return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)
 
 
-class Learner(ABC):
-    """What a phase trains.
+class Scorer(ABC):
+    """What scores rows.
 
     Attributes:
         module: Holds the dense parameters.
         banks: The tables.
-        monitored: The name of the output that early stopping looks at.
-        faster: Name prefix -> factor of the learning rate for dense parameters under it.
     """
 
     module: nn.Module
     banks: tuple[TableBank, ...]
+
+    @abstractmethod
+    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return logits (B,) by name, given a batch's rows embedded by every bank (B, D)."""
+
+
+class Learner(Scorer):
+    """What a phase trains.
+
+    Attributes:
+        monitored: The name of the output that early stopping looks at.
+        faster: Name prefix -> factor of the learning rate for dense parameters under it.
+    """
+
     monitored: str
     faster: Mapping[str, float] = MappingProxyType({})
 
@@ -112,10 +122,6 @@ class Learner(ABC):
     @abstractmethod
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the mean loss of a batch, given its rows embedded by every bank (B, D)."""
-
-    @abstractmethod
-    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return logits (B,) by name."""
 
     @abstractmethod
     def finish(self, stacks: Sequence[Sequence[Tensor]]) -> None:

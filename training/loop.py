@@ -105,7 +105,7 @@ def train_reaction(
         workdir: Where checkpoints are kept.
         resume: Continue from the checkpoints there; otherwise they are removed.
         init_from: A finished run of an earlier day: its pair, fields and dimensions are taken over, ids that were
-            appended since start from the out-of-vocabulary row, and training goes on from the mutual phase.
+            appended since start from the out-of-vocabulary row, and its towers go on, at a lower rate.
         progress: Told how far each phase is.
         measures: What AFE measures on this data, if it is known already.
         observe: Called with a phase's history after each of its evaluations; what it raises ends the training, which

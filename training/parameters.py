@@ -184,8 +184,8 @@ def count_parameters(run: Run) -> ParameterTable:
 
 
 def _training_layers(widths: Sequence[int]) -> int:
-    """A tower's parameters behind its projections: batch norms (two each), layers, cross links, squares, output."""
-    layers = sum(H * G + G + H * G for H, G in pairwise(widths))
+    """A tower's parameters behind its projections: batch norms (two each), layers, squares, output."""
+    layers = sum(H * G + G for H, G in pairwise(widths))
     return 2 * sum(widths) + layers + widths[0] + widths[-1] + 1
 
 

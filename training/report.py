@@ -137,8 +137,8 @@ def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 lines.append(Line(name, tuple(tuple(part) for part in parts if part)))
         curves.append(line_chart(lines, title=f"{label} by epoch", x_label="epoch", y_label=label, bands=bands))
     about = (
-        "Validation metrics of the averaged weights. The towers learn apart, then from each other, then the fused "
-        "model learns under the frozen pair. Every phase keeps its best, and the next one goes on from there."
+        "Validation metrics of the averaged weights. The towers learn apart, then the fused model learns "
+        "under the frozen pair. Every phase keeps its best, and the next one goes on from there."
     )
     chosen = {record["table_l2"] for record in history if "table_l2" in record}
     if chosen:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.models.reaction import FusionForm
 
 RUN_FORMAT = "reaction-run"
-RUN_VERSION = 1
+RUN_VERSION = 2
 
 VALIDATION_ROWS = 200_000
 """Most rows of the validation split that a run keeps."""

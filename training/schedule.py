@@ -1,4 +1,4 @@
-"""DTF's phases in order: apart, mutual, fusion; each resumed, taken from its checkpoint, or run.
+"""DTF's phases in order: both towers apart, fusion; each resumed, taken from its checkpoint, or run.
 
 Shapes: N training rows, F slots, V_f ids of slot f.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from training.alignment import build_fusion_form
-from training.dtf import DtfConfig, FusionLearner, PairLearner, Teacher, TowerLearner, best_scale
+from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLearner, best_scale
 from training.gates import FieldGates
 from training.layout import without_closed
 from training.learner import Learner, Rows, SplitLike
@@ -102,7 +102,7 @@ class Schedule:
         self.history: list[dict[str, Any]] = []
 
     def run(self, pair: TowerPair | None = None) -> DtfResult:
-        """Run all phases, or those after the first from a given pair."""
+        """Run all phases; the towers go on from a given pair's, if one is given."""
         closed: tuple[str, ...] = ()
         if pair is None:
             a = self.first_tower()
@@ -114,9 +114,8 @@ class Schedule:
                 self.history.clear()
                 a = self.tower("tower_a", 0, linear=linear)
             pair = TowerPair(a, self.tower("tower_b", 1, linear=linear))
-        for tower in (pair.a, pair.b):
-            tower.dropout = self.config.dropout  # no part of a saved pair, which a retraining starts from
-        self.mutual(pair.to(self.device))
+        else:
+            pair = TowerPair(self.further("tower_a", 0, pair.a), self.further("tower_b", 1, pair.b))
         form = self.fusion(pair)
         return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed, self.config.first_table_l2)
 
@@ -125,7 +124,7 @@ class Schedule:
         rows = Rows(split, self.device)
         pair, form = result.pair.to(self.device), result.form.to(self.device)
         banks = (self._bank(pair.a), self._bank(pair.b))
-        found = predict(PairLearner(pair, banks, self.dtf), rows, [bank.averages() for bank in banks])
+        found = predict(PairOutputs(pair, banks), rows, [bank.averages() for bank in banks])
         bank = self._bank(form)
         found |= predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])
         result.pair.cpu()
@@ -215,14 +214,16 @@ class Schedule:
             self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
-    def mutual(self, pair: TowerPair) -> None:
-        """Phase 2: train both towers with and from each other."""
-        banks = (self._bank(pair.a, self.dtf.mutual_l2), self._bank(pair.b, self.dtf.mutual_l2))
-        learner = PairLearner(pair, banks, self.dtf, unknown=self.config.unknown)
-        self._phase("mutual", 2, pair, learner, rate_factor=self.dtf.mutual_rate)
+    def further(self, name: str, number: int, tower: Tower) -> Tower:
+        """Phase 1 of a retraining: a tower of an earlier run goes on, on this data."""
+        tower = tower.to(self.device)
+        tower.dropout = self.config.dropout  # no part of a saved pair
+        tower.body.quadratic.requires_grad_(self.dtf.quadratic)
+        learner = TowerLearner(name, tower, self._bank(tower), unknown=self.config.unknown)
+        return self._phase(name, number, tower, learner, rate_factor=self.dtf.retrain_rate)
 
     def fusion(self, pair: TowerPair) -> FusionForm:
-        """Phase 3: train the fusion form of the frozen pair under it."""
+        """Phase 2: train the fusion form of the frozen pair under it."""
         rows = np.random.default_rng(self._seed(4)).choice(
             len(self.train), min(self.dtf.sample_rows, len(self.train)), replace=False
         )
@@ -250,11 +251,11 @@ class Schedule:
         banks = (self._bank(pair.a), self._bank(pair.b))
         if not self.dtf.scale_teacher:
             return Teacher(pair, banks)
-        found = predict(PairLearner(pair, banks, self.dtf), self.valid, [bank.averages() for bank in banks])
+        found = predict(PairOutputs(pair, banks), self.valid, [bank.averages() for bank in banks])
         return Teacher(pair, banks, best_scale(self.valid.split.label, found["pair"], self.valid.split.weight))
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
-        """Merge the pair into the form that phase 3 starts from; arguments as of `build_fusion_form`."""
+        """Merge the pair into the form that phase 2 starts from; arguments as of `build_fusion_form`."""
         return build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:

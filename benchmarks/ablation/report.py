@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.ablation.variants import FULL, VARIANTS
-from benchmarks.accuracy.bootstrap import interval
+from benchmarks.accuracy.bootstrap import paired_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +22,8 @@ HEAD = """# Ablation and controls
 
 Parts are switched off one at a time. Controls take as many optimiser steps in all as the whole, with weight averaging;
 the settings of their students are tuned on one seed. Differences are *the whole minus the variant*, in
-thousandths, with a 95% interval over validation rows (whole users where the data has them) and seeds, paired: an AUC
-difference above 0 and a log loss difference below 0 speak for the whole. **Bold**: the interval does not hold 0.
+thousandths, with a 95% interval over validation rows (whole users where the data has them) and seeds, both paired: an
+AUC difference above 0 and a log loss difference below 0 speak for the whole. **Bold**: the interval does not hold 0.
 """
 
 
@@ -67,11 +67,13 @@ def _newest(lines: Sequence[Line]) -> list[Line]:
 
 
 def _gain(whole: Sequence[Line], lines: Sequence[Line], metric: str) -> dict[str, float]:
-    seeds = {line.seed for line in lines} & {line.seed for line in whole}
-    ours, theirs = ([line.model_dump(mode="json") for line in side if line.seed in seeds] for side in (whole, lines))
+    # One seed's variants share the towers that they differ in nothing of, so seeds are drawn together.
+    seeds = sorted({line.seed for line in lines} & {line.seed for line in whole})
     if not seeds:
         return {}
-    found: Interval = interval(ours, theirs, metric, split="validation", bootstrap="bootstrap_validation")
+    by_seed = ({line.seed: line.model_dump(mode="json") for line in side} for side in (whole, lines))
+    ours, theirs = ([found[seed] for seed in seeds] for found in by_seed)
+    found: Interval = paired_interval(ours, theirs, metric, split="validation", bootstrap="bootstrap_validation")
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 

@@ -42,7 +42,7 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
 SEARCHED_ON = 1
 """The seed on which the tables' L2 is searched."""
 
-METHOD = 2
+METHOD = 3
 """Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
 
 

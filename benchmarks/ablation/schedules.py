@@ -125,26 +125,15 @@ class Ablated(Schedule):
             )
 
 
-class WithoutMutual(Ablated):
-    """The towers are trained apart and fused: no phase in which they interact."""
+class WithoutLinks(Ablated):
+    """The fused branches read one another's hidden units through their own layers alone."""
 
-    def mutual(self, pair: TowerPair) -> None:
-        """Leave the pair as it is."""
-
-
-class WithoutApart(Ablated):
-    """The towers interact from the first step on."""
-
-    def run(self, pair: TowerPair | None = None) -> Any:
-        """Start the mutual phase, at the first phase's rate, from towers that have learnt nothing."""
-        del pair
-        self.dtf = self.dtf.model_copy(update={"mutual_rate": 1.0})
-        fresh = []
-        for number in (0, 1):
-            torch.manual_seed(self._seed(number))
-            tower = Tower(self.slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale)
-            fresh.append(tower)
-        return super().run(TowerPair(*fresh))
+    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
+        """Keep the links at zero."""
+        form = super().build(pair, counts, sample)
+        for branch in form.parallel:
+            branch.cross.requires_grad_(requires_grad=False)
+        return form
 
 
 class WithoutFusion(Ablated):
@@ -156,7 +145,6 @@ class WithoutFusion(Ablated):
             update={
                 "teacher_weight": 0.0,
                 "label_weight": 1.0,
-                "swap": 0.0,
                 "fusion_l2": 1.0,
                 "fusion_dropout": self.config.dropout,
             }
@@ -170,8 +158,6 @@ class InheritOne(Ablated):
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
         """Merge A with itself."""
         alone = copy.deepcopy(pair.a)
-        for link in alone.body.cross_layers:
-            link.weight.data.zero_()
         twins = TowerPair(alone, copy.deepcopy(alone))
         return build_fusion_form(twins, self.slots, counts, *sample, dropout=self.dtf.fusion_dropout)
 

@@ -12,9 +12,8 @@ from benchmarks.ablation.schedules import (
     EnsembleTeacher,
     InheritOne,
     OneTower,
-    WithoutApart,
     WithoutFusion,
-    WithoutMutual,
+    WithoutLinks,
     WithoutProjection,
 )
 
@@ -26,16 +25,15 @@ FULL = "full"
 
 ORDINARY: dict[str, Any] = {
     "dtf.rich": 1,
-    "dtf.swap": 0.0,
     "dtf.scale_teacher": False,
     "dtf.label_weight": 0.5,
     "dtf.tower_monitor": "log_loss",
 }
-"""A control as published: towers as wide as what is served and stopped by log loss, a student taught on the log's own
-rows by what its teacher says as it says it."""
+"""A control as published: towers as wide as what is served and stopped by log loss, a student taught by what its
+teacher says as it says it."""
 
 OURS: dict[str, Any] = {"dtf.rich": 1}
-"""The same control taught as the fusion form is, on mixed rows and by a scaled teacher: it lacks DTF's pair alone."""
+"""The same control taught as the fusion form is, by a scaled teacher: it lacks DTF's form of two branches alone."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +74,9 @@ VARIANTS: dict[str, Variant] = {
     "without_allocation": Variant("part", "AFE: one dimension for all fields", overrides={"afe.allocate": False}),
     "without_gates": Variant("part", "AFE: no field gates", overrides={"afe.gates": False}),
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
-    "without_cross_links": Variant(
-        "part", "DTF: no links between the towers' hidden layers", overrides={"dtf.cross_links": False}
-    ),
-    "without_joint_loss": Variant(
-        "part", "DTF: towers do not learn from their joint prediction", overrides={"dtf.mutual_weight": 0.0}
-    ),
-    "without_mutual_phase": Variant("part", "DTF: towers trained apart are fused at once", WithoutMutual),
-    "without_apart_phase": Variant("part", "DTF: towers interact from the first step", WithoutApart),
+    "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
-    "without_swap": Variant("part", "DTF: taught on the log's own rows alone", overrides={"dtf.swap": 0.0}),
     "without_scaled_teacher": Variant(
         "part", "DTF: the pair teaches what it says, however sure", overrides={"dtf.scale_teacher": False}
     ),

@@ -130,15 +130,54 @@ def interval(
     (our_means, our_rows), (their_means, their_rows) = (
         _lines(side, metric, split, bootstrap) for side in (ours, theirs)
     )
+    _check_replicates(metric, our_rows, their_rows)
+    generator = np.random.default_rng(0)
+    drawn = _seed_means(our_rows, generator) - _seed_means(their_rows, generator)
+    return _around(float(our_means.mean() - their_means.mean()), drawn, (len(our_means), len(their_means)))
+
+
+def paired_interval(
+    ours: Sequence[Mapping[str, object]],
+    theirs: Sequence[Mapping[str, object]],
+    metric: str,
+    *,
+    split: str = "test",
+    bootstrap: str = "bootstrap",
+) -> Interval:
+    """As `interval`, where line i of both is of one seed and shares with it what it began from.
+
+    A replicate draws seeds for both sides together, so what a seed moves alike in both is in neither bound.
+
+    Args:
+        ours: Ledger lines, one a seed.
+        theirs: Those of the same seeds, in the same order.
+        metric: "auc" or "log_loss".
+        split: The key of the observed metrics.
+        bootstrap: The key of the resampled ones.
+
+    Raises:
+        BootstrapError: No lines, or different numbers of lines or replicates.
+    """
+    if len(ours) != len(theirs):
+        raise BootstrapError(f"{metric}: expected a line a seed on both sides, got {len(ours)} and {len(theirs)}")
+    (our_means, our_rows), (their_means, their_rows) = (
+        _lines(side, metric, split, bootstrap) for side in (ours, theirs)
+    )
+    _check_replicates(metric, our_rows, their_rows)
+    drawn = _seed_means(our_rows - their_rows, np.random.default_rng(0))
+    return _around(float((our_means - their_means).mean()), drawn, (len(our_means), len(their_means)))
+
+
+def _check_replicates(metric: str, our_rows: Floats, their_rows: Floats) -> None:
     if our_rows.shape[1] != their_rows.shape[1]:
         raise BootstrapError(
             f"{metric}: expected as many replicates, got {our_rows.shape[1]} and {their_rows.shape[1]}"
         )
-    generator = np.random.default_rng(0)
-    drawn = _seed_means(our_rows, generator) - _seed_means(their_rows, generator)
-    mean = float(our_means.mean() - their_means.mean())
+
+
+def _around(mean: float, drawn: Floats, seeds: tuple[int, int]) -> Interval:
     low, high = np.quantile(drawn - drawn.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(mean, mean + float(low), mean + float(high), (len(our_means), len(their_means)))
+    return Interval(mean, mean + float(low), mean + float(high), seeds)
 
 
 def _seed_means(rows: Floats, generator: np.random.Generator) -> Floats:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.accuracy.bootstrap import interval
+from benchmarks.accuracy.bootstrap import interval, paired_interval
 from benchmarks.accuracy.latency import EMPTY, ratio
 from benchmarks.accuracy.verdicts import verdicts
 
@@ -203,17 +203,9 @@ def _pair(task: str, runs: Sequence[Line]) -> list[dict[str, Any]]:
             "towers": float(np.mean(towers)) if towers else None,
         }
         if all("bootstrap" in pair for pair in pairs):
-            differences = [_minus(line, pair, metric) for line, pair in zip(held, pairs, strict=True)]
-            # Merged and pair are of one seed, so seeds are drawn together: a difference against zero.
-            zero = [{"test": {metric: 0.0}, "bootstrap": {metric: [0.0] * len(differences[0]["bootstrap"][metric])}}]
-            one = interval(differences, zero, metric)
+            one = paired_interval(held, pairs, metric)
             found[metric] |= {"mean": one.mean, "low": one.low, "high": one.high}
     return [found]
-
-
-def _minus(line: Line, pair: Mapping[str, Any], metric: str) -> Line:
-    rows = np.subtract(line["bootstrap"][metric], pair["bootstrap"][metric]).tolist()
-    return {"test": {metric: line["test"][metric] - pair["test"][metric]}, "bootstrap": {metric: rows}}
 
 
 def _guards(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:

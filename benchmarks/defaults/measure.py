@@ -96,7 +96,7 @@ def measure(table: str, seed: int, work: Path, changed: Mapping[str, Any], *, sp
     best: dict[str, float] = {}
     for phase in dict.fromkeys(record["phase"] for record in result.history):
         records = [record for record in result.history if record["phase"] == phase]
-        monitored = {"mutual": "pair", "fusion": "fused"}.get(phase, phase)
+        monitored = {"fusion": "fused"}.get(phase, phase)
         best[phase] = min(records, key=lambda record: record[f"{monitored}.log_loss"])["epoch"]
     return Measured(
         table,

@@ -136,7 +136,7 @@ def write_run(
     write_jsonl(path / "raw_sample.jsonl", sample)
     models = ("tower_a", "tower_b", "pair", *(["fused"] if fused else []))
     write_json(path / "metrics.json", {"validation": {name: {"auc": 0.75, "log_loss": 0.5} for name in models}})
-    phases = ("tower_a", "tower_b", "mutual", *(["fusion"] if fused else []))
+    phases = ("tower_a", "tower_b", *(["fusion"] if fused else []))
     write_jsonl(path / "history.jsonl", [{"phase": phase, "step": 1} for phase in phases])
     for name in ("config.toml", "report.html"):
         (path / name).write_text("\n")

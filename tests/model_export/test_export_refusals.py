@@ -146,7 +146,7 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], object], type[ExportError], str]] = {
     "no fusion phase": (
         drop_fusion_phase,
         FusionMissingError,
-        r"expected a run whose fusion phase ran .* got the phases \['tower_a', 'tower_b', 'mutual'\]",
+        r"expected a run whose fusion phase ran .* got the phases \['tower_a', 'tower_b'\]",
     ),
     "no fused metrics": (drop_fused_metrics, FusionMissingError, r"metrics of \['pair', 'tower_a', 'tower_b'\]"),
     "another run's model": (other_vocabulary, RunChangedError, "model.json: slot 'user': expected .*, got "),

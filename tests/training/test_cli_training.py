@@ -330,7 +330,7 @@ def test_daily_retraining_keeps_ids_and_starts_from_the_run(home: Path, tiny_hom
     record = json.loads((home / "grown" / "run.json").read_text())
     assert record["init_from"] == json.loads((run / "run.json").read_text())["id"]
     phases = {json.loads(line)["phase"] for line in (home / "grown" / "history.jsonl").read_text().splitlines()}
-    assert phases == {"mutual", "fusion"}
+    assert phases == {"tower_a", "tower_b", "fusion"}
 
 
 def test_the_documented_table_experiment_is_true(tmp_path: Path) -> None:

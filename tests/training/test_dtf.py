@@ -11,11 +11,10 @@ from training.alignment import build_fusion_form, match_units
 from training.dtf import (
     DtfConfig,
     FusionLearner,
-    PairLearner,
+    PairOutputs,
     Teacher,
     TowerLearner,
     cross_entropy,
-    swapped,
     with_unknown,
 )
 from training.gates import FieldGates
@@ -29,14 +28,10 @@ WIDTHS = (8, 6)
 CPU = torch.device("cpu")
 
 
-def a_pair(seed: int = 0, *, cross: bool = True) -> TowerPair:
+def a_pair(seed: int = 0) -> TowerPair:
     a, b = Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS)
     scramble(a, seed)
     scramble(b, seed + 1)
-    if not cross:
-        for tower in (a, b):
-            for link in tower.body.cross_layers:
-                link.weight.data.zero_()
     return TowerPair(a, b).eval()
 
 
@@ -75,7 +70,7 @@ def counts_of(context: torch.Tensor, candidate: torch.Tensor) -> list[np.ndarray
 
 
 def test_units_of_a_reordered_copy_are_matched_one_to_one() -> None:
-    tower = a_pair(cross=False).a
+    tower = a_pair().a
     pair = TowerPair(tower, shuffled(tower, 5)).eval()
     context, candidate = sample()
     hidden = pair.hidden(*pair.first(*(embed(SLOTS, list(t.tables), context, candidate) for t in (pair.a, pair.b))))
@@ -86,7 +81,7 @@ def test_units_of_a_reordered_copy_are_matched_one_to_one() -> None:
 
 @pytest.mark.parametrize("dead", [False, True])
 def test_fusing_a_tower_with_a_reordered_copy_of_itself_changes_nothing(dead: bool) -> None:
-    tower = a_pair(cross=False).a
+    tower = a_pair().a
     if dead:  # two units that the ReLU never lets through: only their squares tell them apart
         tower.body.norm_layers[0].bias.data[:2] -= 20.0
         tower.body.quadratic.data[:2] = torch.tensor([0.05, -0.1])
@@ -107,7 +102,7 @@ def test_fusing_a_tower_with_a_reordered_copy_of_itself_changes_nothing(dead: bo
 
 def test_the_shared_table_is_the_best_of_its_rank() -> None:
     """Against a full SVD of the frequency-weighted, scaled, folded tables (Eckart and Young)."""
-    pair = a_pair(3, cross=False)
+    pair = a_pair(3)
     context, candidate = sample(1000)
     counts = counts_of(context, candidate)
     form = build_fusion_form(pair, SLOTS, counts, context, candidate)
@@ -129,14 +124,16 @@ def test_the_shared_table_is_the_best_of_its_rank() -> None:
         assert float(error.detach()) == pytest.approx(float(least.detach()), rel=1e-3, abs=1e-3)
 
 
-def test_a_cross_link_ends_in_the_branch_it_led_into() -> None:
+def test_cross_links_of_the_fused_form_start_at_zero_and_learn() -> None:
     pair = a_pair(4)
     context, candidate = sample()
     form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate)
-    order = match_units(pair, context, candidate)
-    into_a, into_b = (tower.body.cross_layers[0].weight for tower in (pair.a, pair.b))
-    assert torch.equal(form.parallel[0].cross_layers[0].weight, 0.5 * into_a[:, order[0]])
-    assert torch.equal(form.parallel[1].cross_layers[0].weight, 0.5 * into_b[order[1]])
+    links = [link.weight for branch in form.parallel for link in branch.cross_layers]
+    assert len(links) == 2 * (len(WIDTHS) - 1)
+    assert not any(link.any() for link in links)
+    form.train()(context, candidate).sum().backward()
+    assert all(link.grad is not None and link.grad.any() for link in links)
+    assert not any(len(tower.body.cross_layers) for tower in (pair.a, pair.b))
 
 
 def test_the_pad_row_stays_zero_through_fusing() -> None:
@@ -156,25 +153,6 @@ def test_a_fused_slot_may_be_wider_than_the_towers() -> None:
     assert torch.isfinite(form(context, candidate)).all()
 
 
-def test_swapping_moves_all_columns_of_a_field_together_and_only_within_it() -> None:
-    torch.manual_seed(0)
-    context, candidate = some_ids(500)
-    ids = torch.cat([context, candidate], 1)
-    owners = bank_of(Tower(SLOTS, WIDTHS)).owners
-    mixed = swapped(ids, owners, 0.6)
-    for i, slot in enumerate(SLOTS):
-        columns = torch.nonzero(owners == i)[:, 0].tolist()
-        if slot.pooling is not None:
-            columns = columns[-slot.width :] if slot.side == "context" else columns
-        rows = {tuple(row) for row in ids[:, columns].tolist()}
-        assert {tuple(row) for row in mixed[:, columns].tolist()} <= rows
-    # Six rows in ten are mixed, in each a value in five, and some of those by an equal one; the other rows are whole.
-    share = (mixed != ids).float().mean(0)
-    assert 0.06 < share[0] < 0.6 / 5
-    assert (mixed == ids).all(1).float().mean() > 0.4
-    assert torch.equal(swapped(ids, owners, 0.0), ids)
-
-
 def test_hidden_values_become_unknown_and_pads_and_missing_values_stay() -> None:
     torch.manual_seed(0)
     ids = torch.cat(some_ids(4000), 1)
@@ -190,26 +168,16 @@ def test_hidden_values_become_unknown_and_pads_and_missing_values_stay() -> None
     assert torch.equal(with_unknown(ids, bank, 0.0), ids)
 
 
-def test_the_pair_learner_fits_labels_and_the_joint_prediction_with_its_gradient_stopped() -> None:
+def test_a_pairs_outputs_are_its_towers_alone_and_their_mean() -> None:
     pair = a_pair(7)
-    learner = PairLearner(pair, (bank_of(pair.a), bank_of(pair.b)), DtfConfig(widths=WIDTHS, mutual_weight=0.7))
-    ids = torch.cat(some_ids(16), 1)
-    label = torch.from_numpy(np.random.default_rng(0).integers(0, 2, 16)).float()
-    embedded = [bank.read(ids) for bank in learner.banks]
-    batch = Batch(ids, label, None)
-    a, b = pair.heads(*embedded)
-    joint = torch.sigmoid((a + b) / 2).detach()
-
-    def entropy(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        p = torch.sigmoid(logit)
-        return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
-
-    expected = sum(entropy(z, label) + 0.7 * entropy(z, joint) for z in (a, b))
-    found = learner.loss(embedded, batch)
-    assert torch.allclose(found, expected, atol=1e-5)
-    weight = pair.a.body.output.weight
-    ours, theirs = (torch.autograd.grad(z, weight, retain_graph=True)[0] for z in (found, expected))
-    assert torch.allclose(ours, theirs, atol=1e-6)
+    context, candidate = some_ids(16)
+    scorer = PairOutputs(pair, (bank_of(pair.a), bank_of(pair.b)))
+    ids = torch.cat([context, candidate], 1)
+    with torch.no_grad():
+        found = scorer.outputs([bank.look_up(bank.averages(), ids) for bank in scorer.banks])
+        a, b = pair.a(context, candidate), pair.b(context, candidate)
+    for name, expected in (("tower_a", a), ("tower_b", b), ("pair", (a + b) / 2)):
+        assert torch.allclose(found[name], expected, atol=1e-5)
 
 
 def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:
@@ -217,9 +185,9 @@ def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:
     pair = a_pair(8)
     context, candidate = sample()
     form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate)
-    config = DtfConfig(widths=WIDTHS, swap=0.5, label_weight=0.25, teacher_weight=2.0)
+    config = DtfConfig(widths=WIDTHS, label_weight=0.25, teacher_weight=2.0)
     teacher = Teacher(pair, (bank_of(pair.a), bank_of(pair.b)))
-    learner = FusionLearner(form, bank_of(form), config, teacher)
+    learner = FusionLearner(form, bank_of(form), config, teacher, unknown=0.1)
     label = torch.ones(len(context))
     logged = torch.cat([context, candidate], 1)
     batch = learner.prepare(Batch(logged, label, None))
@@ -229,10 +197,8 @@ def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:
     assert torch.allclose(batch.teacher, said, atol=1e-5)
     embedded = [learner.banks[0].read(batch.ids)]
     logit = form.head(embedded[0])
-    # A mixed row is no row of the log: it has the pair's answer, and no label.
-    whole = [row for row, (now, then) in enumerate(zip(batch.ids, logged, strict=True)) if torch.equal(now, then)]
-    assert 0 < len(whole) < len(logged)
-    labelled = cross_entropy(logit[whole], label[whole], None)
+    assert not torch.equal(batch.ids, logged)  # what was hidden from the form was hidden from its teacher
+    labelled = cross_entropy(logit, label, None)
     expected = 0.25 * labelled + 2.0 * cross_entropy(logit, torch.sigmoid(said), None)
     assert torch.allclose(learner.loss(embedded, batch), expected, atol=1e-5)
 
@@ -246,7 +212,7 @@ def test_a_weight_of_three_counts_as_three_rows_in_the_loss() -> None:
 
 
 def test_closed_gates_take_their_field_out_and_the_tower_says_the_same() -> None:
-    tower = a_pair(9, cross=False).a
+    tower = a_pair(9).a
     gates = FieldGates.for_slots(SLOTS, dict.fromkeys((slot.name for slot in SLOTS), 1.0), WIDTHS[0]).eval()
     gates.log_odds.data[[1, 4]] = torch.tensor([-6.0, -6.0])
     gates.log_odds.data[0] = 0.2  # half open

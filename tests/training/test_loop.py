@@ -97,7 +97,7 @@ def split_logits(result: TrainingResult, split: object, model: str) -> np.ndarra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("mutual", 1), ("fusion", 1)])
+@pytest.mark.parametrize(("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("tower_b", 1), ("fusion", 1)])
 def test_a_killed_training_continues_to_the_bit_same_result(
     phase: str, attempt: int, tiny_home: Path, whole: TrainingResult, tmp_path: Path
 ) -> None:
@@ -201,7 +201,7 @@ def test_a_training_only_field_is_served_at_its_constant(data: PreparedData, who
 
 def test_the_history_is_json_and_names_every_phase(whole: TrainingResult) -> None:
     back = json.loads(json.dumps(whole.history, allow_nan=False))
-    assert [*dict.fromkeys(r["phase"] for r in back)] == ["tower_a", "tower_b", "mutual", "fusion"]
+    assert [*dict.fromkeys(r["phase"] for r in back)] == ["tower_a", "tower_b", "fusion"]
     assert all("step" in r and "epoch" in r for r in back)
 
 
@@ -224,15 +224,15 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CheckpointStore(tmp_path, "x", resume=False)
-    store.save("mutual", {"w": torch.ones(3)}, {"step": 1})
+    store.save("tower_b", {"w": torch.ones(3)}, {"step": 1})
 
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr("training.checkpoint.save_file", full)
     with pytest.raises(OSError, match="no space"):
-        store.save("mutual", {"w": torch.zeros(3)}, {"step": 2})
-    found = store.current("mutual")
+        store.save("tower_b", {"w": torch.zeros(3)}, {"step": 2})
+    found = store.current("tower_b")
     assert found is not None
     assert (found[0]["w"].tolist(), found[1]) == ([1.0, 1.0, 1.0], {"step": 1})
 
@@ -252,14 +252,17 @@ def origin(config: ExperimentConfig, whole: TrainingResult, tmp_path: Path) -> P
     return run
 
 
-def test_a_retraining_starts_from_the_pair_and_runs_the_late_phases_only(
+def test_a_retraining_goes_on_from_the_runs_towers(
     data: PreparedData, config: ExperimentConfig, whole: TrainingResult, origin: Path, tmp_path: Path
 ) -> None:
     result = train_reaction(data, config, tmp_path / "w", resume=False, init_from=origin, progress=quiet)
-    assert [*dict.fromkeys(r["phase"] for r in result.history)] == ["mutual", "fusion"]
-    start, end = result.history[0], result.metrics["validation"]
-    assert start["pair.log_loss"] == pytest.approx(whole.metrics["validation"]["pair"]["log_loss"], abs=0.02)
-    assert end["pair"]["log_loss"] <= start["pair.log_loss"] + 1e-6
+    assert [*dict.fromkeys(r["phase"] for r in result.history)] == ["tower_a", "tower_b", "fusion"]
+    before, after = (found.metrics["validation"] for found in (whole, result))
+    for tower in ("tower_a", "tower_b"):
+        start = next(r for r in result.history if r["phase"] == tower)
+        assert start["step"] == 0
+        assert start[f"{tower}.log_loss"] == pytest.approx(before[tower]["log_loss"], abs=0.02)
+        assert after[tower]["log_loss"] <= start[f"{tower}.log_loss"] + 1e-6
     assert result.selection.kept == whole.selection.kept
     assert result.table_l2 == whole.table_l2
     assert [slot.dim for slot in result.form.slots] == [slot.dim for slot in whole.form.slots]

@@ -103,7 +103,7 @@ def test_the_page_shows_the_runs_numbers_towers_phases_and_reasons(run: Run, pag
         for model in (*run.metrics[split].values(), run.metrics["baseline"][split]):
             assert f"{model['auc']:.4f}" in text
             assert f"{model['log_loss']:.4f}" in text
-    for word in ("Tower A", "Tower B", "Pair", "Fused", "LR baseline", "apart", "mutual", "fusion", run.id):
+    for word in ("Tower A", "Tower B", "Pair", "Fused", "LR baseline", "apart", "fusion", run.id):
         assert word in text
     for name, reason in run.selection["dropped"].items():
         assert name in text

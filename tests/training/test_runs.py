@@ -91,7 +91,7 @@ def test_run_json_holds_the_sha256_of_every_other_file(run: Run) -> None:
 
 def test_run_json_says_what_it_was_made_with(run: Run, data: PreparedData) -> None:
     record = run.record
-    assert (record["format"], record["version"], record["status"]) == ("reaction-run", 1, "complete")
+    assert (record["format"], record["version"], record["status"]) == ("reaction-run", 2, "complete")
     assert record["id"].startswith("tiny-20")
     assert record["seed"] == 3
     assert record["data_digest"] == data.digest
@@ -166,7 +166,7 @@ def test_reference_scores_are_those_of_rows_shown_in_the_serving_position(run: R
 
 def test_what_afe_kept_is_what_the_model_reads(run: Run) -> None:
     assert {slot.name for slot in run.form().slots} <= set(run.selection["kept"])
-    assert {record["phase"] for record in run.history()} == {"tower_a", "tower_b", "mutual", "fusion"}
+    assert {record["phase"] for record in run.history()} == {"tower_a", "tower_b", "fusion"}
 
 
 def spoil_json(name: str, **changes: Any) -> Callable[[Path], None]:
@@ -200,7 +200,7 @@ def flip_a_bit(path: Path) -> None:
         ),
         (lambda path: (path / "run.json").write_text("{"), RunFormatError, r"run\.json: expected JSON, got"),
         (spoil_json("run.json", format="x"), RunFormatError, "format: expected 'reaction-run', got 'x'"),
-        (spoil_json("run.json", version=2), RunFormatError, "version: expected 1, got 2"),
+        (spoil_json("run.json", version=1), RunFormatError, "version: expected 2, got 1"),
         (spoil_json("run.json", status="training"), RunUnfinishedError, "expected 'complete', got 'training'"),
         (spoil_json("run.json", files=None), RunFormatError, "files: expected a table of digests, got None"),
         (spoil_json("metrics.json", test={}), RunCorruptError, r"metrics\.json: expected"),

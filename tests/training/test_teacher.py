@@ -110,7 +110,6 @@ def test_towers_are_stopped_by_what_they_know_and_the_fused_model_by_what_is_ask
     assert found.tower_monitor == expected
     shown = {record["phase"]: "fused.scaled_log_loss" in record for record in result.history if record["step"]}
     assert shown["fusion"] is False  # what is looked at is recorded, and that is the plain log loss or the AUC
-    for phase in ("tower_a", "tower_b", "mutual"):
-        name = "pair" if phase == "mutual" else phase
+    for phase in ("tower_a", "tower_b"):
         records = [record for record in result.history if record["phase"] == phase]
-        assert all((f"{name}.scaled_log_loss" in record) is (expected == "scaled_log_loss") for record in records)
+        assert all((f"{phase}.scaled_log_loss" in record) is (expected == "scaled_log_loss") for record in records)

@@ -29,9 +29,10 @@ class Branch(nn.Module):
         slots: The fields.
         widths: H_0..H_{L-1}.
         mix: Weight of this branch in the fusion form.
+        linked: With cross links; a branch of the fusion form.
 
-    State: `gates` (F,), `projections.<i>` (d_f, H_0), `quadratic` (H_0,), `norms.<l>`, `linears.<l>`, `cross.<l>` (bias
-    free, zero until trained: a link into layer l+1, added after its norm), `output`, `mix`.
+    State: `gates` (F,), `projections.<i>` (d_f, H_0), `quadratic` (H_0,), `norms.<l>`, `linears.<l>`, `output`, `mix`;
+    of a linked branch `cross.<l>` too (bias free, zero until trained: a link into layer l+1, added after its norm).
 
     The logit reads the projected units z twice: through the layers, and as sum_k q_k z_k^2 (`quadratic`). As z is a sum
     over fields, the latter is sum_{f,g} e_f' P_f diag(q) P_g' e_g: every pair of fields interacts by a bilinear form of
@@ -42,7 +43,9 @@ class Branch(nn.Module):
     gates: Tensor
     mix: Tensor
 
-    def __init__(self, slots: "Sequence[FieldSlot]", widths: "Sequence[int]", *, mix: float = 0.5) -> None:
+    def __init__(
+        self, slots: "Sequence[FieldSlot]", widths: "Sequence[int]", *, mix: float = 0.5, linked: bool = False
+    ) -> None:
         super().__init__()
         K = widths[0]
         # The scale of a linear layer that reads the whole embedded row (He's uniform bound, as torch's Linear).
@@ -55,7 +58,7 @@ class Branch(nn.Module):
         self.norms = nn.ModuleList([nn.BatchNorm1d(H) for H in widths])
         pairs = list(pairwise(widths))
         self.linears = nn.ModuleList([nn.Linear(H, G) for H, G in pairs])
-        self.cross = nn.ModuleList([nn.Linear(H, G, bias=False) for H, G in pairs])
+        self.cross = nn.ModuleList([nn.Linear(H, G, bias=False) for H, G in pairs if linked])
         for link in self.cross:
             nn.init.zeros_(link.weight)  # type: ignore[arg-type]
         self.output = nn.Linear(widths[-1], 1)
@@ -141,11 +144,7 @@ class Tower(nn.Module):
 
 
 class TowerPair(nn.Module):
-    """The dual form: two towers with tables and seeds of their own, and cross links between their hidden layers.
-
-    `towers.{0,1}.body.cross.<l>` is the link *into* that tower's layer l+1, from the other tower's layer l; it
-    starts at zero and is added after the norm, so that it merges exactly later.
-    """
+    """The dual form: two towers with tables and seeds of their own, whose mean is the fusion phase's teacher."""
 
     def __init__(self, a: Tower, b: Tower) -> None:
         super().__init__()
@@ -175,8 +174,7 @@ class TowerPair(nn.Module):
         found = [(a.activate(u), b.activate(v))]
         for layer in range(len(self.widths) - 1):
             h, g = found[-1]
-            into_a, into_b = a.body.cross[layer](g), b.body.cross[layer](h)
-            found.append((a.activate(a.body.hidden(layer, h) + into_a), b.activate(b.body.hidden(layer, g) + into_b)))
+            found.append((a.activate(a.body.hidden(layer, h)), b.activate(b.body.hidden(layer, g))))
         return found
 
     def heads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,7 +219,7 @@ class FusionForm(nn.Module):
         self.dropout = dropout
         self.reads_serving_constants = False
         self.tables = _tables(slots, 1e-2)
-        self.branches = nn.ModuleList([Branch(slots, widths), Branch(slots, widths)])
+        self.branches = nn.ModuleList([Branch(slots, widths, linked=True), Branch(slots, widths, linked=True)])
 
     @property
     def parallel(self) -> tuple[Branch, Branch]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from training.measures import Measures
     from training.phases import Progress
 
-PHASES: Final = {"tower_a": "tower_a", "tower_b": "tower_b", "mutual": "pair", "fusion": "fused"}
+PHASES: Final = {"tower_a": "tower_a", "tower_b": "tower_b", "fusion": "fused"}
 """Phase -> the output that it is judged by."""
 DRAWN: Final = 6
 """Trials before the search looks at what they came to."""

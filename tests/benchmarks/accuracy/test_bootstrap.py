@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.accuracy.bootstrap import BootstrapError, counts, interval, replicates
+from benchmarks.accuracy.bootstrap import BootstrapError, counts, interval, paired_interval, replicates
 
 
 def clicks(rows: int, seed: int, values: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -92,6 +92,26 @@ def test_intervals_cover_a_known_difference_over_rows_and_seeds() -> None:
     assert covered >= 54
 
 
+def test_paired_intervals_cover_a_known_difference_and_are_as_narrow_as_what_seeds_do_not_share() -> None:
+    generator = np.random.default_rng(8)
+    covered, widths = 0, []
+    for _ in range(60):
+        both = 0.02 * generator.standard_normal()
+        resampled = 0.02 * generator.standard_normal(200)
+        begun = 0.01 * generator.standard_normal(5)  # what a seed gives to both sides
+        sides = [0.7 + 0.01 * side + both + begun + 0.002 * generator.standard_normal(5) for side in (0, 1)]
+        lines = [[line(mean, list(mean + resampled)) for mean in means] for means in sides]
+        found = paired_interval(lines[1], lines[0], "auc")
+        covered += found.low <= 0.01 <= found.high
+        widths.append((found.high - found.low) / 2)
+    assert covered >= 54
+    # Student's t of four degrees of freedom on a difference of two, 2.78 * 0.002 * sqrt(2 / 5), within a third.
+    assert np.mean(widths) == pytest.approx(2.78 * 0.002 * (2 / 5) ** 0.5, rel=1 / 3)
+    shuffled = [[lines[0][i] for i in (3, 0, 4, 1, 2)], lines[1]]
+    apart = paired_interval(shuffled[1], shuffled[0], "auc")
+    assert apart.high - apart.low > 2 * widths[-1] * 2
+
+
 def test_what_cannot_be_resampled_is_refused_in_a_sentence() -> None:
     with pytest.raises(BootstrapError, match="one class"):
         replicates(np.array([1.0, 0.0]), np.array([0.5, 0.4]), seed=0)
@@ -103,5 +123,9 @@ def test_what_cannot_be_resampled_is_refused_in_a_sentence() -> None:
         replicates(np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([1]), seed=0)
     with pytest.raises(BootstrapError, match="at least one line"):
         interval([], [line(0.5, [0.5])], "auc")
+    with pytest.raises(BootstrapError, match="got 1 and 2"):
+        paired_interval([line(0.5, [0.5])], [line(0.5, [0.5])] * 2, "auc")
+    with pytest.raises(BootstrapError, match="as many replicates"):
+        paired_interval([line(0.5, [0.5])], [line(0.5, [0.5, 0.6])], "auc")
     with pytest.raises(BootstrapError, match="as many replicates"):
         interval([line(0.5, [0.5])], [line(0.5, [0.5, 0.6])], "auc")
