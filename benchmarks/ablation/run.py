@@ -176,6 +176,7 @@ class Workshop:
 def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
     """All that decides what a phase of a schedule ends with."""
     facts: dict[str, Any] = {
+        "method": METHOD,
         "data": data,
         "seed": schedule.seed,
         "phase": phase,
