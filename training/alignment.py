@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from training.models.base import FieldSlot, embed
+from training.models.base import FieldSlot, embed, slot_ids
 from training.models.reaction import Branch, FusionForm, Tower, TowerPair
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from training.learner import SplitLike
+
+_COUNT_ROWS = 1 << 18
 
 _HINT = 1e-3
 """Weight of the correlation of pre-activations beside that of activations: it decides where the latter says nothing."""
@@ -65,6 +69,17 @@ def build_fusion_form(
         _share_table(form, pair, i, torch.from_numpy(counts[i]), order[0])
     _settle_norms(form, context_ids, candidate_ids)
     return form
+
+
+def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.int64]]:
+    """Count how often each id of a slot occurs, (V_f,) a slot, in one pass over the rows."""
+    counts = [np.zeros(slot.rows, np.int64) for slot in slots]
+    for first in range(0, len(split.label), _COUNT_ROWS):
+        rows = slice(first, first + _COUNT_ROWS)
+        sides = [torch.from_numpy(np.array(ids[rows])) for ids in (split.context_ids, split.candidate_ids)]
+        for slot, count in zip(slots, counts, strict=True):
+            np.add(count, np.bincount(slot_ids(slot, *sides).numpy().ravel(), minlength=slot.rows), out=count)
+    return counts
 
 
 @torch.no_grad()

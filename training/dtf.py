@@ -4,8 +4,8 @@ Source: Wu, Du, Jia, Dong, "REACTION: Parameter-Efficient Learning for Recommend
 says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, found by experiment:
 
 1. *apart* (`tower_a`, `tower_b`): each tower is trained alone, with tables, seed and row order of its own. What a pair
-   is worth comes from the two being different; towers that learn together become alike. A is trained under several L2
-   of the tables where none is given (table_prior.py).
+   is worth comes from the two being different; towers that learn together become alike. Where no L2 of the
+   tables is given, both are trained under several (table_prior.py).
 2. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it). Every branch reads the
    hidden units of both, through its own layers and through cross links, and all learn from the labels and from the
    frozen pair. Everything in it between two non-linearities merges exactly at export.

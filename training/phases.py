@@ -289,6 +289,15 @@ def predict(scorer: Scorer, rows: Rows, stacks: Sequence[Sequence[Tensor]]) -> d
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
+def lost(monitor: Monitor, label: NDArray[Any], logits: NDArray[np.float32], weight: NDArray[Any] | None) -> float:
+    """Return what a monitor says of logits (N,): less is better, so an AUC has its sign turned."""
+    if monitor == "auc":
+        return -auc(label, logits, weight)
+    if monitor == "log_loss":
+        return log_loss(label, probabilities(logits), weight)
+    return scaled_log_loss(label, logits, weight)
+
+
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the logistic function of logits, in float64 and without overflow."""
     z = logits.astype(np.float64)

@@ -142,7 +142,9 @@ def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     )
     chosen = {record["table_l2"] for record in history if "table_l2" in record}
     if chosen:
-        about += f" Tower A was trained under several L2 of its tables; shown is the best, under {chosen.pop():g}."
+        about += (
+            f" The towers were trained under several L2 of their tables; shown are the best, under {chosen.pop():g}."
+        )
     return {"curves": curves, "curves_about": about}
 
 

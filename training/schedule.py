@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from training.alignment import build_fusion_form
+from training.alignment import build_fusion_form, count_ids
 from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLearner, best_scale
 from training.gates import FieldGates
 from training.layout import without_closed
 from training.learner import Learner, Rows, SplitLike
 from training.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
-from training.models.base import FieldSlot, slot_ids, with_dims
+from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
-from training.phases import Phase, PhaseSettings, predict
+from training.phases import Phase, PhaseSettings, lost, predict
 from training.table_prior import climb
 from training.tables import TableBank
 
@@ -38,8 +38,6 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 Observer = Callable[[list[dict[str, Any]]], None]
 """Told a phase's history so far; may raise to end the training there."""
-
-_COUNT_ROWS = 1 << 18
 
 LINEAR_RATE = 0.3
 """Learning rate of towers that begin from logistic regression, as a share of the first phase's."""
@@ -105,15 +103,14 @@ class Schedule:
         """Run all phases; the towers go on from a given pair's, if one is given."""
         closed: tuple[str, ...] = ()
         if pair is None:
-            a = self.first_tower()
-            left = {slot.name for slot in a.slots}
-            closed = tuple(slot.name for slot in self.slots if slot.name not in left)
-            self.slots = tuple(slot for slot in self.slots if slot.name in left)
+            given = self.slots
+            a, b = self.searched_towers() if self.config.table_l2 is None else (self.gated_tower(), None)
+            closed = tuple(slot.name for slot in given if slot not in self.slots)
             linear = self._linear_start()
             if linear is not None:
                 self.history.clear()
-                a = self.tower("tower_a", 0, linear=linear)
-            pair = TowerPair(a, self.tower("tower_b", 1, linear=linear))
+                a, b = self.tower("tower_a", 0, linear=linear), None
+            pair = TowerPair(a, b or self.tower("tower_b", 1, linear=linear))
         else:
             pair = TowerPair(self.further("tower_a", 0, pair.a), self.further("tower_b", 1, pair.b))
         form = self.fusion(pair)
@@ -123,8 +120,7 @@ class Schedule:
         """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
         rows = Rows(split, self.device)
         pair, form = result.pair.to(self.device), result.form.to(self.device)
-        banks = (self._bank(pair.a), self._bank(pair.b))
-        found = predict(PairOutputs(pair, banks), rows, [bank.averages() for bank in banks])
+        found = self._pair_logits(pair, rows)
         bank = self._bank(form)
         found |= predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])
         result.pair.cpu()
@@ -138,27 +134,45 @@ class Schedule:
             return None
         return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
 
-    def first_tower(self) -> Tower:
-        """Train tower A; where no L2 of its tables is given, under several, of which validation chooses one.
+    def gated_tower(self, stored: str | None = None, prefix: str = "") -> Tower:
+        """Train tower A, under gates where fields have a prior; the slots of closed ones are left out from here on."""
+        tower = self.tower("tower_a", 0, gated=self.gate_prior is not None, stored=stored, prefix=prefix)
+        left = {slot.name for slot in tower.slots}
+        self.slots = tuple(slot for slot in self.slots if slot.name in left)
+        return tower
+
+    def searched_towers(self) -> tuple[Tower, Tower]:
+        """Train both towers under several L2 of their tables, of which the pair's score on validation chooses one.
 
         All later phases take the one that was chosen, and the history holds the records of that one alone.
         """
-        gated = self.gate_prior is not None
-        if self.config.table_l2 is not None:
-            return self.tower("tower_a", 0, gated=gated)
+        given = self.slots
 
-        def attempt(l2: float) -> tuple[float, Tower]:
-            self.history = []
+        def attempt(l2: float) -> tuple[float, tuple[Tower, Tower]]:
+            self.history, self.slots = [], given
             self.config = self.config.model_copy(update={"table_l2": l2})
-            tower = self.tower("tower_a", 0, gated=gated, stored=f"tower_a_{l2:g}", prefix=f"L2 {l2:g} of the tables: ")
-            histories[l2] = self.history
-            return _best(self.history, self.tower_monitor), tower
+            prefix = f"L2 {l2:g} of the tables: "
+            a = self.gated_tower(f"tower_a_{l2:g}", prefix)
+            b = self.tower("tower_b", 1, stored=f"tower_b_{l2:g}", prefix=prefix)
+            histories[l2], slots[l2] = self.history, self.slots
+            return self._loss_of(TowerPair(a, b)), (a, b)
 
         histories: dict[float, list[dict[str, Any]]] = {}
-        best, tower = climb(attempt)
+        slots: dict[float, tuple[FieldSlot, ...]] = {}
+        best, towers = climb(attempt)
         self.config = self.config.model_copy(update={"table_l2": best})
         self.history = [{**record, "table_l2": best} for record in histories[best]]
-        return tower
+        self.slots = slots[best]
+        return towers
+
+    def _loss_of(self, pair: TowerPair) -> float:
+        """The pair's score on validation by the towers' monitor; negative where more is better."""
+        logits = self._pair_logits(pair, self.valid)["pair"]
+        return lost(self.tower_monitor, self.valid.split.label, logits, self.valid.split.weight)
+
+    def _pair_logits(self, pair: TowerPair, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        return predict(PairOutputs(pair, banks), rows, [bank.averages() for bank in banks])
 
     @property
     def tower_monitor(self) -> Monitor:
@@ -251,8 +265,8 @@ class Schedule:
         banks = (self._bank(pair.a), self._bank(pair.b))
         if not self.dtf.scale_teacher:
             return Teacher(pair, banks)
-        found = predict(PairOutputs(pair, banks), self.valid, [bank.averages() for bank in banks])
-        return Teacher(pair, banks, best_scale(self.valid.split.label, found["pair"], self.valid.split.weight))
+        logits = self._pair_logits(pair, self.valid)["pair"]
+        return Teacher(pair, banks, best_scale(self.valid.split.label, logits, self.valid.split.weight))
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
         """Merge the pair into the form that phase 2 starts from; arguments as of `build_fusion_form`."""
@@ -328,16 +342,5 @@ class Schedule:
 
 def _best(history: Sequence[Mapping[str, Any]], monitor: Monitor) -> float:
     """The least of a metric in tower A's records; negative where more is better."""
-    found = [float(record[f"tower_a.{monitor}"]) for record in history]
+    found = [float(record[f"tower_a.{monitor}"]) for record in history if record["phase"] == "tower_a"]
     return -max(found) if monitor == "auc" else min(found)
-
-
-def count_ids(slots: Sequence[FieldSlot], split: SplitLike) -> list[NDArray[np.int64]]:
-    """Count how often each id of a slot occurs, (V_f,) a slot, in one pass over the rows."""
-    counts = [np.zeros(slot.rows, np.int64) for slot in slots]
-    for first in range(0, len(split.label), _COUNT_ROWS):
-        rows = slice(first, first + _COUNT_ROWS)
-        sides = [torch.from_numpy(np.array(ids[rows])) for ids in (split.context_ids, split.candidate_ids)]
-        for slot, count in zip(slots, counts, strict=True):
-            np.add(count, np.bincount(slot_ids(slot, *sides).numpy().ravel(), minlength=slot.rows), out=count)
-    return counts

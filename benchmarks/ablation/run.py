@@ -69,7 +69,7 @@ class Workshop:
             schedule, _ = self._schedule(VARIANTS[FULL], SEARCHED_ON)
             with torch.random.fork_rng():
                 torch.set_num_threads(1)
-                schedule.first_tower()
+                schedule.searched_towers()
             train = self.config.train.model_copy(update={"table_l2": schedule.config.first_table_l2})
             self.config = self.config.model_copy(update={"train": train})
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from model_toys import CONTEXT_COLUMNS, SLOTS, Arrays, bank_of, scramble, some_ids
 
-from training.alignment import build_fusion_form, match_units
+from training.alignment import build_fusion_form, count_ids, match_units
 from training.dtf import (
     DtfConfig,
     FusionLearner,
@@ -22,7 +22,6 @@ from training.layout import extended_pair, without_closed
 from training.learner import Batch
 from training.models.base import embed, with_dims
 from training.models.reaction import Tower, TowerPair
-from training.schedule import count_ids
 
 WIDTHS = (8, 6)
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 from model_toys import SLOTS, some_ids
 from sklearn.linear_model import LogisticRegression
 
-from training.alignment import build_fusion_form
+from training.alignment import build_fusion_form, count_ids
 from training.baseline import fit_yardstick
 from training.config import load_config
 from training.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
@@ -19,7 +19,6 @@ from training.loader import PreparedData
 from training.loop import train_reaction
 from training.models.base import slot_ids
 from training.models.reaction import Tower, TowerPair
-from training.schedule import count_ids
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -95,7 +95,7 @@ def test_inner_products_of_two_fields_are_learnt_better_with_squares(tmp_path: P
             progress=lambda *_: None,
         )
         with torch.random.fork_rng():
-            tower = schedule.first_tower()
+            tower = schedule.gated_tower()
         assert bool(tower.body.quadratic.any()) == squares
         with torch.no_grad():
             logits = tower(torch.from_numpy(held.context_ids), torch.from_numpy(held.candidate_ids))
