@@ -186,6 +186,15 @@ class Cells:
         """A run of which all workers have the same cells; to be changed while no other does, see `alone`."""
         return self._blocks[-1][first : first + count]
 
+    def ended(self) -> list[memoryview[float]]:
+        """Blocks of workers that have ended, which nobody counts in; a worker that starts is given one of them."""
+        return [block for block in self._processes if not block[PID]]
+
+    def clear(self, first: int, count: int) -> None:
+        """Set a run to nothing, in every block. Nobody may be counting there."""
+        for block in self._blocks:
+            block[first : first + count].cast("B")[:] = bytes(_DOUBLE * count)
+
     @property
     def _processes(self) -> list[memoryview[float]]:
         """Blocks of workers."""
@@ -222,9 +231,7 @@ class Cells:
         """Forget a model's page and counts; no process may be serving it."""
         _USED.pack_into(self._pages, slot * _PAGE_BYTES, 0)
         for _, first, count in self.names(slot_prefix(slot)):
-            for block in self._blocks:
-                for cell in range(first, first + count):
-                    block[cell] = 0.0
+            self.clear(first, count)
 
     def state_of(self, block: int) -> memoryview[float]:
         """The state of a process, to be changed by it, or by the supervisor once it has ended."""

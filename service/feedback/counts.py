@@ -17,11 +17,22 @@ from math import exp, log, log1p
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from service.cells import Cells
 
-__all__ = ["BOUNDS", "CLICK", "EVENTS", "IMPRESSION", "IN_WINDOW", "STRETCHES", "WITHDRAWN", "Tally", "VersionCounts"]
+__all__ = [
+    "BOUNDS",
+    "CELLS",
+    "CLICK",
+    "EVENTS",
+    "IMPRESSION",
+    "IN_WINDOW",
+    "STRETCHES",
+    "WITHDRAWN",
+    "Tally",
+    "VersionCounts",
+]
 
 EVENTS: Final = ("impression", "withdrawn", "click")
 IMPRESSION, WITHDRAWN, CLICK = range(3)
@@ -41,6 +52,9 @@ _ROW: Final = 2 * BUCKETS + 2
 _NEGATIVE_LOSS: Final = 2 * BUCKETS
 _POSITIVE_LOSS: Final = 2 * BUCKETS + 1
 _TABLE: Final = len(EVENTS) * _ROW
+
+# Of a model: tokens issued, totals, the number of the stretch at each place of the ring, the ring.
+CELLS: Final = 1 + _TABLE + STRETCHES * (1 + _TABLE)
 
 
 class Tally(NamedTuple):
@@ -78,6 +92,10 @@ class Stretches:
         """Whether the window of a token issued in this second is over."""
         return now >= second + 1 + self.window_seconds
 
+    def is_forgotten(self, second: float, now: float) -> bool:
+        """Whether all that may come of a token issued then has come and was counted, some time ago."""
+        return now > second + STRETCHES * self._seconds + 1
+
     def is_over(self, stretch: int, now: float) -> bool:
         """Whether the window of every token of a stretch is over."""
         return self.is_late((stretch + 1) * self._seconds - 1, now)
@@ -89,16 +107,21 @@ class VersionCounts:
     Args:
         cells: Where they live.
         model: The model's id.
+        first: The first of its `CELLS` cells.
         time: How time is cut.
+        use: Told of each second of which something is to be counted; false once these cells are another model's.
     """
 
-    def __init__(self, cells: Cells, model: str, time: Stretches) -> None:
+    def __init__(
+        self, cells: Cells, model: str, first: int, time: Stretches, use: Callable[[int], bool] = lambda _: True
+    ) -> None:
         self.model = model
+        self.use = use
         self._time = time
         self._cells = cells
         self._values = cells.values
-        self._issued = cells.take(f"feedback/model/{model}", 1 + _TABLE + STRETCHES * (1 + _TABLE))
-        self._totals = self._issued + 1
+        self._issued = first
+        self._totals = first + 1
         self._numbers = self._totals + _TABLE
         self._ring = self._numbers + STRETCHES
 
@@ -124,21 +147,29 @@ class VersionCounts:
         if number != stretch:
             if number > stretch:  # its window was over once: a clock was set back
                 return self._totals
-            self._close(place)
+            self._close(self._values, place)
             self._values[self._numbers + place] = stretch
         return self._ring + place * _TABLE
 
     def close(self, now: float) -> None:
-        """Add to the totals what this worker counted in stretches whose window is over."""
-        for place in range(STRETCHES):
-            number = int(self._values[self._numbers + place])
-            if number and self._time.is_over(number, now):
-                self._close(place)
+        """Add to the totals what was counted in stretches whose window is over, by this worker or by one that ended."""
+        for place in self._over(self._values, now):
+            self._close(self._values, place)
+        if any(self._over(values, now) for values in self._cells.ended()):
+            with self._cells.alone():  # several workers may be asked at the same time
+                for values in self._cells.ended():
+                    for place in self._over(values, now):
+                        self._close(values, place)
 
-    def _close(self, place: int) -> None:
+    def _over(self, values: memoryview[float], now: float) -> list[int]:
+        """Places of a worker's ring whose window is over."""
+        numbers = values[self._numbers : self._numbers + STRETCHES].tolist()
+        return [place for place, number in enumerate(numbers) if number and self._time.is_over(int(number), now)]
+
+    def _close(self, values: memoryview[float], place: int) -> None:
         """Empty a place of the ring. A reader may see part of it: totals only ever grow."""
-        values, first, totals = self._values, self._ring + place * _TABLE, self._totals
-        self._values[self._numbers + place] = 0.0
+        first, totals = self._ring + place * _TABLE, self._totals
+        values[self._numbers + place] = 0.0
         for cell in range(_TABLE):
             if value := values[first + cell]:
                 values[totals + cell] += value

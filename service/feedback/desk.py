@@ -17,7 +17,8 @@ from service.errors import (
     MalformedTokenError,
     UnknownVersionError,
 )
-from service.feedback.counts import CLICK, IMPRESSION, IN_WINDOW, STRETCHES, WITHDRAWN, Stretches, VersionCounts
+from service.feedback.counts import CLICK, IMPRESSION, IN_WINDOW, STRETCHES, WITHDRAWN, Stretches
+from service.feedback.places import ModelPlaces
 from service.feedback.secret import read_secrets
 from service.feedback.seen import SeenTokens
 from service.feedback.tokens import Keyring
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.cells import Cells
+    from service.feedback.counts import VersionCounts
     from service.feedback.tokens import Token
     from service.settings import Settings
 
@@ -54,9 +56,6 @@ _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     MalformedTokenError: "malformed",
     UnknownVersionError: "unknown_version",
 }
-# Models that are counted apart: more than are ever served within a window, and a bound on memory and labels.
-_MOST_VERSIONS: Final = 16
-_MODELS: Final = "feedback/model/"
 # That something was shown is remembered apart from what became of it.
 _SHOWN: Final = 0x5BD1E995_5BD1E995
 
@@ -143,11 +142,10 @@ class Desk:
         self._seen = SeenTokens(cells, settings.feedback_remembered_tokens, stretches=STRETCHES, in_window=IN_WINDOW)
         self._outcomes = {outcome: cells.take(f"feedback/outcome/{outcome}", 1) for outcome in OUTCOMES}
         self._unchecked = cells.take("feedback/unchecked", 1)
+        self._places = ModelPlaces(cells, self._time)
         self._versions: dict[str, VersionCounts] = {}
         self._ratio = settings.feedback_ratio
         self._most = settings.feedback_candidates
-        for version in self._known():  # a worker that was here before may have left some to be closed
-            self._counts_of(version)
 
     @classmethod
     def open(cls, settings: Settings, cells: Cells) -> Desk | None:
@@ -163,12 +161,14 @@ class Desk:
         """What makes the tokens of a model's answers; None where none are drawn."""
         if not self._ratio:
             return None
-        self._counts_of(model)  # shown from the start: a counter that begins at 1 loses it to whoever asks for its rate
+        self._counts_of(
+            model, int(time())
+        )  # shown from the start: a counter that begins at 1 loses it to whoever asks for its rate
         return TokenMaker(self._keyring, model, ratio=self._ratio, most=self._most)
 
     def count_issued(self, model: str, issued: Issued) -> None:
         """Count the tokens of an answer that is on its way."""
-        counts = self._counts_of(model)
+        counts = self._counts_of(model, issued.second)
         if counts is not None:
             counts.issue(len(issued.tokens))
             counts.add(IMPRESSION, issued.second, issued.scores)
@@ -215,7 +215,7 @@ class Desk:
             )
         if self._time.of(token.second) > self._time.of(int(now)) + 1:
             raise EarlyFeedbackError("token: issued in the future: clocks differ.", where="token", got="a future token")
-        counts = self._counts_of(token.model)
+        counts = self._counts_of(token.model, token.second)
         if counts is None:
             raise UnknownVersionError("token: too many models within a window.", where="token", got="one more model")
         return self._count(token, counts, click=click is True, shown=shown)
@@ -250,14 +250,14 @@ class Desk:
     # What is counted.
 
     def close(self) -> None:
-        """Add to the totals what belongs to windows that are over."""
+        """Add to the totals what belongs to windows that are over, also of workers that have ended."""
         now = time()
-        for counts in self._versions.values():
+        for counts in self.versions():
             counts.close(now)
 
     def versions(self) -> list[VersionCounts]:
         """Counts of every model of which a worker has any."""
-        return [counts for model in self._known() if (counts := self._counts_of(model)) is not None]
+        return [counts for model in self._places.models() if (counts := self._counts_of(model, 0)) is not None]
 
     def outcomes(self) -> dict[str, float]:
         """Events of all workers by outcome."""
@@ -267,14 +267,13 @@ class Desk:
         """Events of all workers that were counted without knowing whether they had been before."""
         return self._cells.totals(self._unchecked)[0]
 
-    def _known(self) -> list[str]:
-        return [name.removeprefix(_MODELS) for name, _, _ in self._cells.names(_MODELS)]
-
-    def _counts_of(self, model: str) -> VersionCounts | None:
+    def _counts_of(self, model: str, second: int) -> VersionCounts | None:
+        """Where to count what belongs to a token of this second; None if there is no room for one more model."""
         counts = self._versions.get(model)
-        if counts is None:
-            known = self._known()
-            if model not in known and len(known) >= _MOST_VERSIONS:
-                return None
-            counts = self._versions[model] = VersionCounts(self._cells, model, self._time)
+        if counts is None or not counts.use(second):
+            counts = self._places.find(model, time())
+            self._versions = {other: known for other, known in self._versions.items() if known.use(0)}
+            if counts is not None:
+                counts.use(second)
+                self._versions[model] = counts
         return counts

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 import pytest
-from processes import wait_for
-from serving import COUNTS, MODEL_ID, Server, samples, serving, start
+from processes import wait_for, workers_of
+from serving import COUNTS, MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, Server, samples, serving, start
 from sklearn.metrics import log_loss, roc_auc_score
+from stores import build_store, model_of
 
 from service.feedback.counts import BOUNDS
 from service.feedback.tokens import Keyring
@@ -297,3 +298,32 @@ def test_the_secret_is_in_no_log(bundle: Path, tmp_path: Path) -> None:
         answer = httpx.post(f"{server.url}/feedback", json={"token": token[0].decode(), "click": True})
     assert answer.json() == {"accepted": 1, "outcomes": ["click"]}
     assert "secret-" not in str(server.log).replace(str(file), "")
+
+
+def test_feedback_of_a_version_counts_though_another_took_its_place_meanwhile(tmp_path: Path) -> None:
+    store = build_store(tmp_path, "first", "second")
+    settings = {"feedback_secret": SECRET, "feedback_ratio": 1, "feedback_window_seconds": 4, "idle_seconds": 0.1}
+
+    def counts(model: str, event: str) -> float:
+        start = "reaction_feedback_scored_total"
+        labels = (f'event="{event}"', f'model="{model}"')
+        return sum(
+            count
+            for name, count in scrape(server).items()
+            if name.startswith(start) and all(label in name for label in labels)
+        )
+
+    with serving(store.root, workers=1, watch_seconds=0.1, **settings) as server:
+        body = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES, "top_k": 2}
+        first = [post(server, "/score", body)[1] for _ in range(3)]
+        clicked = [post(server, "/feedback", {"token": first[0]["feedback_tokens"][0], "click": True})[0]]
+        worker = workers_of(server)
+        store.activate("second")
+        wait_for(
+            lambda: model_of(server) == "second" and not set(worker) & set(workers_of(server)), "the first is gone"
+        )
+        # On a very slow machine it is late by now; it is told so, and nothing is counted.
+        clicked.append(post(server, "/feedback", {"token": first[1]["feedback_tokens"][0], "click": True})[0])
+        assert {answer["model"] for answer in first} == {"first"}
+        wait_for(lambda: counts("first", "impression") == 6, "the window of the first is over", 60)
+        assert counts("first", "click") == clicked.count(202) > 0

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from service.cells import Cells, shared_file
 from service.errors import ForgedTokenError, MalformedTokenError
-from service.feedback.counts import BOUNDS, CLICK, IMPRESSION, STRETCHES, WITHDRAWN, Stretches, VersionCounts
+from service.feedback.counts import BOUNDS, CELLS, CLICK, IMPRESSION, STRETCHES, WITHDRAWN, Stretches, VersionCounts
+from service.feedback.places import MOST_MODELS, ModelPlaces
 from service.feedback.quality import quality
 from service.feedback.secret import SecretError, read_secrets
 from service.feedback.seen import SeenTokens
@@ -117,6 +118,10 @@ def test_secrets_come_from_one_place_and_a_short_one_is_refused_unquoted(tmp_pat
 # --- counts
 
 
+def counts_in(cells: Cells, time: Stretches) -> VersionCounts:
+    return VersionCounts(cells, "m", cells.take("counts", CELLS), time)
+
+
 def tallied(*counts: VersionCounts) -> list[float]:
     """Impressions, withdrawn ones and clicks whose window is over."""
     assert len({str(one.tallies()) for one in counts}) == 1  # whoever is asked
@@ -124,7 +129,7 @@ def tallied(*counts: VersionCounts) -> list[float]:
 
 
 def test_nothing_counts_before_the_window_is_over_and_everything_after_it() -> None:
-    counts = VersionCounts(Cells(), "m", time := Stretches(800))
+    counts = counts_in(Cells(), time := Stretches(800))
     counts.add(IMPRESSION, T0, [0.5, 0.25])
     counts.add(CLICK, T0, [0.5])
     assert not time.is_late(T0, T0 + 800.9)
@@ -142,10 +147,10 @@ def test_nothing_counts_before_the_window_is_over_and_everything_after_it() -> N
 def test_workers_add_up_and_one_that_takes_anothers_place_goes_on_with_its_counts() -> None:
     descriptor = shared_file(2)
     try:
-        first, second = (VersionCounts(Cells(2, n, descriptor=descriptor), "m", Stretches(80)) for n in range(2))
+        first, second = (counts_in(Cells(2, n, descriptor=descriptor), Stretches(80)) for n in range(2))
         first.add(IMPRESSION, T0, [0.5])
         second.add(CLICK, T0, [0.5])
-        heir = VersionCounts(Cells(2, 1, descriptor=descriptor), "m", Stretches(80))
+        heir = counts_in(Cells(2, 1, descriptor=descriptor), Stretches(80))
         first.close(T0 + 1000)
         assert tallied(first, heir) == [1, 0, 0]
         heir.close(T0 + 1000)
@@ -154,9 +159,58 @@ def test_workers_add_up_and_one_that_takes_anothers_place_goes_on_with_its_count
         os.close(descriptor)
 
 
+def test_what_a_worker_left_that_has_ended_is_counted_by_another() -> None:
+    descriptor = shared_file(2)
+    try:
+        cells = [Cells(2, n, descriptor=descriptor) for n in range(2)]
+        gone, left = (counts_in(one, Stretches(80)) for one in cells)
+        gone.add(IMPRESSION, T0, [0.5, 0.25])
+        left.close(T0 + 1000)
+        assert tallied(left) == [0, 0, 0]  # it lives, and may be counting this very moment
+        cells[1].forget(0)
+        left.close(T0 + 10)
+        assert tallied(left) == [0, 0, 0]
+        left.close(T0 + 1000)
+        assert tallied(left) == [2, 0, 0]
+    finally:
+        os.close(descriptor)
+
+
+def test_a_place_goes_to_another_model_once_nothing_can_come_back_for_the_one_before() -> None:
+    descriptor = shared_file(2)
+    try:
+        time = Stretches(80)
+        here, there = (ModelPlaces(Cells(2, n, descriptor=descriptor), time) for n in range(2))
+        names = [f"model-{n}" for n in range(MOST_MODELS)]
+        held = {name: here.find(name, T0) for name in names}
+        elsewhere = there.find("model-3", T0)
+        assert here.find("one more", T0 + 80) is None
+        assert sorted(there.models()) == sorted(names)
+        for name, counts in held.items():
+            assert counts is not None
+            counts.issue(5)
+            assert name == "model-3" or counts.use(T0 + 500)
+        late = T0 + 80 + 80
+        assert time.is_over(time.of(T0), late)
+        taken = there.find("one more", late)
+        assert taken is not None
+        assert taken.issued() == 0
+        assert "model-3" not in here.models()
+        assert "one more" in here.models()
+        for counts in (held["model-3"], elsewhere):
+            assert counts is not None
+            assert not counts.use(late)
+        assert here.find("model-3", late) is None
+        found = here.find("model-4", late)
+        assert found is not None
+        assert found.issued() == 5
+    finally:
+        os.close(descriptor)
+
+
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 2), unit), max_size=60))
 def test_whatever_the_clock_does_every_event_is_counted_once(events: list[tuple[int, int, float]]) -> None:
-    counts = VersionCounts(Cells(capacity=20_000), "m", Stretches(100))
+    counts = counts_in(Cells(capacity=20_000), Stretches(100))
     for second, event, score in events:
         counts.add(event, T0 + second, [score])
         counts.close(T0 + second)
@@ -171,7 +225,7 @@ def test_whatever_the_clock_does_every_event_is_counted_once(events: list[tuple[
     )
 )
 def test_measures_from_sums_are_those_of_the_rows(rows: list[tuple[float, str]]) -> None:
-    counts = VersionCounts(Cells(capacity=20_000), "m", Stretches(100))
+    counts = counts_in(Cells(capacity=20_000), Stretches(100))
     for score, fate in rows:
         counts.add(IMPRESSION, T0, [score])
         if fate != "shown":
