@@ -22,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_damage_under_digests_as_written_is_taken(bundle: Path, tmp_path: Path) -> None:
     signed, keys = signed_copy(bundle, tmp_path)
-    result = as_written(signed, keys, tmp_path / "work", range(300))
+    result = as_written(signed, keys, tmp_path / "work", range(160))
     assert result.outcomes == {"refused": result.inputs}, result.findings
     assert set(result.files) == {path.relative_to(signed).as_posix() for path in signed.rglob("*") if path.is_file()}
 
@@ -30,11 +30,11 @@ def test_no_damage_under_digests_as_written_is_taken(bundle: Path, tmp_path: Pat
 def test_damage_under_digests_made_to_fit_is_refused_with_a_reason_or_scores_sanely(
     bundle: Path, tmp_path: Path
 ) -> None:
-    result = digests_made_to_fit(bundle, tmp_path / "work", range(120))
+    result = digests_made_to_fit(bundle, tmp_path / "work", range(80))
     assert result.findings == []
     assert set(result.outcomes) <= {"refused", "served", "unanswered"}
     assert {"BundleFormatError", "SelfTestError"} <= set(result.reasons)
-    assert result.inputs > 100
+    assert result.inputs > 60
 
 
 def test_only_the_damage_is_what_is_refused(bundle: Path) -> None:
