@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from service.admission import is_low, read_deadline
 from service.compression import READABLE, WRITTEN
 from service.errors import (
     BodyTooLargeError,
@@ -53,13 +54,16 @@ class RequestHead:
         length: Declared length of the body; 0 where it is not.
         compressed: The body is gzip or deflate.
         accept_encoding: Encodings that the client takes, as it says so.
+        deadline_seconds: Within how many it wants its answer; None if it does not say.
+        low: It may be left out first.
 
     Raises:
         MediaTypeError: The body has an encoding that is not read.
         BodyTooLargeError: The declared length is over the limit.
+        HeaderError: A header says something else than it may.
     """
 
-    __slots__ = ("accept_encoding", "compressed", "length", "named")
+    __slots__ = ("accept_encoding", "compressed", "deadline_seconds", "length", "low", "named")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
         self.named = named = dict(headers)
@@ -71,6 +75,8 @@ class RequestHead:
         if b"content-encoding" in named:
             encodings = [value for name, value in headers if name == b"content-encoding"]
             self.compressed = _is_compressed(b", ".join(encodings))
+        self.deadline_seconds = read_deadline(named)
+        self.low = is_low(named)
 
 
 class ScoreHead(RequestHead):
@@ -229,6 +235,7 @@ async def send_answer(scope: Scope, send: Send, headers: list[tuple[bytes, bytes
 
 
 async def send_refusal(
+    scope: Scope,
     receive: Receive,
     send: Send,
     error: BaseException,
@@ -237,6 +244,8 @@ async def send_refusal(
     """Send the answer to an error (status, headers, body), in whatever form."""
     status, headers, body = answer
     linger = _lingers(error)
+    if not linger and scope["method"] != "HEAD":  # no body is ever written to that
+        join_next_writes(scope)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": linger})
     if linger:

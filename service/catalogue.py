@@ -42,6 +42,12 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "Requests answered; 499 hung up before they had an answer.",
         ),
         (
+            "reaction_requests_shed_total",
+            "counter",
+            "reason",
+            "Long requests not scored: hopeless (refused unread), queue_full, expired in the queue, gone from it.",
+        ),
+        (
             "reaction_connections_cut_total",
             "counter",
             "reason",

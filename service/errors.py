@@ -13,6 +13,9 @@
     │   ├── LateRequestError              408  a head or a body that is not there in time
     │   ├── HeadTooLargeError             431  more bytes or headers than allowed
     │   ├── ClientGoneError               499  hung up before it had an answer: counted, never answered
+    │   ├── HeaderError                   400  a header that says something else than it may
+    │   ├── QueueFullError                429  too much work waits
+    │   ├── OverloadedError               503  it cannot be scored in time
     │   ├── MalformedBodyError            400  bytes that are no JSON or MessagePack document
     │   ├── FeedbackError                 422  an event of feedback that does not count
     │   │   ├── MalformedTokenError            no token, or an event that says nothing
@@ -34,6 +37,7 @@ they are known, `where`, `expected`, `got` and `request_id`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +63,7 @@ __all__ = [
     "FeedbackOffError",
     "ForgedTokenError",
     "HeadTooLargeError",
+    "HeaderError",
     "InflatedBodyError",
     "LateFeedbackError",
     "LateRequestError",
@@ -70,7 +75,9 @@ __all__ = [
     "MethodNotAllowedError",
     "ModelOutputError",
     "NotReadyError",
+    "OverloadedError",
     "Problem",
+    "QueueFullError",
     "ServiceError",
     "UnauthorizedError",
     "UnknownVersionError",
@@ -144,6 +151,53 @@ class ClientGoneError(ServiceError):
     """The client closed its connection before it had an answer."""
 
 
+class HeaderError(ServiceError):
+    """A header of the request has a value that it cannot have.
+
+    Args:
+        name: The header.
+        expected: What it may hold.
+        value: What it holds.
+    """
+
+    def __init__(self, name: str, expected: str, value: bytes) -> None:
+        got = repr(value[:40].decode("latin-1"))
+        super().__init__(f"{name}: expected {expected}, got {got}.", where=name, expected=expected, got=got)
+
+
+class QueueFullError(ServiceError):
+    """Too much work waits already.
+
+    Args:
+        most: Candidates that may wait.
+        seconds: When there is likely to be room.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        super().__init__(
+            f"Too many candidates wait: expected at most {most}.",
+            headers=_retry_after(seconds),
+            expected=f"at most {most} candidates that wait",
+        )
+
+
+class OverloadedError(ServiceError):
+    """A request cannot be scored in time.
+
+    Args:
+        why: When that was found out.
+        seconds: When it would have been its turn.
+    """
+
+    def __init__(self, why: str, seconds: float) -> None:
+        super().__init__(f"Refused: {why}.", headers=_retry_after(seconds))
+
+
+def _retry_after(seconds: float) -> tuple[tuple[str, str], ...]:
+    """Whole seconds, one at least."""
+    return (("retry-after", str(max(1, math.ceil(seconds)))),)
+
+
 class MalformedBodyError(ServiceError):
     """The bytes are no document at all."""
 
@@ -213,6 +267,7 @@ INTERNAL: Final = Problem(500, "internal", "The service failed")
 # Looked up along the exception's ancestors, so a subclass answers as its parent unless it has a line of its own.
 PROBLEMS: Final[dict[type[Exception], Problem]] = {
     MalformedBodyError: Problem(400, "malformed-body", "The body is no valid document"),
+    HeaderError: Problem(400, "malformed-header", "A header has a value it cannot have"),
     MalformedHttpError: Problem(400, "malformed-http", "This is no HTTP request"),
     UnauthorizedError: Problem(401, "unauthorized", "An API key is needed"),
     MethodNotAllowedError: Problem(405, "method-not-allowed", "The method is not allowed here"),
@@ -228,6 +283,7 @@ PROBLEMS: Final[dict[type[Exception], Problem]] = {
     UnknownFieldError: Problem(422, "unknown-field", "The model has no such field"),
     MisplacedFieldError: Problem(422, "misplaced-field", "The field belongs to the other side"),
     FieldValueError: Problem(422, "field-value", "A field has a value it cannot have"),
+    QueueFullError: Problem(429, "queue-full", "Too much work waits"),
     HeadTooLargeError: Problem(431, "head-too-large", "The head of the request is too large"),
     FeedbackError: Problem(422, "feedback", "The event does not count"),
     MalformedTokenError: Problem(422, "malformed-token", "The event has no token, or says nothing"),
@@ -238,6 +294,7 @@ PROBLEMS: Final[dict[type[Exception], Problem]] = {
     FeedbackOffError: Problem(404, "feedback-off", "Feedback is off"),
     ClientGoneError: Problem(499, "client-gone", "The client closed its connection"),
     ModelOutputError: Problem(500, "model-output", "The model gave no finite score"),
+    OverloadedError: Problem(503, "overloaded", "The request cannot be scored in time"),
     NotReadyError: Problem(503, "not-ready", "The service is not ready"),
 }
 

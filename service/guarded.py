@@ -73,6 +73,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._guard.release(self)
+        lost = cast("JoinedWrites", self.transport).lost
+        if lost is not None:
+            lost()
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
 

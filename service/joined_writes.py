@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-__all__ = ["JOINED_WRITES", "JoinedWrites", "fault_of", "join_next_writes"]
+__all__ = ["JOINED_WRITES", "JoinedWrites", "fault_of", "join_next_writes", "watch"]
 
 JOINED_WRITES: Final = "reaction.joined_writes"
 
@@ -23,6 +23,7 @@ JOINED_WRITES: Final = "reaction.joined_writes"
 class _Writes(Protocol):
     joining: bool
     fault: Exception | None
+    lost: Callable[[], None] | None
 
     def is_closing(self) -> bool: ...
 
@@ -37,9 +38,10 @@ class JoinedWrites:
     Attributes:
         joining: The next write waits.
         fault: Why the body that is being received will never be there as a whole.
+        lost: Told when the connection ends; None for nobody.
     """
 
-    __slots__ = ("_held", "_transport", "_unsent", "_write", "fault", "joining")
+    __slots__ = ("_held", "_transport", "_unsent", "_write", "fault", "joining", "lost")
 
     def __init__(self, transport: asyncio.Transport, unsent: Callable[[], None] | None = None) -> None:
         self._transport = transport
@@ -48,6 +50,7 @@ class JoinedWrites:
         self._held = b""
         self.joining = False
         self.fault: Exception | None = None
+        self.lost: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Write, or hold back."""
@@ -88,6 +91,13 @@ def join_next_writes(scope: Scope) -> bool:
         return False
     writes.joining = True
     return True
+
+
+def watch(scope: Scope, tell: Callable[[], None] | None) -> None:
+    """Have oneself told when the client hangs up, if the server can; None ends that."""
+    extensions = scope.get("extensions")
+    if extensions is not None and JOINED_WRITES in extensions:
+        cast("_Writes", extensions[JOINED_WRITES]).lost = tell
 
 
 def fault_of(scope: Scope) -> Exception | None:

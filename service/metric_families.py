@@ -48,6 +48,7 @@ class ServiceCollector(Collector):
         models = metrics.all_models()
         active = metrics.active_slots()
         served = [m for m in models if m.slot in active]
+        yield _counter("reaction_requests_shed_total", [((why,), count) for why, count in metrics.shed().items()])
         yield _histogram(
             "reaction_stage_seconds",
             [

@@ -29,6 +29,8 @@ __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "Serv
 
 # Why a connection is cut.
 CUTS: Final = ("malformed", "head_late", "body_late", "head_too_large", "answer_late")
+# Why a long request is not scored.
+SHED: Final = ("hopeless", "queue_full", "expired", "gone")
 _REQUESTS: Final = "requests "
 _RELOADS: Final = "reloads "
 
@@ -49,6 +51,7 @@ class ServiceMetrics:
         self._state = self.cells.own
         self._values = self.cells.values
         self._requests: dict[tuple[str, int], int] = {}
+        self._shed = {reason: self.cells.take(f"shed {reason}", 1) for reason in SHED}
         self._cuts = {reason: self.cells.take(f"cut {reason}", 1) for reason in CUTS}
         self.registry.register(ServiceCollector(self))
         self.registry.register(process_collector(self.cells))
@@ -152,6 +155,14 @@ class ServiceMetrics:
             status, _, route = name.removeprefix(_REQUESTS).partition(" ")
             counts[route, int(status)] = self.cells.totals(cell)[0]
         return counts
+
+    def count_shed(self, reason: str) -> None:
+        """Count a long request that was not scored for want of time or room, or because nobody waits for it."""
+        self._values[self._shed[reason]] += 1.0
+
+    def shed(self) -> Mapping[str, float]:
+        """Such requests of all workers, by reason."""
+        return {reason: self.cells.totals(cell)[0] for reason, cell in self._shed.items()}
 
     def count_cut(self, reason: str) -> None:
         """Count a connection that was ended for what came over it, or did not."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
+from service.admission import Gate
 from service.api_keys import ApiKeys
 from service.assignment import Assignment
 from service.bundle import BundleError, PublicKeys, read_bundle
@@ -158,6 +159,9 @@ class Runtime:
         # The server's to set: how many requests it holds, those included that the application has not seen yet.
         self.in_flight: Callable[[], int] | None = None
         self.workers = ThreadPoolExecutor(plan.work_threads, thread_name_prefix="score")
+        self.gate = Gate(
+            self.workers, plan.work_threads, settings.queue_candidates, settings.deadline_seconds, self.metrics
+        )
         self._on_failure = on_failure
 
     def start(self) -> None:

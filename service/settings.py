@@ -79,6 +79,18 @@ class Settings(BaseSettings):
         ge=0,
         description="Bodies up to this length are scored on the event loop, longer ones in a worker thread.",
     )
+    queue_candidates: int = Field(
+        100_000,
+        ge=1,
+        description="Most candidates of long bodies that wait for a worker thread (half of it for X-Request-Priority: "
+        "low); more are refused (429).",
+    )
+    deadline_seconds: float = Field(
+        2.0,
+        ge=0.001,
+        description="How long a request with a long body may take, unless its X-Request-Deadline-Ms says; one that "
+        "cannot be scored by then is refused (503).",
+    )
     workers: int | None = Field(
         None, ge=1, le=256, description="Processes that serve; unset, one for each whole CPU that memory allows."
     )

@@ -1,14 +1,15 @@
 """`POST /score`: the hot route. Raw ASGI, and a documented FastAPI route that leads to the same code."""
 
-import asyncio
 import random
 from collections.abc import Iterable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from service.admission import Terms
 from service.asgi import ScoreHead, answer_headers, read_body, refusal_headers, send_answer, send_refusal
 from service.coalesce import Coalescer
 from service.errors import (
@@ -18,6 +19,7 @@ from service.errors import (
     problem_bytes,
     problem_of,
 )
+from service.joined_writes import watch
 from service.logging import get_logger
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
@@ -65,10 +67,12 @@ class ScoreEndpoint:
         status = GONE  # until an answer is on its way
         try:
             model, head = self.admit(scope)
+            long = head.compressed or head.length > self._inline_body_bytes
+            terms = self._runtime.gate.look(head, long=long)
             body = await read_body(scope, receive, self._max_body_bytes)
             received = perf_counter()
             work = self.make_work(body, request_id, head)
-            await self._run(self.stages(model), work, self._coalescer(model))
+            await self._run(self.stages(model), work, terms, scope, self._coalescer(model))
             status = OK
             await send_answer(scope, send, self.answer_headers(work), work.answer)
         except ClientGoneError:
@@ -79,7 +83,7 @@ class ScoreEndpoint:
             request_id = work.request_id if work is not None else request_id
             answer = self.refuse(error, request_id, model)
             status = answer[0]
-            await send_refusal(receive, send, error, answer)
+            await send_refusal(scope, receive, send, error, answer)
         finally:
             self.count(model, work, status, received)
 
@@ -145,7 +149,9 @@ class ScoreEndpoint:
             f"{self.label}: expected POST, got {method}.", headers=(("allow", "POST"),), expected="POST", got=method
         )
 
-    async def _run(self, pipeline: Stages[Any], work: Work, coalescer: Coalescer | None = None) -> None:
+    async def _run(
+        self, pipeline: Stages[Any], work: Work, terms: Terms, scope: Scope, coalescer: Coalescer | None
+    ) -> None:
         """Fill in the answer, on the event loop or in a worker thread."""
         runtime, size = self._runtime, len(work.body)
         # Who knows how much is in a compressed body.
@@ -153,7 +159,7 @@ class ScoreEndpoint:
         if coalescer is not None:
             await (coalescer.run if inline else coalescer.run_in_thread)(work)
         elif not inline:
-            await asyncio.get_running_loop().run_in_executor(runtime.workers, pipeline.run, work)
+            await runtime.gate.run(pipeline, work, terms, partial(watch, scope))
         else:
             pipeline.run(work)
 

@@ -18,6 +18,7 @@ from serving import MODEL_ID, HandModel, samples, serving
 
 from service.app import create_app
 from service.bundle import read_bundle
+from service.fast_lane import FastLane
 from service.scorer import Scorer
 from service.server import _Server, server_config
 from service.settings import Settings
@@ -40,7 +41,8 @@ def counted_server(bundle: Path, scorer: Scorer) -> Iterator[tuple[str, Counting
     """The real web server on a thread of this process, with coalescing on and calls of the model counted."""
     settings = Settings(bundle=bundle, port=0, coalesce=True)
     app = create_app(settings)
-    server = _Server(server_config(app, settings), app, None)
+    lane = FastLane(app.runtime, app.hot)
+    server = _Server(server_config(app, settings, lane), app, lane, None)
     counting = CountingPipeline(scorer)
     loops: list[asyncio.AbstractEventLoop] = []
 

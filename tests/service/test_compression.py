@@ -13,13 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, Server
 
+from service.admission import Gate
 from service.compression import compress, decompress, takes_gzip
 from service.errors import InflatedBodyError, MalformedBodyError
+from service.metrics import ServiceMetrics
 from service.pipeline import Work
 from service.routes.score import ScoreEndpoint
 from service.settings import Settings
@@ -177,11 +180,20 @@ def test_an_encoding_on_top_of_another_is_refused_however_it_is_written(server: 
 @pytest.mark.parametrize("inflate_to", [None, 1 << 20])
 def test_a_compressed_body_never_holds_up_the_event_loop(inflate_to: int | None) -> None:
     ran_in: list[threading.Thread] = []
-    pipeline: Any = SimpleNamespace(run=lambda _work: ran_in.append(threading.current_thread()))
+
+    def run(work: Work) -> None:
+        ran_in.append(threading.current_thread())
+        work.scores = np.zeros(1, np.float32)
+
+    async def ask(runtime: Any, work: Work) -> None:
+        pipeline: Any = SimpleNamespace(run=run)
+        head: Any = SimpleNamespace(length=5, compressed=inflate_to is not None, deadline_seconds=None, low=False)
+        terms = runtime.gate.look(head, long=head.compressed)
+        await ScoreEndpoint(runtime)._run(pipeline, work, terms, {}, None)
+
     with ThreadPoolExecutor(1) as workers:
-        settings = Settings(bundle="b")
-        runtime: Any = SimpleNamespace(settings=settings, workers=workers)
+        settings, gate = Settings(bundle="b"), Gate(workers, 1, 100, 60.0, ServiceMetrics())
         work = Work(b"short", request_id="r", packed=False, answer_packed=False)
         work.inflate_to = inflate_to
-        asyncio.run(ScoreEndpoint(runtime)._run(pipeline, work))
+        asyncio.run(ask(SimpleNamespace(settings=settings, gate=gate), work))
     assert (ran_in[0] is threading.main_thread()) == (inflate_to is None)

@@ -1,0 +1,297 @@
+"""Admission: which long requests are taken, in what order, and which are refused while that is still cheap.
+
+Long bodies are scored by worker threads, so they queue. Work is counted in candidates, for those are what takes time;
+how many a body holds is guessed from its length, and corrected by every one that was scored. What cannot be scored by
+its deadline is refused by its head, before its body has come, or once it has come, before it is decoded, or when its
+turn comes, before it is computed. Who hangs up leaves the queue. Short bodies are scored as they come and queue nowhere
+but in the sockets: to refuse one costs what it costs to score it.
+
+Runs on the event loop, except for the scoring itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from service.errors import ClientGoneError, HeaderError, NotReadyError, OverloadedError, QueueFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
+
+    from service.metrics import ServiceMetrics
+    from service.pipeline import Stages, Work
+
+    Watch = Callable[[Callable[[], None] | None], None]
+
+__all__ = ["Gate", "Terms", "is_low", "read_deadline"]
+
+_DEADLINE: Final = b"x-request-deadline-ms"
+_PRIORITY: Final = b"x-request-priority"
+_LONGEST_MS: Final = 600_000
+# The less urgent may fill this share of the queue: what is urgent then still finds room.
+_LOW_SHARE: Final = 0.5
+# How fast estimates follow what was measured.
+_PACE: Final = 0.1
+_FIRST_GUESS_BYTES: Final = 64.0  # a candidate
+_INFLATES: Final = 5.0
+# What a request must have left when its turn comes, in its own expected times: the answer has to be written and sent.
+_MARGIN: Final = 1.5
+
+
+class Head(Protocol):
+    """What a request's headers say."""
+
+    length: int
+    compressed: bool
+    deadline_seconds: float | None
+    low: bool
+
+
+class Terms:
+    """On what terms a request is to be scored.
+
+    Args:
+        head: What its headers say.
+        arrived: When its head was there (`perf_counter`, seconds).
+        seconds: How long it may take if it does not say.
+
+    Attributes:
+        compressed: Its body is.
+        deadline: By when it has to be answered (`perf_counter`, seconds).
+        stated: It says so itself.
+        low: It may be left out first.
+    """
+
+    __slots__ = ("compressed", "deadline", "low", "stated")
+
+    def __init__(self, head: Head, arrived: float, seconds: float) -> None:
+        own = head.deadline_seconds
+        self.stated = own is not None
+        self.deadline = arrived + (seconds if own is None else own)
+        self.low = head.low
+        self.compressed = head.compressed
+
+
+def read_deadline(named: Mapping[bytes, bytes]) -> float | None:
+    """Within how many seconds a request wants its answer; None if it does not say.
+
+    Raises:
+        HeaderError: It says something else.
+    """
+    text = named.get(_DEADLINE)
+    if text is None:
+        return None
+    if not text.isdigit() or not 1 <= int(text[:10]) <= _LONGEST_MS:
+        raise HeaderError("X-Request-Deadline-Ms", f"a whole number from 1 to {_LONGEST_MS}", text)
+    return int(text) / 1000
+
+
+def is_low(named: Mapping[bytes, bytes]) -> bool:
+    """Whether a request may be left out first.
+
+    Raises:
+        HeaderError: Its priority is none that there is.
+    """
+    priority = named.get(_PRIORITY, b"normal").lower()
+    if priority not in {b"normal", b"low"}:
+        raise HeaderError("X-Request-Priority", "normal or low", priority)
+    return priority == b"low"
+
+
+class _Entry:
+    """A request that waits, or is being scored.
+
+    Attributes:
+        candidates: As guessed.
+        done: Set when it has its answer, or will have none.
+        timer: Ends its wait at its deadline.
+        waits: It is in the queue.
+    """
+
+    __slots__ = ("candidates", "done", "stages", "terms", "timer", "waits", "work")
+
+    timer: asyncio.TimerHandle
+
+    def __init__(self, stages: Stages[Any], work: Work, terms: Terms, candidates: float) -> None:
+        self.stages = stages
+        self.work = work
+        self.terms = terms
+        self.candidates = candidates
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waits = True
+
+
+class Gate:
+    """Queue and door of one process's worker threads.
+
+    Args:
+        executor: The threads.
+        threads: How many.
+        most_candidates: Most candidates that wait.
+        seconds: How long a request may take if it does not say.
+        metrics: Where what was refused is counted.
+    """
+
+    def __init__(
+        self, executor: Executor, threads: int, most_candidates: int, seconds: float, metrics: ServiceMetrics
+    ) -> None:
+        self._executor = executor
+        self._threads = threads
+        self._most = most_candidates
+        self._default_seconds = seconds
+        self._metrics = metrics
+        self._queues: dict[bool, deque[_Entry]] = {False: deque(), True: deque()}  # by whether they may be left out
+        self._waiting = {False: 0.0, True: 0.0}  # candidates
+        self._running = 0
+        self._running_candidates = 0.0
+        self._bytes_each = _FIRST_GUESS_BYTES  # a candidate
+        self._seconds_each = 0.0  # a candidate in one thread; not known yet
+
+    def look(self, head: Head, *, long: bool) -> Terms:
+        """A request's terms; refuses it by its head if its body is long and there is no hope for it.
+
+        Raises:
+            OverloadedError: It cannot be scored in time.
+            QueueFullError: Too many candidates wait.
+        """
+        now = perf_counter()
+        terms = Terms(head, now, self._default_seconds)
+        if long and head.length:
+            self._check(terms, self._guess(head.length, terms), now)
+        return terms
+
+    async def run(self, stages: Stages[Any], work: Work, terms: Terms, watch: Watch) -> None:
+        """Fill in the answer of a request in a worker thread; see `Stages.run`.
+
+        Args:
+            stages: What runs it.
+            work: The request, its body not decoded yet.
+            terms: On what terms.
+            watch: Has itself told what to do when the client hangs up; None for nothing.
+
+        Raises:
+            OverloadedError: It cannot be scored in time.
+            QueueFullError: Too many candidates wait.
+            ClientGoneError: Its client hung up before its turn.
+        """
+        candidates = self._guess(len(work.body), terms)
+        self._check(terms, candidates, perf_counter())
+        entry = _Entry(stages, work, terms, candidates)
+        self._queues[terms.low].append(entry)
+        self._waiting[terms.low] += candidates
+        left = max(0.0, terms.deadline - perf_counter())
+        entry.timer = asyncio.get_running_loop().call_later(left, self._expire, entry)
+        self._go_on()
+        if entry.waits:
+            watch(partial(self._cancel, entry))
+        try:
+            await entry.done
+        finally:
+            watch(None)
+            self._leave(entry)
+
+    def _guess(self, length: int, terms: Terms) -> float:
+        return max(1.0, length * (_INFLATES if terms.compressed else 1.0) / self._bytes_each)
+
+    def _check(self, terms: Terms, candidates: float, now: float) -> None:
+        """Refuse what has no room, or no hope."""
+        waiting = self._waiting[False] + (self._waiting[True] if terms.low else 0.0)
+        ahead = waiting + self._running_candidates
+        most = self._most * (_LOW_SHARE if terms.low else 1.0)
+        seconds = ahead * self._seconds_each / self._threads
+        if waiting and sum(self._waiting.values()) + candidates > most:
+            self._metrics.count_shed("queue_full")
+            raise QueueFullError(int(most), seconds)
+        # Alone, it may take what it takes, unless it says by when it is of use.
+        if (ahead or terms.stated) and now + seconds + candidates * self._seconds_each > terms.deadline:
+            self._metrics.count_shed("hopeless")
+            raise OverloadedError("it could not be scored by its deadline", seconds)
+
+    def _go_on(self) -> None:
+        """Hand on what is next, as far as threads are free."""
+        while self._running < self._threads:
+            queue = self._queues[False] or self._queues[True]
+            if not queue:
+                return
+            entry = queue.popleft()
+            if not entry.waits:
+                continue
+            self._leave(entry)
+            left = entry.terms.deadline - perf_counter()
+            alone = not (self._running or self._waiting[False] or self._waiting[True])
+            if left < entry.candidates * self._seconds_each * _MARGIN and (entry.terms.stated or not alone):
+                self._give_up(entry)
+                continue
+            try:
+                self._executor.submit(self._score, entry, asyncio.get_running_loop())
+            except RuntimeError:  # the service is stopping
+                entry.done.set_exception(NotReadyError("Not ready: the service is stopping."))
+                continue
+            self._running += 1
+            self._running_candidates += entry.candidates
+
+    def _score(self, entry: _Entry, loop: asyncio.AbstractEventLoop) -> None:
+        """Score a request (in a worker thread)."""
+        began = perf_counter()
+        error: Exception | None = None
+        try:
+            entry.stages.run(entry.work)
+        except Exception as caught:  # noqa: BLE001 - whatever it is belongs to the request
+            error = caught
+        loop.call_soon_threadsafe(self._finish, entry, error, perf_counter() - began)
+
+    def _finish(self, entry: _Entry, error: Exception | None, seconds: float) -> None:
+        """Learn from a request that was scored, and tell who waits for it."""
+        self._running -= 1
+        self._running_candidates -= entry.candidates
+        if not self._running:
+            self._running_candidates = 0.0  # no rounding stays
+        if error is None:
+            candidates = len(entry.work.scores)
+            each = seconds / candidates
+            self._seconds_each += (each - self._seconds_each) * (_PACE if self._seconds_each else 1.0)
+            self._bytes_each += (len(entry.work.body) / candidates - self._bytes_each) * _PACE
+        if not entry.done.done():
+            if error is None:
+                entry.done.set_result(None)
+            else:
+                entry.done.set_exception(error)
+        self._go_on()
+
+    def _expire(self, entry: _Entry) -> None:
+        """The deadline of a request is over; one that is being scored already is answered all the same."""
+        if entry.waits:
+            self._leave(entry)
+            self._give_up(entry)
+
+    def _cancel(self, entry: _Entry) -> None:
+        """Nobody waits for a request any more; one that is being scored goes on, as no thread can be stopped."""
+        if entry.waits:
+            self._leave(entry)
+            self._metrics.count_shed("gone")
+            entry.done.set_exception(ClientGoneError("The client hung up while its request waited."))
+
+    def _give_up(self, entry: _Entry) -> None:
+        self._metrics.count_shed("expired")
+        waiting = sum(self._waiting.values()) + self._running_candidates
+        seconds = waiting * self._seconds_each / self._threads
+        entry.done.set_exception(OverloadedError("its deadline came before its turn", seconds))
+
+    def _leave(self, entry: _Entry) -> None:
+        """Take a request out of what waits; who cancels it, too."""
+        if not entry.waits:
+            return
+        entry.waits = False
+        entry.timer.cancel()
+        low = entry.terms.low
+        self._waiting[low] -= entry.candidates
+        queue = self._queues[low]
+        while queue and not queue[0].waits:
+            queue.popleft()
+        if not queue:
+            self._waiting[low] = 0.0

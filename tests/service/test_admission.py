@@ -1,0 +1,187 @@
+"""Admission of long requests, against real servers: one whose only worker thread never gets free, one that learns."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+import numpy as np
+import pytest
+from processes import count_all, wait_for
+from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, build_bundle, start
+
+from service.admission import Gate
+from service.metrics import ServiceMetrics
+from service.pipeline import Stages, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHORT = json.dumps({"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}).encode()
+# 70,000 bytes: taken for 1,094 candidates as long as none was scored; a hundred are in it, one more keeps a thread.
+LONG = json.dumps({"candidates": [{"ad": "a1"}] * 100}).encode().ljust(70_000)
+ENDLESS = json.dumps({"candidates": [{"ad": "a1"}] * 101}).encode().ljust(70_000)
+JSON = {"content-type": "application/json"}
+PROBES = ("/livez", "/readyz", "/startupz", "/v2/health/live", "/metrics")
+
+
+def shed(server: Server) -> dict[str, int]:
+    counts = count_all(server)
+    start_ = 'reaction_requests_shed_total{reason="'
+    return {name[len(start_) : -2]: int(count) for name, count in counts.items() if name.startswith(start_)}
+
+
+def head(path: str, *more: bytes, length: int = len(LONG)) -> bytes:
+    lines = [b"POST %b HTTP/1.1" % path.encode(), b"Host: x", b"Content-Type: application/json", *more]
+    return b"\r\n".join([*lines, b"Content-Length: %d" % length, b"", b""])
+
+
+def send(server: Server, wire: bytes) -> socket.socket:
+    connection = socket.create_connection(server.address, timeout=30)
+    connection.sendall(wire)
+    return connection
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Iterator[Server]:
+    """Its thread is busy for ever."""
+    build_bundle(tmp_path / "bundle", endless_above=100)
+    server = start(
+        tmp_path / "bundle", work_threads=1, queue_candidates=3000, deadline_seconds=500, request_log_ratio=0
+    )
+    with send(server, head("/score") + ENDLESS):
+        # Taken once another one waits behind it: then it is not the one that waits.
+        with send(server, head("/score", b"X-Request-Deadline-Ms: 100") + LONG) as second:
+            assert second.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+        yield server
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.communicate(timeout=30)
+
+
+def test_what_waits_is_bounded_in_candidates_ends_by_its_deadline_and_holds_nobody_else_up(stuck: Server) -> None:
+    assert shed(stuck) == {"hopeless": 0, "queue_full": 0, "expired": 1, "gone": 0}
+    waiting = [send(stuck, head("/score") + LONG)]
+
+    def ask(**headers: str) -> httpx.Response:
+        named = JSON | {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.post(f"{stuck.url}/score", content=LONG, headers=named, timeout=30)
+
+    # Half the queue is for what is urgent.
+    wait_for(lambda: ask(x_request_priority="low", x_request_deadline_ms="5").status_code == 429, "one waits")
+    waiting.append(send(stuck, head("/score", b"X-Request-Priority: normal") + LONG))
+    wait_for(lambda: ask(x_request_deadline_ms="5").status_code == 429, "two wait")
+    refused = ask()
+    assert refused.json()["type"] == "urn:problem-type:reaction:queue-full"
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) >= 1
+    # By its head alone.
+    with send(stuck, head("/v2/models/tiny-1/infer")) as connection:
+        said = connection.recv(1 << 16)
+        assert said.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1\r\n" in said
+    # Nobody else waits for any of it.
+    for path in PROBES:
+        assert httpx.get(f"{stuck.url}{path}").status_code == 200
+    assert httpx.post(f"{stuck.url}/score", content=SHORT, headers=JSON).status_code == 200
+    # Who hangs up leaves the queue, and makes room.
+    waiting.pop().close()
+    wait_for(lambda: shed(stuck)["gone"] == 1, "the one that hung up has left")
+    late = ask(x_request_deadline_ms="50")
+    assert (late.status_code, late.json()["type"]) == (503, "urn:problem-type:reaction:overloaded")
+    assert int(late.headers["retry-after"]) >= 1
+    waiting.pop().close()
+    wait_for(lambda: shed(stuck)["gone"] == 2, "so has the other one")
+    counts = count_all(stuck)
+    assert counts['reaction_requests_total{route="/score",status="499"}'] == 2
+    assert counts['reaction_requests_total{route="/score",status="429"}'] == shed(stuck)["queue_full"] - 1
+
+
+def test_what_cannot_be_scored_in_time_is_refused_before_its_body_comes(bundle: Path) -> None:
+    server = start(bundle, work_threads=1, request_log_ratio=0)
+    try:
+        many = json.dumps({"candidates": [{"ad": "a1", "price": 3}] * 9000}).encode()
+        for _ in range(3):
+            assert httpx.post(f"{server.url}/score", content=many, headers=JSON).status_code == 200
+        for path, form in (
+            ("/score", b"urn:problem-type:reaction:overloaded"),
+            ("/v2/models/tiny-1/infer", b'{"error":'),
+        ):
+            with send(server, head(path, b"X-Request-Deadline-Ms: 1", length=len(many))) as connection:
+                said = connection.recv(1 << 16)
+                assert said.startswith(b"HTTP/1.1 503 ")
+                assert form in said
+                assert b"retry-after: 1\r\n" in said
+                # The connection goes on behind the body that nobody read.
+                connection.sendall(many + head("/score", length=len(SHORT)) + SHORT)
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        assert shed(server) == {"hopeless": 2, "queue_full": 0, "expired": 0, "gone": 0}
+        # Alone, without a word on its deadline, it takes what it takes.
+        assert httpx.post(f"{server.url}/score", content=many, headers=JSON).status_code == 200
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Request-Deadline-Ms", "0"),
+        ("X-Request-Deadline-Ms", "-1"),
+        ("X-Request-Deadline-Ms", "1.5"),
+        ("X-Request-Deadline-Ms", "600001"),
+        ("X-Request-Deadline-Ms", "9" * 5000),
+        ("X-Request-Deadline-Ms", "\u00b2"),
+        ("X-Request-Priority", "high"),
+    ],
+)
+def test_terms_that_are_none_are_refused_whoever_would_be_asked(client: httpx.Client, name: str, value: str) -> None:
+    for content in (SHORT, LONG):
+        answer = client.post("/score", content=content, headers=JSON | {name: value.encode("latin-1")})  # type: ignore[dict-item]
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:problem-type:reaction:malformed-header")
+        assert answer.json()["where"] == name
+    answer = client.post(
+        "/score", content=SHORT, headers=JSON | {"X-Request-Priority": "LOW", "X-Request-Deadline-Ms": "1"}
+    )
+    assert answer.status_code == 200  # short ones wait for nobody
+
+
+def test_the_urgent_go_first_and_each_in_order() -> None:
+    order: list[str] = []
+    go = threading.Event()
+
+    class Noting(Stages[Work]):
+        def __init__(self) -> None: ...
+
+        def run(self, work: Work) -> None:
+            assert go.wait(20)
+            order.append(work.request_id)
+            work.scores = np.zeros(1, np.float32)
+
+        def read(self, work: Work) -> None: ...
+
+        def write(self, work: Work) -> None: ...
+
+    async def ask(gate: Gate, name: str) -> None:
+        asked: Any = SimpleNamespace(length=64, compressed=False, deadline_seconds=None, low=name.startswith("low"))
+        work = Work(b" " * 64, request_id=name, packed=False, answer_packed=False)
+        await gate.run(Noting(), work, gate.look(asked, long=True), cast("Any", lambda _tell: None))
+
+    async def run(threads: ThreadPoolExecutor) -> None:
+        gate = Gate(threads, 1, 100, 60.0, ServiceMetrics())
+        names = ("first", "low 1", "normal 1", "low 2", "normal 2")
+        tasks = [asyncio.create_task(ask(gate, name)) for name in names]
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(*tasks)
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(asyncio.wait_for(run(threads), 30))
+    assert order == ["first", "normal 1", "normal 2", "low 1", "low 2"]
