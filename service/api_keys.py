@@ -15,7 +15,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from service.errors import UnauthorizedError
 from service.logging import get_logger
 from service.settings import SettingsError
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from service.errors import UnauthorizedError
     from service.settings import Settings
 
 __all__ = ["OPEN_PATHS", "ApiKeys"]
@@ -178,5 +178,7 @@ def _digests(variable: str, text: str) -> tuple[bytes, ...]:
 
 
 def _unauthorized(got: str) -> UnauthorizedError:
+    from service.errors import UnauthorizedError  # noqa: PLC0415 - brings numpy, which a supervisor does without
+
     expected = "a key, as Authorization: Bearer or as X-API-Key"
     return UnauthorizedError(f"Expected {expected}, got {got}.", headers=_CHALLENGE, expected=expected, got=got)
