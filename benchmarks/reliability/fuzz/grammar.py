@@ -217,6 +217,9 @@ def _a_header(draw: Random, sent: Sent) -> Sent:
             ("accept-encoding", ("gzip", "gzip;q=0", "*;q=nan", "br, , gzip;q=2")),
             ("content-encoding", ("gzip", "deflate", "br", "gzip, gzip", "identity")),
             ("traceparent", ("00-" + "f" * 32 + "-" + "0" * 16 + "-01", "x")),
+            ("x-request-deadline-ms", ("x", "-1", "1e9", "9" * 30, "", "60000", "٣")),
+            ("x-request-priority", ("high", "low", "x", "")),
+            ("authorization", ("Bearer x", "Basic eDp4", "")),
             ("x-request-id", ("r" * 5000, "a b", "\xe9")),
         )
     )
