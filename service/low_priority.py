@@ -2,6 +2,9 @@
 
 On Linux a priority is a thread's, not a process's, and may only be lowered. So what is heavy is done on a thread of its
 own, and the thread that will serve keeps its priority.
+
+Where the kernel shares CPUs out by session first (`sched_autogroup`, on hosts without control groups), a priority
+counts within its session only, and what is done there is taken from the share of all in it. So a worker has its own.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import contextlib
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["lower_this_thread", "run_low"]
 
 _LOWEST: Final = 19
+T = TypeVar("T")
 
 
 def lower_this_thread() -> None:
@@ -27,14 +31,15 @@ def lower_this_thread() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
 
 
-def run_low(what: Callable[[], object]) -> None:
+def run_low(what: Callable[[], T]) -> T:
     """Do something on a thread of the lowest priority, and wait for its end; what it raises is raised here."""
+    returned: list[T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         lower_this_thread()
         try:
-            what()
+            returned.append(what())
         except BaseException as error:  # noqa: BLE001 - handed on
             raised.append(error)
 
@@ -43,3 +48,4 @@ def run_low(what: Callable[[], object]) -> None:
     thread.join()
     if raised:
         raise raised[0]
+    return returned[0]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from service.order import Order, Told
+from service.worker import LOW
 
 if TYPE_CHECKING:
     import signal
@@ -135,10 +136,11 @@ def start_worker(order: Order, version: Deployed | None) -> WorkerProcess:
     order = msgspec.structs.replace(order, reports=writer)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.worker"],
+            [sys.executable, "-m", "service.worker", *([LOW] if order.low else [])],
             stdin=subprocess.PIPE,
             pass_fds=(order.listener, order.cells, writer),
-            process_group=0,  # Ctrl-C in a terminal is for the supervisor, which drains the workers
+            # Ctrl-C in a terminal is for the supervisor, which drains the workers; see also `service.low_priority`.
+            start_new_session=True,
         )
     finally:
         os.close(writer)

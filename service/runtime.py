@@ -246,7 +246,7 @@ class Runtime:
         )
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.assignment.low:
+        if self.assignment.low and self.plan.model_threads == 1:  # more would be this one's children, and stay low
             lower_this_thread()
         try:
             settings, threads = self.settings, self.plan.model_threads

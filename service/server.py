@@ -19,6 +19,7 @@ from service.app import ServiceApp, create_app
 from service.fast_lane import FastLane
 from service.guard import Guard, Limits
 from service.logging import get_logger
+from service.low_priority import run_low
 from service.order import HURRY, RETIRE
 from service.protocol import LaneProtocol
 from service.sockets import BACKLOG
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from service.acceptor import Connection
     from service.assignment import Assignment
-    from service.cells import Cells
     from service.plan import Plan
+    from service.runtime import Runtime
     from service.settings import Settings
 
 __all__ = ["START_ERROR", "serve", "server_config"]
@@ -53,23 +54,25 @@ class _Server(uvicorn.Server):
 
     Args:
         config: The web server's.
-        app: The application.
+        runtime: The process's state.
         lane: Where usual requests are answered.
-        cells: Counts shared with other workers; None where this process serves alone.
+
+    Attributes:
+        runtime: As given.
     """
 
-    def __init__(self, config: uvicorn.Config, app: ServiceApp, lane: FastLane, cells: Cells | None) -> None:
+    def __init__(self, config: uvicorn.Config, runtime: Runtime, lane: FastLane) -> None:
         super().__init__(config)
-        self._runtime = app.runtime
+        self.runtime = runtime
         self._lane = lane
-        app.runtime.in_flight = self.server_state.tasks.__len__
-        self._cells = cells
+        runtime.in_flight = self.server_state.tasks.__len__
+        self._cells = runtime.cells
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; called on a signal, perhaps before anything listens. A second one ends the delay."""
-        runtime = self._runtime
+        runtime = self.runtime
         if self._leaving and sig == signal.SIGTERM and self._cells is not None:
             return  # a worker is told by its supervisor, and may be by whoever ends every process of a service
         runtime.leaving = True
@@ -93,18 +96,18 @@ class _Server(uvicorn.Server):
 
     def _drain(self, delay: float) -> None:
         """Be not ready, and serve on for so many seconds."""
-        self._runtime.drain()
+        self.runtime.drain()
         self._part()
         asyncio.get_running_loop().call_later(delay, self._end)
 
     def _retire(self) -> None:
         """Take no more connections; end when none is left, or none was used for a while."""
-        self._runtime.retire()
+        self.runtime.retire()
         self._part()
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._runtime.settings.idle_seconds
+        until = loop.time() + self.runtime.settings.idle_seconds
 
         def look() -> None:
             if not self.server_state.connections or loop.time() >= until:
@@ -146,7 +149,7 @@ class _Server(uvicorn.Server):
                 tls=self.config.ssl,
             )
             self.servers.append(acceptor)  # type: ignore[arg-type]
-        self._runtime.listens()
+        self.runtime.listens()
 
 
 def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: Assignment | None = None) -> int:
@@ -171,9 +174,15 @@ def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: A
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    app = create_app(settings, plan=plan, assignment=assignment, on_failure=lambda: leave(signal.SIGTERM, None))
-    lane = FastLane(app.runtime, app.hot)
-    server = _Server(server_config(app, settings, lane), app, lane, app.runtime.cells)
+
+    def make() -> _Server:
+        app = create_app(settings, plan=plan, assignment=assignment, on_failure=lambda: leave(signal.SIGTERM, None))
+        lane = FastLane(app.runtime, app.hot)
+        config = server_config(app, settings, lane)
+        config.load()
+        return _Server(config, app.runtime, lane)
+
+    server = run_low(make) if assignment is not None and assignment.low else make()
     if sys.platform != "win32":
         signal.signal(RETIRE, server.retire)
         signal.signal(HURRY, server.hurry)
@@ -181,8 +190,8 @@ def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: A
         signal.signal(signal.SIGHUP, _refuse_reload if assignment is None else signal.SIG_IGN)
     with listener:
         server.run(sockets=[listener])
-    status = START_ERROR if app.runtime.failure is not None else 0
-    app.runtime.stop()  # the server leaves that out where it was told twice to end
+    status = START_ERROR if server.runtime.failure is not None else 0
+    server.runtime.stop()  # the server leaves that out where it was told twice to end
     _end_with_threads(status, settings)
     return status
 

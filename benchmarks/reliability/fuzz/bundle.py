@@ -38,7 +38,7 @@ _CONTEXTS: Final[tuple[dict[str, Any], ...]] = (
 _CANDIDATES: Final[tuple[dict[str, Any], ...]] = ({"ad": "a1", "price": 3.5}, {"ad": "a7", "price": 0}, {"price": "19"})
 
 
-def _encoder() -> FeatureEncoder:
+def _encoder(ads: int) -> FeatureEncoder:
     fields: list[Field] = [
         CategoricalField("user", "context"),
         NumericField("hour", "context", edges=(6.0, 12.0, 18.0)),
@@ -52,7 +52,7 @@ def _encoder() -> FeatureEncoder:
         "hour": Vocabulary([str(bucket) for bucket in range(4)]),
         "tags": Vocabulary([f"t{number}" for number in range(5)], reserved=MultiValuedField.reserved),
         "page": HashedVocabulary(16),
-        "ad": Vocabulary([f"a{number}" for number in range(12)]),
+        "ad": Vocabulary([f"a{number}" for number in range(ads)]),
         "price": Vocabulary([str(bucket) for bucket in range(4)]),
     }
     return FeatureEncoder(fields, vocabularies)
@@ -83,15 +83,16 @@ def _tower(encoder: FeatureEncoder, seed: int) -> FusedTower:
     return FusedTower(fields=tuple(fields), bias=generator.normal(0, 0.1, _WIDTH), layers=(), output=output)
 
 
-def write_small_bundle(path: Path, *, model_id: str = "small", seed: int = 11) -> None:
+def write_small_bundle(path: Path, *, model_id: str = "small", seed: int = 11, ads: int = 12) -> None:
     """Write it, through the export's own passes: in every precision, tables beside their graphs and within.
 
     Args:
         path: Must not exist.
         model_id: Its name.
         seed: Of its weights.
+        ads: Values that the vocabulary of one field holds.
     """
-    known = _encoder()
+    known = _encoder(ads)
     fused = fuse(_tower(known, seed), FusionFacts())
     encoder = FeatureEncoder(
         [known.field(field.name) for field in fused.fields],

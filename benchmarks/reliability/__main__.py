@@ -1,0 +1,60 @@
+"""`python -m benchmarks.reliability reload`, `restart`: try a promise for long; `page` writes the page anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmarks.reliability.page import FIGURES, publish
+from benchmarks.reliability.reload import reload_figures
+from benchmarks.reliability.restart import restart_figures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+_Figures = Annotated[Path, typer.Option("--figures", help="JSON file whose figures to set; the page lies beside it")]
+
+
+@app.command()
+def reload(
+    swaps: Annotated[int, typer.Option(min=1)] = 100,
+    rate: Annotated[float, typer.Option(help="requests a second")] = 200.0,
+    workers: Annotated[int, typer.Option(min=1, help="processes that serve")] = 1,
+    values: Annotated[int, typer.Option(help="values of the largest vocabulary")] = 1_000_000,
+    to: _Figures = FIGURES,
+) -> None:
+    """Swap versions under a steady load."""
+    _report(reload_figures(swaps=swaps, rate=rate, workers=workers, values=values), to)
+
+
+@app.command()
+def restart(
+    rounds: Annotated[int, typer.Option(min=1, help="restarts of each replica")] = 10,
+    rate: Annotated[float, typer.Option(help="requests a second")] = 200.0,
+    to: _Figures = FIGURES,
+) -> None:
+    """Restart two replicas in turns behind HAProxy, then behind nginx; both have to be installed."""
+    found = restart_figures(balancer="haproxy", rounds=rounds, rate=rate)
+    behind = restart_figures(balancer="nginx", rounds=rounds, rate=rate)
+    found["rolling_restart_nginx_failed_requests"] = behind["rolling_restart_failed_requests"]
+    _report(found, to)
+
+
+@app.command()
+def page(to: _Figures = FIGURES) -> None:
+    """Write the page from the figures as they are."""
+    _report({}, to)
+
+
+def _report(found: Mapping[str, float], to: Path) -> None:
+    for key, value in found.items():
+        typer.echo(f"{key}: {value}")
+    publish(found, figures=to, to=to.with_name(to.stem.upper() + ".md"))
+
+
+if __name__ == "__main__":
+    app()

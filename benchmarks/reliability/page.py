@@ -1,0 +1,176 @@
+"""`benchmarks/RELIABILITY.md`, written from `reliability.json` alone: one section a promise, one line a figure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.reliability.figures import add_figures
+from service.features.files import replaced_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FIGURES", "PAGE", "SECTIONS", "Figure", "Section", "page", "publish"]
+
+FIGURES: Final = Path(__file__).parents[1] / "reliability.json"
+PAGE: Final = Path(__file__).parents[1] / "RELIABILITY.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A line of the page.
+
+    Attributes:
+        key: In the JSON.
+        what: What it counts.
+        most: The target: at most this; None where the figure only tells the size of what was done.
+        least: The target: at least this.
+    """
+
+    key: str
+    what: str
+    most: float | None = None
+    least: float | None = None
+
+    def target(self) -> str:
+        """The target in words."""
+        if self.most is not None:
+            return f"{self.most:g}" if self.most == 0 else f"at most {self.most:g}"
+        return "" if self.least is None else f"at least {self.least:g}"
+
+    def met(self, value: float) -> str:
+        """Whether a value meets it."""
+        if self.most is None and self.least is None:
+            return ""
+        good = (self.most is None or value <= self.most) and (self.least is None or value >= self.least)
+        return "yes" if good else "**no**"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A promise.
+
+    Attributes:
+        title: Its name.
+        command: What measures it.
+        text: How, in a sentence or two.
+        figures: What comes of it.
+    """
+
+    title: str
+    command: str
+    text: str
+    figures: tuple[Figure, ...]
+
+
+SECTIONS: Final = (
+    Section(
+        "Reload",
+        "python -m benchmarks.reliability reload",
+        "Two versions take turns under a steady load of requests of 20 candidates. Every answer is compared with the "
+        "scores of the version that it names. Spans of a swap, from the request for it until the processes before have "
+        "gone, and spans without one take turns; the ratio is that of their p99s, its interval from resampled spans. "
+        "Latency counts from when a request was due.",
+        (
+            Figure("reload_swaps", "swaps"),
+            Figure("reload_workers", "workers"),
+            Figure("reload_vocabulary_values", "values in the largest vocabulary"),
+            Figure("reload_requests", "requests"),
+            Figure("reload_requests_during_swaps", "of these due during a swap"),
+            Figure("reload_failed_requests", "requests without scores", most=0),
+            Figure("reload_mixed_answers", "answers that are not one version's", most=0),
+            Figure("reload_seconds", "median seconds of a swap"),
+            Figure("reload_steady_p99_ms", "p99 without a swap, ms"),
+            Figure("reload_p99_ms", "p99 during swaps, ms"),
+            Figure("reload_p99_ratio", "ratio of the two", most=1.2),
+            Figure("reload_p99_ratio_low", "its 95% interval, from"),
+            Figure("reload_p99_ratio_high", "to"),
+            Figure("reload_median_ratio", "ratio of the medians"),
+            Figure(
+                "reload_memory_growth_ratio", "memory (PSS, all processes) of the last tenth over the second", most=1.02
+            ),
+            Figure("reload_descriptor_growth", "more open files of the supervisor at the end", most=0),
+        ),
+    ),
+    Section(
+        "Rolling restart",
+        "python -m benchmarks.reliability restart",
+        "Two replicas behind a real balancer (HAProxy, without retries), restarted one after the other with SIGTERM "
+        "under a steady load.",
+        (
+            Figure("rolling_restarts", "restarts of a replica"),
+            Figure("rolling_restart_requests", "requests"),
+            Figure("rolling_restart_failed_requests", "requests without scores", most=0),
+            Figure("rolling_restart_wrong_answers", "wrong answers", most=0),
+            Figure("rolling_restart_nginx_failed_requests", "requests without scores, behind nginx", most=0),
+        ),
+    ),
+    Section(
+        "Bundles that were damaged",
+        "python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json",
+        "Every file of a signed bundle, by bytes with digests as they were written, and by bytes and values with "
+        "digests made to fit.",
+        (
+            Figure("bundle_flips", "damages with digests as written"),
+            Figure("bundle_flips_accepted", "of these served", most=0),
+            Figure("bundle_damages_fitted", "damages with digests made to fit"),
+            Figure("bundle_damages_served", "of these served, being harmless"),
+            Figure("bundle_child_crashes", "crashes and hangs of the process that opens them", most=0),
+            Figure("bundle_faults", "errors that are no refusal, and scores out of range", most=0),
+        ),
+    ),
+    Section(
+        "Requests that were spoilt",
+        "python -m benchmarks.reliability.fuzz requests --figures benchmarks/reliability.json",
+        "A grammar's requests on bodies and binary tensors against a real server.",
+        (
+            Figure("fuzz_inputs", "requests"),
+            Figure("fuzz_5xx", "answered with a fault of the server", most=0),
+            Figure("fuzz_crashes", "without an answer, or the server's end", most=0),
+            Figure("fuzz_wrong_answers", "wrong answers", most=0),
+            Figure("fuzz_memory_growth_ratio", "memory at the end over that after a fifth", most=1.05),
+            Figure("fuzz_descriptor_growth", "more open files at the end", most=0),
+        ),
+    ),
+)
+"""In the order of the page. A further promise is a section here and a command that calls `publish`."""
+
+
+_ABOUT: Final = (
+    "What the service promises under change, load, faults and attack, against real processes, sockets and signals. "
+    "Written from `reliability.json` by the commands named here; `make soak` runs them all."
+)
+
+
+def page(figures: Mapping[str, float]) -> str:
+    """The page as Markdown: what was measured, and no line for what was not."""
+    parts = [
+        "# Reliability",
+        _ABOUT,
+    ]
+    for section in SECTIONS:
+        lines = [
+            f"| {figure.what} | {figures[figure.key]:,} | {figure.target()} | {figure.met(figures[figure.key])} |"
+            for figure in section.figures
+            if figure.key in figures
+        ]
+        if lines:
+            table = "\n".join(["| | measured | target | met |", "| --- | ---: | --- | --- |", *lines])
+            parts += [f"## {section.title}", section.text, f"`{section.command}`", table]
+    return "\n\n".join(parts) + "\n"
+
+
+def publish(found: Mapping[str, float], *, figures: Path = FIGURES, to: Path = PAGE) -> None:
+    """Set figures in the JSON, and write the page from all of them.
+
+    Args:
+        found: By key.
+        figures: The JSON.
+        to: The page.
+    """
+    add_figures(figures, found)
+    with replaced_file(to) as staged:
+        staged.write_text(page(json.loads(figures.read_text(encoding="utf-8"))), encoding="utf-8")

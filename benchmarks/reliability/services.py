@@ -1,0 +1,158 @@
+"""Real services to try: processes with a store of two versions, asked over their admin sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from benchmarks.reliability.fuzz.bundle import write_small_bundle
+from benchmarks.reliability.steady import Bodies
+from service.bundle import read_bundle
+from service.scorer import Scorer
+from service.versions import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["VERSIONS", "Service", "free_port", "make_store", "service"]
+
+VERSIONS: Final = ("even", "odd")
+_SECONDS: Final = 120.0
+_BODIES: Final = 16
+_CANDIDATES: Final = 20
+
+
+class _AdminConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("admin", timeout=2 * _SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service.
+
+    Attributes:
+        process: Its supervisor.
+        port: Where it listens on the loopback.
+        admin: Its admin socket.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    admin: Path
+
+    def ask(self, method: str, url: str) -> tuple[int, dict[str, Any]]:
+        """Ask the admin API."""
+        connection = _AdminConnection(self.admin)
+        with contextlib.closing(connection):
+            connection.request(method, url)
+            answer = connection.getresponse()
+            document: dict[str, Any] = json.loads(answer.read())
+        return answer.status, document
+
+    def memory_bytes(self) -> int:
+        """What all of its processes hold, shared pages once (PSS)."""
+        found = 0
+        for worker in (self.process.pid, *(worker["process"] for worker in self.ask("GET", "/status")[1]["workers"])):
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{worker}/smaps_rollup").read_text(encoding="ascii")
+                found += sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
+        return found
+
+    def descriptors(self) -> int:
+        """Files and sockets that its supervisor has open."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+
+def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
+    """A store of two versions with the same fields and other weights, and requests with what each of them answers.
+
+    Args:
+        place: An empty directory.
+        values: Values that one field's vocabulary holds.
+    """
+    store = Store(place / "store")
+    generator = np.random.default_rng(5)
+    documents = [
+        {
+            "context": {"user": f"u{generator.integers(25)}", "hour": int(generator.integers(24)), "page": f"/{n}"},
+            "candidates": [
+                {"ad": f"a{generator.integers(values + 2)}", "price": round(float(generator.uniform(0, 10)), 2)}
+                for _ in range(_CANDIDATES)
+            ],
+        }
+        for n in range(_BODIES)
+    ]
+    scores = {}
+    for seed, name in enumerate(VERSIONS):
+        write_small_bundle(place / name, model_id=name, seed=seed, ads=values)
+        scorer = Scorer(read_bundle(place / name))
+        scores[name] = np.array([scorer.score(d["context"], d["candidates"]) for d in documents])  # type: ignore[arg-type]
+        store.add(place / name)
+    store.activate(VERSIONS[0])
+    return store, Bodies(documents, scores)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def service(bundle: Path, place: Path, *, port: int | None = None, **settings: object) -> Iterator[Service]:
+    """Start a service, wait until it is ready, and end it.
+
+    Args:
+        bundle: A bundle or a store.
+        place: Directory for its log and its admin socket.
+        port: Where it listens; a free one if None.
+        settings: Further ones, by name.
+
+    Raises:
+        TimeoutError: It does not become ready.
+    """
+    port = free_port() if port is None else port
+    admin = place / f"{port}.sock"
+    given = {"bundle": bundle, "port": port, "admin_socket": admin, "request_log_ratio": 0, **settings}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("REACTION_")}
+    environment = clean | {f"REACTION_{name.upper()}": str(value) for name, value in given.items()}
+    with (place / f"{port}.log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=environment, stderr=log, stdout=log)
+    try:
+        _wait_ready(process, port)
+        yield Service(process, port, admin)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    end = time.monotonic() + _SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+        with contextlib.suppress(OSError), contextlib.closing(connection):
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:  # noqa: PLR2004
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"expected a service that is ready in {_SECONDS:g} s at port {port}, got none")

@@ -1,0 +1,192 @@
+"""Clients that ask at a steady rate, check every answer against the scores of the version it names, and keep the times.
+
+A request is due by the clock, whatever became of the one before: its latency counts from then, so that a service that
+stands still cannot hide what it kept from being sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Bodies", "Seen", "clients"]
+
+_SECONDS: Final = 30.0
+_READ_BYTES: Final = 1 << 16
+_CLOSE: Final = b"connection: close"
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Requests, and what each version answers.
+
+    Attributes:
+        documents: Bodies of `/score`.
+        scores: (bodies, candidates) by model id.
+    """
+
+    documents: Sequence[Mapping[str, Any]]
+    scores: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What clients have seen.
+
+    Attributes:
+        due: When each request was due (`perf_counter`, seconds).
+        seconds: How long after that its answer was there.
+        models: Answers by the version they are from.
+        failed: Requests without an answer of scores, and why.
+        mixed: Answers whose scores are not those of the version they name.
+    """
+
+    due: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    models: dict[str, int] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+
+    def latencies(self, spans: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+        """Seconds of the requests that were due within any of some spans."""
+        due, seconds = np.array(self.due), np.array(self.seconds)
+        inside = np.zeros(len(due), bool)
+        for begin, end in spans:
+            inside |= (due >= begin) & (due < end)
+        found: NDArray[np.float64] = seconds[inside]
+        return found
+
+
+class _Connection:
+    """One kept connection; opened again where the service took its leave."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._socket: socket.socket | None = None
+
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send, and read the whole answer: its status and its body.
+
+        Raises:
+            OSError: There is none.
+        """
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, timeout=_SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._socket.sendall(request)
+            return self._read(self._socket)
+        except OSError:
+            self.close()
+            raise
+
+    def _read(self, connection: socket.socket) -> tuple[int, bytes]:
+        text = b""
+        while (end := text.find(b"\r\n\r\n")) < 0:
+            text += self._more(connection)
+        head, body = text[:end].lower(), text[end + 4 :]
+        length = int(head.partition(b"content-length:")[2].partition(b"\r")[0])
+        while len(body) < length:
+            body += self._more(connection)
+        if _CLOSE in head:
+            self.close()
+        return int(head.split(b" ", 2)[1]), body
+
+    @staticmethod
+    def _more(connection: socket.socket) -> bytes:
+        part = connection.recv(_READ_BYTES)
+        if not part:
+            raise ConnectionResetError("the connection ended before the answer")
+        return part
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+@contextlib.contextmanager
+def clients(
+    address: tuple[str, int], bodies: Bodies, *, rate: float, connections: int = 4, tolerance: float = 1e-5
+) -> Iterator[Seen]:
+    """Ask until the block ends.
+
+    Args:
+        address: Of the service.
+        bodies: What to ask, in turns.
+        rate: Requests a second, of all clients.
+        connections: Clients, each with one connection.
+        tolerance: Largest difference of a score.
+    """
+    requests = [_request(document) for document in bodies.documents]
+    seen, end, lock = Seen(), threading.Event(), threading.Lock()
+    start = time.perf_counter()
+
+    def ask(client: int) -> None:
+        connection = _Connection(address)
+        number, due = client, start + client / rate
+        while not end.is_set():
+            time.sleep(max(0.0, due - time.perf_counter()))
+            place = number % len(requests)
+            try:
+                status, body = connection.ask(requests[place])
+                took = time.perf_counter() - due
+                document = json.loads(body) if status == 200 else None  # noqa: PLR2004
+                why = "" if document is not None else f"{status} {body[:200]!r}"
+            except (OSError, ValueError) as error:
+                took, document, why = time.perf_counter() - due, None, repr(error)
+            with lock:
+                _note(seen, due, took, document, why, bodies, place, tolerance)
+            number += connections
+            due += connections / rate
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(client,), daemon=True) for client in range(connections)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+
+
+def _note(  # noqa: PLR0917 - called once, above
+    seen: Seen,
+    due: float,
+    took: float,
+    document: Mapping[str, Any] | None,
+    why: str,
+    bodies: Bodies,
+    place: int,
+    tolerance: float,
+) -> None:
+    if document is None:
+        seen.failed.append(why)
+        return
+    seen.due.append(due)
+    seen.seconds.append(took)
+    model = document["model"]
+    seen.models[model] = seen.models.get(model, 0) + 1
+    expected = bodies.scores.get(model)
+    if expected is None or not np.allclose(document["scores"], expected[place], rtol=0, atol=tolerance):
+        seen.mixed.append(f"{model}: {document['scores']}")
+
+
+def _request(document: Mapping[str, Any]) -> bytes:
+    body = json.dumps(document).encode()
+    head = f"POST /score HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body

@@ -1,0 +1,57 @@
+"""Short profiles of the long trials: outcomes, never times; and the page that is written from their figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reliability.page import FIGURES, PAGE, SECTIONS, page, publish
+from benchmarks.reliability.reload import reload_figures
+from benchmarks.reliability.restart import BALANCERS, found, restart_figures
+
+ROOT = Path(__file__).parents[2]
+needs_processes = pytest.mark.skipif(sys.platform != "linux", reason="several processes on one socket")
+
+
+@needs_processes
+def test_swaps_under_load_lose_and_mix_nothing_and_leave_nothing_open() -> None:
+    figures = reload_figures(swaps=3, rate=50, steady_seconds=0.3, values=200_000)
+    assert (figures["reload_swaps"], figures["reload_requests"] > 50) == (3, True)
+    assert figures["reload_failed_requests"] == figures["reload_mixed_answers"] == 0
+    assert figures["reload_descriptor_growth"] == 0
+
+
+@needs_processes
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_a_rolling_restart_behind_a_real_balancer_loses_nothing(balancer: str) -> None:
+    try:
+        found(balancer)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    figures = restart_figures(balancer=balancer, rounds=1, rate=50)
+    assert (figures["rolling_restarts"], figures["rolling_restart_requests"] > 50) == (2, True)
+    assert figures["rolling_restart_failed_requests"] == figures["rolling_restart_wrong_answers"] == 0
+
+
+def test_the_page_shows_what_was_measured_and_whether_it_is_what_was_promised(tmp_path: Path) -> None:
+    publish({"reload_swaps": 100, "reload_p99_ratio": 1.1}, figures=tmp_path / "f.json", to=tmp_path / "page.md")
+    publish({"reload_failed_requests": 2}, figures=tmp_path / "f.json", to=tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "| ratio of the two | 1.1 | at most 1.2 | yes |" in text
+    assert "| requests without scores | 2 | 0 | **no** |" in text
+    assert "| swaps | 100 |  |  |" in text
+    assert "Rolling restart" not in text, "not measured"
+    assert json.loads((tmp_path / "f.json").read_text()) == {
+        "reload_swaps": 100, "reload_p99_ratio": 1.1, "reload_failed_requests": 2,
+    }  # fmt: skip
+
+
+def test_the_page_in_the_repository_is_what_its_figures_say_and_no_figure_is_left_out() -> None:
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == page(figures)
+    shown = [figure.key for section in SECTIONS for figure in section.figures]
+    assert len(shown) == len(set(shown))
+    assert set(figures) <= set(shown)
