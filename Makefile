@@ -11,7 +11,7 @@ BUNDLE ?= demo/bundle
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bench-serving benchmark test check sbom audit format compose pins clean
+.PHONY: help setup demo serve bench-serving benchmark test soak check sbom audit format compose pins clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target what; do \
@@ -46,6 +46,12 @@ WATCHING := tests/service tests/benchmarks
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(WATCHING))
 	$(BIN)/python -m pytest $(WATCHING)
+
+soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)
+	$(BIN)/python -m benchmarks.reliability reload
+	$(BIN)/python -m benchmarks.reliability restart
+	$(BIN)/python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json
+	$(BIN)/python -m benchmarks.reliability.fuzz requests --figures benchmarks/reliability.json
 
 check: $(STAMP) ## linter, formatter, types and import rules
 	$(BIN)/ruff check .

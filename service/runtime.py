@@ -11,38 +11,38 @@ import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
 from service.admission import Gate
 from service.api_keys import ApiKeys
 from service.assignment import Assignment
-from service.bundle import BundleError, PublicKeys, read_bundle
+from service.bundle import BundleError
 from service.coalesce import Coalescer
 from service.errors import NotReadyError
 from service.feedback.desk import Desk
 from service.huge_pages import collapse
+from service.loading import load_model
 from service.logging import get_logger
 from service.low_priority import lower_this_thread
 from service.metrics import ServiceMetrics
 from service.openinference.pipeline import InferPipeline
 from service.order import Told
 from service.pipeline import Pipeline, RequestIds
-from service.scorer import Scorer, ScorerError
+from service.scorer import ScorerError
 from service.versions import StoreError, served_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from service.bundle import Manifest, Precision
+    from service.bundle import Manifest
     from service.cells import Cells
+    from service.loading import LoadedModel
     from service.metrics import ModelMetrics
     from service.plan import Plan
-    from service.scorer import SelfTestReport
+    from service.scorer import Scorer
     from service.settings import Settings
 
-__all__ = ["Model", "Runtime", "Stage", "load_model"]
+__all__ = ["Model", "Runtime", "Stage"]
 
 Stage = Literal["starting", "ready", "failed", "draining", "stopping"]
 
@@ -50,21 +50,6 @@ _FLUSH_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.01
 
 _log: Final = get_logger("service")
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A checked model, not yet served.
-
-    Attributes:
-        scorer: Raw values to scores.
-        report: What the self-test saw.
-        seconds: How long it all took.
-    """
-
-    scorer: Scorer
-    report: SelfTestReport
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,35 +74,6 @@ class Model:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.scorer.bundle.manifest
-
-
-def load_model(
-    path: Path,
-    *,
-    threads: int,
-    precision: Precision = "float32",
-    manifest_sha256: str | None = None,
-    keys_file: Path | None = None,
-) -> LoadedModel:
-    """Read a bundle and check it: digests, formats, graph, golden rows.
-
-    Args:
-        path: Directory of the bundle.
-        threads: Threads of one ONNX Runtime call.
-        precision: What the model's tables hold.
-        manifest_sha256: Which bundle it must be; None for any.
-        keys_file: Public keys of which one must have signed it; None asks for no signature.
-
-    Raises:
-        BundleError: No bundle, or not the one that was written.
-        ScorerError: The golden rows do not get their ids or scores.
-    """
-    began = perf_counter()
-    keys = None if keys_file is None else PublicKeys.read(keys_file)
-    bundle = read_bundle(path, manifest_sha256=manifest_sha256, keys=keys)
-    scorer = Scorer(bundle, threads=threads, precision=precision)
-    report = scorer.self_test()
-    return LoadedModel(scorer, report, perf_counter() - began)
 
 
 class Runtime:

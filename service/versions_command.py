@@ -54,7 +54,7 @@ def add(
     """Copy a bundle into the store, whole or not at all."""
     try:
         if check:
-            from service.runtime import load_model  # noqa: PLC0415 - heavy, and other commands do without
+            from service.loading import load_model  # noqa: PLC0415 - heavy, and other commands do without
             from service.scorer import ScorerError  # noqa: PLC0415
 
             try:

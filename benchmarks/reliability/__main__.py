@@ -53,7 +53,7 @@ def page(to: _Figures = FIGURES) -> None:
 def _report(found: Mapping[str, float], to: Path) -> None:
     for key, value in found.items():
         typer.echo(f"{key}: {value}")
-    publish(found, figures=to, to=to.with_name(to.stem.upper() + ".md"))
+    publish(found, to)
 
 
 if __name__ == "__main__":

@@ -163,14 +163,13 @@ def page(figures: Mapping[str, float]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def publish(found: Mapping[str, float], *, figures: Path = FIGURES, to: Path = PAGE) -> None:
-    """Set figures in the JSON, and write the page from all of them.
+def publish(found: Mapping[str, float], figures: Path = FIGURES) -> None:
+    """Set figures in the JSON, and write the page beside it from all of them.
 
     Args:
         found: By key.
         figures: The JSON.
-        to: The page.
     """
     add_figures(figures, found)
-    with replaced_file(to) as staged:
+    with replaced_file(figures.with_name(f"{figures.stem.upper()}.md")) as staged:
         staged.write_text(page(json.loads(figures.read_text(encoding="utf-8"))), encoding="utf-8")

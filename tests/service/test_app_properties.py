@@ -14,9 +14,9 @@ from serving import build_bundle, build_encoder
 
 from service.errors import MalformedBodyError
 from service.features.errors import RequestError
+from service.loading import load_model
 from service.pipeline import Pipeline, Work
 from service.request_schema import request_type
-from service.runtime import load_model
 
 if TYPE_CHECKING:
     import httpx

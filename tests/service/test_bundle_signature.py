@@ -139,7 +139,7 @@ def test_a_process_without_pinned_keys_loads_no_cryptography(bundle: Path) -> No
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from service.runtime import load_model\n"
+        "import sys; from pathlib import Path; from service.loading import load_model\n"
         f"load_model(Path({str(bundle)!r}), threads=1); print('cryptography' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from service.counted import refuse_too_many
 from service.errors import MemberError
+from service.loading import load_model
 from service.pipeline import Pipeline, Work
-from service.runtime import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path

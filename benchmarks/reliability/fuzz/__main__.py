@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.reliability.figures import add_figures
 from benchmarks.reliability.fuzz.bundle import write_small_bundle
 from benchmarks.reliability.fuzz.bundles import as_written, digests_made_to_fit, signed_copy
 from benchmarks.reliability.fuzz.documented import MissingToolError, hold_to_document
 from benchmarks.reliability.fuzz.requests import ask_all, target
+from benchmarks.reliability.page import publish
 
 if TYPE_CHECKING:
     from benchmarks.reliability.fuzz.bundles import Result
@@ -48,7 +48,7 @@ def requests(
             "fuzz_memory_growth_ratio": round(answers.memory_growth, 4),
             "fuzz_descriptor_growth": answers.descriptor_growth,
         }
-        add_figures(to, figures)
+        publish(figures, to)
     if answers.findings:
         raise typer.Exit(1)
 
@@ -70,7 +70,7 @@ def documented(
                 return
     typer.echo(held.output)
     if to is not None:
-        add_figures(to, {"documented_cases": held.cases, "documented_failed": held.failed})
+        publish({"documented_cases": held.cases, "documented_failed": held.failed})
     if held.failed:
         raise typer.Exit(1)
 
@@ -100,7 +100,7 @@ def bundles(  # noqa: PLR0917 - typer calls it by name
     for name, result in results.items():
         _show(name.replace("_", " "), result)
     if to is not None:
-        add_figures(to, _figures(results))
+        publish(_figures(results), to)
     if json_file is not None:
         document = {name: result.document() for name, result in results.items()}
         json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -17,10 +17,10 @@ from typing import Any, Final
 from service.bundle import BundleError
 from service.errors import ModelOutputError
 from service.examples import examples
+from service.loading import load_model
 from service.metrics import ServiceMetrics
 from service.pipeline import Pipeline, Work
 from service.request_schema import request_type
-from service.runtime import load_model
 from service.scorer import Scorer, ScorerError
 
 MEMORY_BYTES: Final = 8 << 30
