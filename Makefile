@@ -52,6 +52,7 @@ soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/re
 	$(BIN)/python -m benchmarks.reliability restart
 	$(BIN)/python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json
 	$(BIN)/python -m benchmarks.reliability.fuzz requests --figures benchmarks/reliability.json
+	$(BIN)/python -m benchmarks.reliability.fuzz documented --figures benchmarks/reliability.json
 
 check: $(STAMP) ## linter, formatter, types and import rules
 	$(BIN)/ruff check .

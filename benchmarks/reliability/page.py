@@ -117,7 +117,7 @@ SECTIONS: Final = (
             Figure("bundle_flips", "damages with digests as written"),
             Figure("bundle_flips_accepted", "of these served", most=0),
             Figure("bundle_damages_fitted", "damages with digests made to fit"),
-            Figure("bundle_damages_served", "of these served, being harmless"),
+            Figure("bundle_damages_served", "of these served, with scores as good as the golden rows can tell"),
             Figure("bundle_child_crashes", "crashes and hangs of the process that opens them", most=0),
             Figure("bundle_faults", "errors that are no refusal, and scores out of range", most=0),
         ),
@@ -133,6 +133,15 @@ SECTIONS: Final = (
             Figure("fuzz_wrong_answers", "wrong answers", most=0),
             Figure("fuzz_memory_growth_ratio", "memory at the end over that after a fifth", most=1.05),
             Figure("fuzz_descriptor_growth", "more open files at the end", most=0),
+        ),
+    ),
+    Section(
+        "Answers held to the OpenAPI document",
+        "python -m benchmarks.reliability.fuzz documented --figures benchmarks/reliability.json",
+        "schemathesis, where it is installed: requests made from the document, good and bad, and sequences of them.",
+        (
+            Figure("documented_cases", "requests and sequences"),
+            Figure("documented_failed", "campaigns in which an answer broke the document", most=0),
         ),
     ),
 )

@@ -70,7 +70,7 @@ def documented(
                 return
     typer.echo(held.output)
     if to is not None:
-        publish({"documented_cases": held.cases, "documented_failed": held.failed})
+        publish({"documented_cases": held.cases, "documented_failed": int(held.failed)}, to)
     if held.failed:
         raise typer.Exit(1)
 
