@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.reliability.fuzz.bundle import write_small_bundle
 from benchmarks.reliability.fuzz.documented import MissingToolError, hold_to_document
-from benchmarks.reliability.fuzz.grammar import DOORS, Sent
+from benchmarks.reliability.fuzz.grammar import DOORS, Sent, spoilt
 from benchmarks.reliability.fuzz.requests import Target, _Client, _complaint, ask_all, target
 
 
@@ -29,6 +29,11 @@ def test_spoilt_requests_are_answered_and_none_with_a_fault(server: Target) -> N
     together: Counter[int] = sum(answers.statuses.values(), Counter())
     assert together.keys() >= {200, 202, 400, 403, 404, 405, 413, 415, 422}
     assert answers.descriptor_growth <= 1
+
+
+def test_the_request_of_a_seed_is_the_same_whatever_was_drawn_before() -> None:
+    seeds = range(1500)
+    assert [spoilt(seed) for seed in seeds] == [spoilt(seed) for seed in reversed(seeds)][::-1]
 
 
 @pytest.mark.parametrize("door", [name for name in DOORS if name != "feedback"])

@@ -6,6 +6,7 @@ Of a flipped byte most land in JSON's punctuation or in a length, and are refuse
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 import onnx
@@ -38,20 +39,20 @@ def change_value(draw: Random, document: Any) -> Any:
     """One change somewhere in a document; a document that holds nothing becomes another."""
     places = list(_places(document))
     if not places:
-        return draw.choice(_VALUES)
+        return deepcopy(draw.choice(_VALUES))
     container, place = draw.choice(places)
     what = draw.randrange(5)
     if what == 0:
         del container[place]
     elif what == 1:
         other, there = draw.choice(places)
-        container[place] = json.loads(json.dumps(other[there]))  # a copy: a container may not hold itself
+        container[place] = deepcopy(other[there])  # a container may not hold itself
     elif what == 2 and isinstance(container, list):  # noqa: PLR2004
         container.insert(place, container[place])
     elif what == 3 and isinstance(container[place], int):  # noqa: PLR2004
         container[place] += draw.choice((-1, 1))
     else:
-        container[place] = draw.choice(_VALUES)
+        container[place] = deepcopy(draw.choice(_VALUES))  # which a later change may change
     return document
 
 
