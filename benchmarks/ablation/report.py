@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ablation.variants import FULL, VARIANTS
+from benchmarks.ablation.variants import FULL, METHOD, VARIANTS
 from benchmarks.accuracy.bootstrap import paired_interval
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ def as_json(lines: Iterable[Line]) -> dict[str, Any]:
     """The report's content: {"tasks": {task: {variant: figures}}}.
 
     Args:
-        lines: The ledger's; those of the variants that are there now, of the newest experiment of each task.
+        lines: The ledger's; those of the variants and the method that are there now, of the newest experiment of each
+            task.
     """
     tasks: dict[str, dict[str, list[Line]]] = {}
     for line in lines:
-        if line.purpose == "ablation" and line.model in VARIANTS and line.validation is not None:
+        ours = line.config.get("method") == METHOD and line.model in VARIANTS
+        if ours and line.purpose == "ablation" and line.validation is not None:
             tasks.setdefault(line.task, {}).setdefault(line.model, []).append(line)
     return {"tasks": {task: _task(found) for task, found in tasks.items()}}
 

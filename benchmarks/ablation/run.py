@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.ablation.store import SharedPhases
-from benchmarks.ablation.variants import FULL, VARIANTS
+from benchmarks.ablation.variants import FULL, METHOD, VARIANTS
 from benchmarks.accuracy.bootstrap import replicates
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
@@ -41,9 +41,6 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
 
 SEARCHED_ON = 1
 """The seed on which the tables' L2 is searched."""
-
-METHOD = 3
-"""Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
 
 
 class Workshop:

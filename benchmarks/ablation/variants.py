@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
+METHOD = 3
+"""Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
+
 ORDINARY: dict[str, Any] = {
     "dtf.rich": 1,
     "dtf.scale_teacher": False,

@@ -13,6 +13,7 @@ from benchmarks.ablation.report import as_json, as_markdown, verdict
 from benchmarks.ablation.run import phase_facts
 from benchmarks.ablation.schedules import Ablated, BornAgain, EnsembleTeacher, InheritOne, OneTower
 from benchmarks.ablation.store import SharedPhases
+from benchmarks.ablation.variants import METHOD
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
 from training.dtf import DtfConfig
 from training.train_config import TrainConfig
@@ -90,7 +91,7 @@ def line(model: str, seed: int, auc: float, loss: float, **config: Any) -> Line:
         split="random",
         model=model,
         purpose="ablation",
-        config=config,
+        config={"method": METHOD, **config},
         seed=seed,
         rows={"valid": 10},
         validation=Metrics(auc=auc, log_loss=loss),
@@ -120,8 +121,9 @@ def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
     assert "(`one_tower`), the whole clearly helps nowhere; a tie in 1 of 1 tasks." in page
 
 
-def test_only_the_settings_that_were_run_last_are_reported() -> None:
+def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reported() -> None:
     lines = [line("full", 1, 0.7, 0.6, rate=1), line("full", 1, 0.8, 0.5, rate=2)]
+    lines.append(line("full", 1, 0.9, 0.4, rate=2, method=METHOD - 1))
     assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
 
 
