@@ -25,15 +25,20 @@ def test_swaps_under_load_lose_and_mix_nothing_and_leave_nothing_open() -> None:
 
 
 @needs_processes
-@pytest.mark.parametrize("balancer", BALANCERS)
-def test_a_rolling_restart_behind_a_real_balancer_loses_nothing(balancer: str) -> None:
-    try:
-        found(balancer)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    figures = restart_figures(balancer=balancer, rounds=1, rate=50)
+def test_a_rolling_restart_behind_a_real_balancer_loses_nothing() -> None:
+    installed = [name for name in BALANCERS if is_installed(name)]
+    if not installed:
+        pytest.skip(f"none of {BALANCERS} is installed")
+    figures = restart_figures(balancer=installed[0], rounds=1, rate=50)
     assert (figures["rolling_restarts"], figures["rolling_restart_requests"] > 50) == (2, True)
     assert figures["rolling_restart_failed_requests"] == figures["rolling_restart_wrong_answers"] == 0
+
+
+def is_installed(balancer: str) -> bool:
+    try:
+        return bool(found(balancer))
+    except FileNotFoundError:
+        return False
 
 
 def test_the_page_shows_what_was_measured_and_whether_it_is_what_was_promised(tmp_path: Path) -> None:
