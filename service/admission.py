@@ -6,13 +6,13 @@ its deadline is refused by its head, before its body has come, or once it has co
 turn comes, before it is computed. Who hangs up leaves the queue. Short bodies are scored as they come and queue nowhere
 but in the sockets: to refuse one costs what it costs to score it.
 
-Runs on the event loop, except for the scoring itself.
+Runs on the event loop, except for what the threads do: they take the next request themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import threading
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -109,13 +109,9 @@ class _Entry:
     Attributes:
         candidates: As guessed.
         done: Set when it has its answer, or will have none.
-        timer: Ends its wait at its deadline.
-        waits: It is in the queue.
     """
 
-    __slots__ = ("candidates", "done", "stages", "terms", "timer", "waits", "work")
-
-    timer: asyncio.TimerHandle
+    __slots__ = ("candidates", "done", "stages", "terms", "work")
 
     def __init__(self, stages: Stages[Any], work: Work, terms: Terms, candidates: float) -> None:
         self.stages = stages
@@ -123,7 +119,6 @@ class _Entry:
         self.terms = terms
         self.candidates = candidates
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waits = True
 
 
 class Gate:
@@ -145,7 +140,8 @@ class Gate:
         self._most = most_candidates
         self._default_seconds = seconds
         self._metrics = metrics
-        self._queues: dict[bool, deque[_Entry]] = {False: deque(), True: deque()}  # by whether they may be left out
+        self._lock = threading.Lock()  # of all that follows
+        self._queues: dict[bool, dict[_Entry, None]] = {False: {}, True: {}}  # by whether they may be left out
         self._waiting = {False: 0.0, True: 0.0}  # candidates
         self._running = 0
         self._running_candidates = 0.0
@@ -181,18 +177,27 @@ class Gate:
         """
         candidates = self._guess(len(work.body), terms)
         self._check(terms, candidates, perf_counter())
+        loop = asyncio.get_running_loop()
         entry = _Entry(stages, work, terms, candidates)
-        self._queues[terms.low].append(entry)
-        self._waiting[terms.low] += candidates
-        left = max(0.0, terms.deadline - perf_counter())
-        entry.timer = asyncio.get_running_loop().call_later(left, self._expire, entry)
-        self._go_on()
-        if entry.waits:
-            watch(partial(self._cancel, entry))
+        with self._lock:
+            self._queues[terms.low][entry] = None
+            self._waiting[terms.low] += candidates
+            idle = self._running < self._threads
+            if idle:
+                self._running += 1
+        if idle:
+            try:
+                self._executor.submit(self._serve, loop)
+            except RuntimeError:  # the service is stopping
+                self._leave(entry)
+                raise NotReadyError("Not ready: the service is stopping.") from None
+        timer = loop.call_later(max(0.0, terms.deadline - perf_counter()), self._expire, entry)
+        watch(partial(self._cancel, entry))
         try:
             await entry.done
         finally:
             watch(None)
+            timer.cancel()
             self._leave(entry)
 
     def _guess(self, length: int, terms: Terms) -> float:
@@ -212,86 +217,84 @@ class Gate:
             self._metrics.count_shed("hopeless")
             raise OverloadedError("it could not be scored by its deadline", seconds)
 
-    def _go_on(self) -> None:
-        """Hand on what is next, as far as threads are free."""
-        while self._running < self._threads:
-            queue = self._queues[False] or self._queues[True]
-            if not queue:
-                return
-            entry = queue.popleft()
-            if not entry.waits:
-                continue
-            self._leave(entry)
-            left = entry.terms.deadline - perf_counter()
-            alone = not (self._running or self._waiting[False] or self._waiting[True])
-            if left < entry.candidates * self._seconds_each * _MARGIN and (entry.terms.stated or not alone):
-                self._give_up(entry)
-                continue
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Score one after the other until none waits (in a worker thread): none waits for the event loop's turn."""
+        entry, learnt = self._next(loop), None
+        while entry is not None:
+            began = perf_counter()
+            error: Exception | None = None
             try:
-                self._executor.submit(self._score, entry, asyncio.get_running_loop())
-            except RuntimeError:  # the service is stopping
-                entry.done.set_exception(NotReadyError("Not ready: the service is stopping."))
-                continue
-            self._running += 1
-            self._running_candidates += entry.candidates
-
-    def _score(self, entry: _Entry, loop: asyncio.AbstractEventLoop) -> None:
-        """Score a request (in a worker thread)."""
-        began = perf_counter()
-        error: Exception | None = None
-        try:
-            entry.stages.run(entry.work)
-        except Exception as caught:  # noqa: BLE001 - whatever it is belongs to the request
-            error = caught
-        loop.call_soon_threadsafe(self._finish, entry, error, perf_counter() - began)
-
-    def _finish(self, entry: _Entry, error: Exception | None, seconds: float) -> None:
-        """Learn from a request that was scored, and tell who waits for it."""
-        self._running -= 1
-        self._running_candidates -= entry.candidates
-        if not self._running:
-            self._running_candidates = 0.0  # no rounding stays
-        if error is None:
-            candidates = len(entry.work.scores)
-            each = seconds / candidates
-            self._seconds_each += (each - self._seconds_each) * (_PACE if self._seconds_each else 1.0)
-            self._bytes_each += (len(entry.work.body) / candidates - self._bytes_each) * _PACE
-        if not entry.done.done():
-            if error is None:
-                entry.done.set_result(None)
+                entry.stages.run(entry.work)
+            except Exception as caught:  # noqa: BLE001 - whatever it is belongs to the request
+                error = caught
             else:
-                entry.done.set_exception(error)
-        self._go_on()
+                learnt = (perf_counter() - began, len(entry.work.scores), len(entry.work.body))
+            loop.call_soon_threadsafe(_tell, entry, error)
+            entry, learnt = self._next(loop, entry, learnt), None
+
+    def _next(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        last: _Entry | None = None,
+        learnt: tuple[float, int, int] | None = None,
+    ) -> _Entry | None:
+        """What is to be scored next, None for nothing; learns from the last one's seconds, candidates and bytes."""
+        with self._lock:
+            if last is not None:
+                self._running_candidates -= last.candidates
+            if learnt is not None:
+                seconds, candidates, size = learnt
+                each = seconds / candidates
+                self._seconds_each += (each - self._seconds_each) * (_PACE if self._seconds_each else 1.0)
+                self._bytes_each += (size / candidates - self._bytes_each) * _PACE
+            while queue := self._queues[False] or self._queues[True]:
+                entry = next(iter(queue))
+                self._remove(entry)
+                left = entry.terms.deadline - perf_counter()
+                others = self._running > 1 or self._queues[False] or self._queues[True]
+                if left > entry.candidates * self._seconds_each * _MARGIN or not (entry.terms.stated or others):
+                    self._running_candidates += entry.candidates
+                    return entry
+                loop.call_soon_threadsafe(self._give_up, entry)
+            self._running -= 1
+            return None
 
     def _expire(self, entry: _Entry) -> None:
         """The deadline of a request is over; one that is being scored already is answered all the same."""
-        if entry.waits:
-            self._leave(entry)
+        if self._leave(entry):
             self._give_up(entry)
 
     def _cancel(self, entry: _Entry) -> None:
         """Nobody waits for a request any more; one that is being scored goes on, as no thread can be stopped."""
-        if entry.waits:
-            self._leave(entry)
+        if self._leave(entry):
             self._metrics.count_shed("gone")
-            entry.done.set_exception(ClientGoneError("The client hung up while its request waited."))
+            _tell(entry, ClientGoneError("The client hung up while its request waited."))
 
     def _give_up(self, entry: _Entry) -> None:
         self._metrics.count_shed("expired")
         waiting = sum(self._waiting.values()) + self._running_candidates
-        seconds = waiting * self._seconds_each / self._threads
-        entry.done.set_exception(OverloadedError("its deadline came before its turn", seconds))
+        _tell(entry, OverloadedError("its deadline came before its turn", waiting * self._seconds_each / self._threads))
 
-    def _leave(self, entry: _Entry) -> None:
-        """Take a request out of what waits; who cancels it, too."""
-        if not entry.waits:
-            return
-        entry.waits = False
-        entry.timer.cancel()
+    def _leave(self, entry: _Entry) -> bool:
+        """Take a request out of the queue; false where it was in it no more."""
+        with self._lock:
+            if entry not in self._queues[entry.terms.low]:
+                return False
+            self._remove(entry)
+            return True
+
+    def _remove(self, entry: _Entry) -> None:
         low = entry.terms.low
-        self._waiting[low] -= entry.candidates
         queue = self._queues[low]
-        while queue and not queue[0].waits:
-            queue.popleft()
-        if not queue:
-            self._waiting[low] = 0.0
+        del queue[entry]
+        self._waiting[low] = self._waiting[low] - entry.candidates if queue else 0.0  # no rounding stays
+
+
+def _tell(entry: _Entry, error: Exception | None) -> None:
+    """Wake who waits for a request."""
+    if entry.done.done():  # nobody does
+        return
+    if error is None:
+        entry.done.set_result(None)
+    else:
+        entry.done.set_exception(error)

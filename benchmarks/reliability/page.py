@@ -96,6 +96,28 @@ SECTIONS: Final = (
         ),
     ),
     Section(
+        "Overload",
+        "python -m benchmarks.reliability.overload",
+        "One worker on one core, the generator on another: 1000 candidates of 39 fields a request, each with a "
+        "deadline of 250 ms, at multiples of the most that clients get which each wait for their answer. Goodput: "
+        "candidates of answers with scores, as a share of that, measured before and after each run, for other work on "
+        "the machine changes it. Latency counts from when a request was due.",
+        (
+            Figure("overload_seconds", "seconds of each run"),
+            Figure("overload_peak_candidates", "the most, candidates/s"),
+            Figure("overload_goodput_1x", "goodput at 1x"),
+            Figure("overload_goodput_2x", "goodput at 2x", least=0.9),
+            Figure("overload_goodput_5x", "goodput at 5x", least=0.75),
+            Figure("overload_p99_ms_1x", "p99 of answers with scores at 1x, ms", most=300),
+            Figure("overload_p99_ms_2x", "at 2x", most=300),
+            Figure("overload_p99_ms_5x", "at 5x", most=300),
+            Figure("overload_refused_2x", "requests refused at 2x"),
+            Figure("overload_refused_5x", "at 5x"),
+            Figure("overload_failed", "requests with no answer", most=0),
+            Figure("overload_refused_after", "refused at half the most, from a second after 5x on", most=0),
+        ),
+    ),
+    Section(
         "Rolling restart",
         "python -m benchmarks.reliability restart",
         "Two replicas behind a real balancer (HAProxy, without retries), restarted one after the other with SIGTERM "

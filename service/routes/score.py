@@ -122,7 +122,9 @@ class ScoreEndpoint:
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Status, headers and body of the answer to an error; faults of the service are logged."""
         status, body, media_type = self._refusal(error, request_id)
-        if status >= _SERVER_FAULT and model is not None:
+        if (
+            status == _SERVER_FAULT and model is not None
+        ):  # to be overloaded is no fault, and nothing to write long lines of
             self._faults.error("request_failed", request_id=request_id, exc_info=error)
         return status, refusal_headers(error, body, media_type, request_id), body
 

@@ -128,6 +128,8 @@ def test_what_cannot_be_scored_in_time_is_refused_before_its_body_comes(bundle: 
         assert httpx.post(f"{server.url}/score", content=many, headers=JSON).status_code == 200
     finally:
         assert server.stop() == 0
+    # That would be a traceback a refusal, and cost more than the scoring.
+    assert "request_failed" not in [line["event"] for line in server.log]
 
 
 @pytest.mark.parametrize(
