@@ -41,11 +41,11 @@ bench-serving: $(STAMP) ## measure serving beside floors and other servers (QUIC
 benchmark: $(STAMP) ## accuracy, parameters and latency beside the field's models (ARGS="--measure"; data: REACTION_DATA_DIR)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
-# Those that train run two files at a time; those that watch servers and clocks have the machine to themselves.
+# Two files at a time; those that watch servers and clocks never beside those that train.
 WATCHING := tests/service tests/benchmarks
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(WATCHING))
-	$(BIN)/python -m pytest $(WATCHING)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(WATCHING)
 
 soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)
 	$(BIN)/python -m benchmarks.reliability reload

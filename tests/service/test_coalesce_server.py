@@ -42,7 +42,7 @@ def counted_server(bundle: Path, scorer: Scorer) -> Iterator[tuple[str, Counting
     settings = Settings(bundle=bundle, port=0, coalesce=True)
     app = create_app(settings)
     lane = FastLane(app.runtime, app.hot)
-    server = _Server(server_config(app, settings, lane), app, lane, None)
+    server = _Server(server_config(app, settings, lane), app.runtime, lane)
     counting = CountingPipeline(scorer)
     loops: list[asyncio.AbstractEventLoop] = []
 

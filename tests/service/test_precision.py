@@ -73,10 +73,21 @@ def test_the_precision_asked_for_is_loaded_and_tested_with_its_own_tolerance(
     assert (exact.self_test().tolerance, rough.self_test().tolerance) == (1e-6, 0.25)
 
 
-def test_only_the_graph_asked_for_is_opened(varied: Path) -> None:
-    bundle = read_bundle(varied)
-    bundle.model_path.unlink()
-    Scorer(bundle, precision="int8").self_test()
+def test_only_the_graph_asked_for_is_opened(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "varied"
+
+    def spoil(manifest: dict[str, Any]) -> None:
+        """Make the other graph one that nobody can load, as it was digested."""
+        model = onnx.load(path / "model.onnx")
+        model.graph.node[0].op_type = "NoSuchOperator"
+        onnx.save(model, path / "model.onnx")
+        found = digest_file(path / "model.onnx")
+        manifest["files"]["model.onnx"] = {"sha256": found.sha256, "bytes": found.bytes}
+
+    read = read_bundle(add_variant(bundle, path, spoil))
+    Scorer(read, precision="int8").self_test()
+    with pytest.raises(BundleFormatError, match="expected a graph that ONNX Runtime can load"):
+        Scorer(read)
 
 
 def test_every_graph_is_digested_whichever_is_served(varied: Path) -> None:
