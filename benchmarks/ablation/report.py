@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 METRICS = ("auc", "log_loss")
 
+LEAST_SEEDS = 2
+"""Seeds of an interval."""
+
 HEAD = """# Ablation and controls
 
 `{command}` trained these on validation data alone (no test split is read) and wrote this page from `ablation.jsonl`.
@@ -76,6 +79,8 @@ def _gain(whole: Sequence[Line], lines: Sequence[Line], metric: str) -> dict[str
     by_seed = ({line.seed: line.model_dump(mode="json") for line in side} for side in (whole, lines))
     ours, theirs = ([found[seed] for seed in seeds] for found in by_seed)
     found: Interval = paired_interval(ours, theirs, metric, split="validation", bootstrap="bootstrap_validation")
+    if len(seeds) < LEAST_SEEDS:  # what seeds add to the spread is unknown
+        return {"mean": found.mean}
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
@@ -114,6 +119,8 @@ def _table(figures: Mapping[str, Any]) -> str:
 def _gain_text(gain: Mapping[str, float] | None) -> str:
     if not gain:
         return ""
+    if "low" not in gain:
+        return f"{1e3 * gain['mean']:+.1f} (one seed)"
     text = f"{1e3 * gain['mean']:+.1f} ({1e3 * gain['low']:+.1f} to {1e3 * gain['high']:+.1f})"
     return f"**{text}**" if gain["low"] > 0 or gain["high"] < 0 else text
 
@@ -141,7 +148,7 @@ def _verdicts(tasks: Mapping[str, Any]) -> str:
         gains = {
             task: figures[name]["whole_minus_this"]
             for task, figures in tasks.items()
-            if figures.get(name, {}).get("whole_minus_this", {}).get("auc")
+            if "low" in figures.get(name, {}).get("whole_minus_this", {}).get("auc", {})
         }
         if not gains:
             continue

@@ -127,6 +127,15 @@ def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reporte
     assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
 
 
+def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
+    lines = [line("full", 1, 0.80, 0.50), line("full", 2, 0.80, 0.50), line("without_merging", 1, 0.70, 0.60)]
+    content = as_json(lines)
+    assert set(content["tasks"]["toy"]["without_merging"]["whole_minus_this"]["auc"]) == {"mean"}
+    page = as_markdown(content, "command")
+    assert "| +100.0 (one seed) |" in page
+    assert "`without_merging`: the part" not in page
+
+
 def test_a_part_that_gains_in_one_metric_and_loses_in_the_other_is_a_tie() -> None:
     mixed = {"auc": {"low": 0.1, "high": 0.2}, "log_loss": {"low": 0.1, "high": 0.2}}
     assert verdict({"toy": mixed}) == ([], [])
