@@ -127,10 +127,7 @@ def interval(
     Raises:
         BootstrapError: No lines, or different numbers of replicates.
     """
-    (our_means, our_rows), (their_means, their_rows) = (
-        _lines(side, metric, split, bootstrap) for side in (ours, theirs)
-    )
-    _check_replicates(metric, our_rows, their_rows)
+    (our_means, our_rows), (their_means, their_rows) = _both(ours, theirs, metric, split, bootstrap)
     generator = np.random.default_rng(0)
     drawn = _seed_means(our_rows, generator) - _seed_means(their_rows, generator)
     return _around(float(our_means.mean() - their_means.mean()), drawn, (len(our_means), len(their_means)))
@@ -160,19 +157,26 @@ def paired_interval(
     """
     if len(ours) != len(theirs):
         raise BootstrapError(f"{metric}: expected a line a seed on both sides, got {len(ours)} and {len(theirs)}")
-    (our_means, our_rows), (their_means, their_rows) = (
-        _lines(side, metric, split, bootstrap) for side in (ours, theirs)
-    )
-    _check_replicates(metric, our_rows, their_rows)
+    (our_means, our_rows), (their_means, their_rows) = _both(ours, theirs, metric, split, bootstrap)
     drawn = _seed_means(our_rows - their_rows, np.random.default_rng(0))
     return _around(float((our_means - their_means).mean()), drawn, (len(our_means), len(their_means)))
 
 
-def _check_replicates(metric: str, our_rows: Floats, their_rows: Floats) -> None:
+def _both(
+    ours: Sequence[Mapping[str, object]],
+    theirs: Sequence[Mapping[str, object]],
+    metric: str,
+    split: str,
+    bootstrap: str,
+) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Each side's observed (S,) and resampled (S, R), of as many replicates."""
+    our, their = (_lines(side, metric, split, bootstrap) for side in (ours, theirs))
+    our_rows, their_rows = our[1], their[1]
     if our_rows.shape[1] != their_rows.shape[1]:
         raise BootstrapError(
             f"{metric}: expected as many replicates, got {our_rows.shape[1]} and {their_rows.shape[1]}"
         )
+    return our, their
 
 
 def _around(mean: float, drawn: Floats, seeds: tuple[int, int]) -> Interval:
