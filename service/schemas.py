@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.feedback.outcomes import Outcome
+
 __all__ = [
     "FeedbackAnswer",
     "FeedbackRequest",
@@ -55,20 +57,7 @@ class FeedbackAnswer(BaseModel):
     """What `POST /feedback` answers."""
 
     accepted: int = Field(description="Events that were taken; one that repeats another is taken and changes nothing.")
-    outcomes: list[
-        Literal[
-            "click",
-            "no_click",
-            "shown",
-            "withdrawn",
-            "repeated",
-            "late",
-            "early",
-            "forged",
-            "malformed",
-            "unknown_version",
-        ]
-    ] = Field(description="What each was counted as.")
+    outcomes: list[Outcome] = Field(description="What each was counted as.")
 
 
 class ProblemDocument(BaseModel):

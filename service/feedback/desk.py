@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from time import time
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,6 +18,7 @@ from service.errors import (
     UnknownVersionError,
 )
 from service.feedback.counts import CLICK, IMPRESSION, IN_WINDOW, STRETCHES, WITHDRAWN, Stretches
+from service.feedback.outcomes import OUTCOMES, Outcome
 from service.feedback.places import ModelPlaces
 from service.feedback.secret import read_secrets
 from service.feedback.seen import SeenTokens
@@ -36,19 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTCOMES", "Desk", "Event", "Issued", "Outcome", "TokenMaker"]
 
-Outcome = Literal[
-    "click",
-    "no_click",
-    "shown",
-    "withdrawn",
-    "repeated",
-    "late",
-    "early",
-    "forged",
-    "malformed",
-    "unknown_version",
-]
-OUTCOMES: Final[tuple[Outcome, ...]] = Outcome.__args__  # type: ignore[attr-defined]
 _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     LateFeedbackError: "late",
     EarlyFeedbackError: "early",
