@@ -17,7 +17,7 @@ from model_export.report_variants import variants_table
 from model_export.serving import serving_encoder, serving_ids
 from model_export.unfused import unfused_form, unfused_pair
 from training.models.files import load_pair
-from training.results import COLUMNS, MODELS, SPLITS, lost_to_baseline, metrics_by_split
+from training.pages.results import COLUMNS, MODELS, SPLITS, lost_to_baseline, metrics_by_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from service.bundle import BundleError, read_bundle
+from service.bundle_format.signature import (
+    LARGEST_SIGNATURE_FILE,
+    SIGNATURE_FILE,
+    decode_signatures,
+    encode_signatures,
+    key_id,
+)
 from service.features.files import PathError, read_file, replaced_file
-from service.signature import LARGEST_SIGNATURE_FILE, SIGNATURE_FILE, decode_signatures, encode_signatures, key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

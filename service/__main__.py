@@ -7,18 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-# Nothing that loads ONNX Runtime or the web server: where several workers serve, this process only looks after them.
-from service.announce import announce
-from service.api_keys import ApiKeys
 from service.bench_command import bench
+from service.edge.api_keys import ApiKeys
+from service.edge.tls import check_tls
 from service.logging import configure_logging, get_logger
-from service.machine import Machine
-from service.plan import make_plan
 from service.settings import Settings, SettingsError, load_settings, settings_markdown
-from service.sockets import listen
-from service.tls import check_tls
-from service.versions import is_store
-from service.versions_command import cli as versions
+from service.versions.command import cli as versions
+from service.versions.store import is_store
+
+# Nothing that loads ONNX Runtime or the web server: where several workers serve, this process only looks after them.
+from service.workers.announce import announce
+from service.workers.machine import Machine
+from service.workers.plan import make_plan
+from service.workers.sockets import listen
 
 USAGE_ERROR = 2
 START_ERROR = 1
@@ -116,7 +117,7 @@ def run(settings: Settings, given: Mapping[str, Any]) -> int:
     host, port, *_ = listener.getsockname()
     log.info("listening", host=host, port=port)
     if plan.workers > 1 or is_store(settings.bundle) or settings.admin_socket is not None:
-        from service.supervisor import Supervisor  # noqa: PLC0415 - only one of the two is needed
+        from service.workers.supervisor import Supervisor  # noqa: PLC0415 - only one of the two is needed
 
         return Supervisor(settings, given, plan, listener).run()
     from service.server import serve as serve_here  # noqa: PLC0415

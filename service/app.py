@@ -12,8 +12,8 @@ import msgspec
 from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
 
-from service.announce import announce
-from service.api_keys import OPEN_PATHS
+from service.documents.openapi import add_keys, add_scoring
+from service.edge.api_keys import OPEN_PATHS
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     Problem,
@@ -25,14 +25,14 @@ from service.errors import (
 )
 from service.features.errors import RequestError
 from service.logging import configure_logging, get_logger
-from service.machine import Machine
-from service.openapi import add_keys, add_scoring
 from service.openinference.documentation import add_inference
 from service.openinference.errors import OPEN_INFERENCE_PATHS, error_bytes, message_bytes, status_of
-from service.plan import make_plan
 from service.routes import HOT_PATTERNS, HOT_ROUTES, ROUTERS, openinference, score
 from service.runtime import Runtime
 from service.settings import SettingsError, load_settings
+from service.workers.announce import announce
+from service.workers.machine import Machine
+from service.workers.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from fastapi import Request
     from starlette.types import Message, Receive, Scope, Send
 
-    from service.assignment import Assignment
-    from service.plan import Plan
     from service.routes.score import ScoreEndpoint
     from service.settings import Settings
+    from service.workers.assignment import Assignment
+    from service.workers.plan import Plan
 
 __all__ = ["VERSION", "ServiceApp", "create_app"]
 

@@ -6,7 +6,7 @@
                   model.float16.onnx[.data] model.int8.onnx[.data]    where export found them worth keeping
 
 A bundle is read only as a whole: every file its manifest names is there and unchanged, and no other file is. It
-appears whole or not at all. The tree of errors is drawn in `service.manifest`.
+appears whole or not at all. The tree of errors is drawn in `service.bundle_format.manifest`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from service.bundle_files import (
+from service.bundle_format.files import (
     FEATURES_FILE,
     GOLDEN_FILE,
     MODEL_FILE,
@@ -32,10 +32,8 @@ from service.bundle_files import (
     refuse_changed,
     voucher,
 )
-from service.features import FeatureEncoder, SchemaError
-from service.features.files import digest_bytes, digest_files, new_directory, write_file
-from service.golden import GoldenRow, decode_golden, encode_golden
-from service.manifest import (
+from service.bundle_format.golden import GoldenRow, decode_golden, encode_golden
+from service.bundle_format.manifest import (
     MANIFEST_FILE,
     PRECISIONS,
     BundleChangedError,
@@ -56,8 +54,10 @@ from service.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from service.reference import decode_reference
-from service.signature import PublicKeys
+from service.bundle_format.reference import decode_reference
+from service.bundle_format.signature import PublicKeys
+from service.features import FeatureEncoder, SchemaError
+from service.features.files import digest_bytes, digest_files, new_directory, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

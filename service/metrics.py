@@ -13,11 +13,11 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from service.catalogue import CATALOGUE, MetricRow, metrics_markdown
-from service.cells import ACTIVE, READY, REFUSED, RESTARTS, SLOTS, STARTED, Cells
-from service.metric_families import ServiceCollector
-from service.model_counts import OUTCOMES, STAGES, About, ModelCounts, ModelMetrics, about_model
-from service.process_metrics import process_collector
+from service.counts.catalogue import CATALOGUE, MetricRow, metrics_markdown
+from service.counts.cells import ACTIVE, READY, REFUSED, RESTARTS, SLOTS, STARTED, Cells
+from service.counts.families import ServiceCollector
+from service.counts.model_counts import OUTCOMES, STAGES, About, ModelCounts, ModelMetrics, about_model
+from service.counts.process_metrics import process_collector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from service.compression import compress, decompress, takes_gzip
-from service.counted import refuse_too_many
+from service.edge.compression import compress, decompress, takes_gzip
+from service.edge.counted import refuse_too_many
 from service.errors import MemberError
 from service.typed import TypedReader
 from service.wire import AnswerWriter, decode, rank

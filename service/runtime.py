@@ -14,33 +14,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from service.admission import Gate
-from service.api_keys import ApiKeys
-from service.assignment import Assignment
 from service.bundle import BundleError
 from service.coalesce import Coalescer
+from service.edge.api_keys import ApiKeys
 from service.errors import NotReadyError
 from service.feedback.desk import Desk
-from service.huge_pages import collapse
-from service.loading import load_model
 from service.logging import get_logger
-from service.low_priority import lower_this_thread
 from service.metrics import ServiceMetrics
 from service.openinference.pipeline import InferPipeline
-from service.order import Told
 from service.pipeline import Pipeline, RequestIds
 from service.scorer import ScorerError
-from service.versions import StoreError, served_bundle
+from service.versions.loading import load_model
+from service.versions.store import StoreError, served_bundle
+from service.workers.assignment import Assignment
+from service.workers.huge_pages import collapse
+from service.workers.low_priority import lower_this_thread
+from service.workers.order import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.bundle import Manifest
-    from service.cells import Cells
-    from service.loading import LoadedModel
+    from service.counts.cells import Cells
     from service.metrics import ModelMetrics
-    from service.plan import Plan
     from service.scorer import Scorer
     from service.settings import Settings
+    from service.versions.loading import LoadedModel
+    from service.workers.plan import Plan
 
 __all__ = ["Model", "Runtime", "Stage"]
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnxruntime as ort
 
+from service.bundle_format.manifest import BundleFormatError
 from service.features import NoCandidatesError, RequestError, StructureError
 from service.features.errors import describe
 from service.features.structure import is_array
-from service.manifest import BundleFormatError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.bundle import Bundle
+    from service.bundle_format.manifest import Precision
     from service.features import Side
-    from service.manifest import Precision
 
 __all__ = ["Candidates", "Scorer", "ScorerError", "SelfTestError", "SelfTestReport"]
 

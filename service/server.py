@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from service.acceptor import Acceptor
 from service.app import ServiceApp, create_app
-from service.fast_lane import FastLane
-from service.guard import Guard, Limits
+from service.edge.fast_lane import FastLane
+from service.edge.guard import Guard, Limits
+from service.edge.protocol import LaneProtocol
 from service.logging import get_logger
-from service.low_priority import run_low
-from service.order import HURRY, RETIRE
-from service.protocol import LaneProtocol
-from service.sockets import BACKLOG
+from service.workers.acceptor import Acceptor
+from service.workers.low_priority import run_low
+from service.workers.order import HURRY, RETIRE
+from service.workers.sockets import BACKLOG
 
 if TYPE_CHECKING:
     import socket
     from types import FrameType
 
-    from service.acceptor import Connection
-    from service.assignment import Assignment
-    from service.plan import Plan
     from service.runtime import Runtime
     from service.settings import Settings
+    from service.workers.acceptor import Connection
+    from service.workers.assignment import Assignment
+    from service.workers.plan import Plan
 
 __all__ = ["START_ERROR", "serve", "server_config"]
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.bundle_format.manifest import Precision
 from service.feedback.secret import SecretError, read_secrets
-from service.manifest import Precision
 
 __all__ = ["Settings", "SettingsError", "load_settings", "settings_markdown", "settings_table", "unknown_variables"]
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from queries import DASHBOARDS, ROOT, RULES, VARIABLES, alert_queries, alert_rules, dashboard_queries, panels
 
+from service.counts.model_counts import SECONDS_BOUNDS
 from service.metrics import CATALOGUE
-from service.model_counts import SECONDS_BOUNDS
 from service.settings import Settings
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ def test_without_real_data_a_test_is_skipped_unless_it_is_required(
     variables: dict[str, str], code: int, reason: str
 ) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("REACTION_", "PYTEST_"))}
-    one = "tests/training/test_datasets_real.py::test_movielens_100k_is_read_whole"
+    one = "tests/training/datasets/test_datasets_real.py::test_movielens_100k_is_read_whole"
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", one],
         cwd=ROOT,

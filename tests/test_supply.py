@@ -40,7 +40,9 @@ def test_the_bill_names_each_package_of_the_service_by_its_pinned_release_and_no
 
 
 def test_a_process_that_serves_loads_nothing_that_the_bill_does_not_name(bill: dict[str, Any]) -> None:
-    code = "import service.app, service.server, service.runtime, service.signature, sys; print(*sys.modules)"
+    code = (
+        "import service.app, service.server, service.runtime, service.bundle_format.signature, sys; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     owners = importlib.metadata.packages_distributions()
     tops = {name.partition(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names

@@ -18,8 +18,8 @@ from typing import Annotated
 import typer
 
 from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, show, text_table, told
+from training.pages.results import lost_to_baseline
 from training.progress import console_progress
-from training.results import lost_to_baseline
 
 HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze (fields, layers), tune, benchmark."
 
@@ -89,8 +89,8 @@ def train(
     device: Annotated[Device | None, typer.Option(help="instead of the experiment's train.device")] = None,
 ) -> None:
     """Train a run directory, which holds all there is to reproduce, report and export it."""
-    from training.calibration_views import calibration_sentence
     from training.config import load_config, with_absolute_paths, with_overrides
+    from training.pages.calibration_views import calibration_sentence
     from training.runs import open_run, partial_path
     from training.train import train_run
 
@@ -205,8 +205,8 @@ def analyze_structure(
     as_json: AsJson = False,
 ) -> None:
     """Show how much of the dense layers can go before AUC moves: by magnitude, by singular values, by ablation."""
-    from training.structural import analyze_structure as analyze_layers
-    from training.structural_views import structure_page, structure_tables
+    from training.pages.structural_views import structure_page, structure_tables
+    from training.structural.command import analyze_structure as analyze_layers
 
     with phase_progress() as progress:
         found = analyze_layers(run, data, baseline=baseline, progress=progress)

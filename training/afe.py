@@ -18,12 +18,20 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.features import PAD
-from training.allocation import allocate, default_dimension
-from training.field_views import MeasuredSlot
-from training.measures import Measures
-from training.measuring import measure as measure_arrays
-from training.screening import LARGEST_TABLE
-from training.selection import Evidence, Selection, find_copies, find_interactions, find_noise, prior_log_odds, weigh
+from training.field_selection.allocation import allocate, default_dimension
+from training.field_selection.field_views import MeasuredSlot
+from training.field_selection.measures import Measures
+from training.field_selection.measuring import measure as measure_arrays
+from training.field_selection.screening import LARGEST_TABLE
+from training.field_selection.selection import (
+    Evidence,
+    Selection,
+    find_copies,
+    find_interactions,
+    find_noise,
+    prior_log_odds,
+    weigh,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.features import FeatureEncoder
-    from training.field_views import SlotLike
+    from training.field_selection.field_views import SlotLike
     from training.loader import PreparedData
 
 __all__ = [

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.afe import AfeConfig, measure_prepared, select
-from training.analysis import field_rows, group_rows, p_text, pair_rows
 from training.config import load_config, refuse_unknown_fields
 from training.console import text_table
+from training.field_selection.measures import Measures
+from training.field_selection.redundancy import SHARES, carried, cluster, kinds, shared_entropy
+from training.field_selection.selection import Selection
 from training.loader import PreparedData
-from training.measures import Measures
+from training.pages.analysis import field_rows, group_rows, p_text, pair_rows
+from training.pages.report_fields import KINDS, carried_text
 from training.prepare import prepare
-from training.redundancy import SHARES, carried, cluster, kinds, shared_entropy
-from training.report_fields import KINDS, carried_text
 from training.runs import open_run
-from training.selection import Selection
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from training.phases import Progress as PhaseProgress
+    from training.phases.phase import Progress as PhaseProgress
     from training.progress import Progress
 
 MOST_REDUNDANT = 10

@@ -19,8 +19,8 @@ from sklearn.metrics import log_loss
 
 from service.features import PAD, MultiValuedField
 from training import metrics
-from training.linear_start import Yardstick
 from training.runs import sample_rows
+from training.towers.linear_start import Yardstick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

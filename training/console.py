@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from training.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics_by_split
+from training.pages.results import COLUMNS, MODELS, SPLITS, cells, columns_of, metrics_by_split
 from training.strict_toml import misfits
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from training.phases import Progress as PhaseProgress
+    from training.phases.phase import Progress as PhaseProgress
 
 
 PIPE_WIDTH = 160

@@ -30,11 +30,11 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
-from training.learner import Learner, Scorer
 from training.metrics import log_loss
 from training.models.base import MISSING_ID, UNKNOWN_ID
 from training.models.reaction import FusionForm
-from training.phases import Monitor, probabilities
+from training.phases.learner import Learner, Scorer
+from training.phases.phase import Monitor, probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from training.gates import FieldGates
-    from training.learner import Batch
     from training.models.reaction import Tower, TowerPair
-    from training.tables import TableBank
+    from training.phases.learner import Batch
+    from training.phases.tables import TableBank
+    from training.towers.gates import FieldGates
 
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]

@@ -15,7 +15,7 @@ from training.calibration import probability
 from training.loader import PreparedData
 from training.metrics import evaluate
 from training.models.files import load_pair
-from training.phases import probabilities
+from training.phases.phase import probabilities
 from training.runs import RunMismatchError
 
 if TYPE_CHECKING:

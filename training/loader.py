@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from service.features import FeatureEncoder, SchemaError
 from training.files import digest_file
-from training.prepared_files import DATASET_FILE, FORMAT, SAMPLE_FILE, VERSION, ColumnInfo, DatasetInfo
-from training.rows import DataError, SplitName
+from training.preparation.prepared_files import DATASET_FILE, FORMAT, SAMPLE_FILE, VERSION, ColumnInfo, DatasetInfo
+from training.preparation.rows import DataError, SplitName
 
 if TYPE_CHECKING:
     from pathlib import Path

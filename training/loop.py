@@ -15,15 +15,15 @@ import torch
 from pydantic import ValidationError
 
 from training.afe import Selection, measure_prepared, select
-from training.checkpoint import CheckpointStore
 from training.config import load_config
 from training.evaluate import SPLIT_KEYS
-from training.layout import extended_pair
 from training.metrics import evaluate
 from training.models.base import FieldSlot, field_slots, with_dims
 from training.models.files import load_pair
-from training.phases import NonFiniteLossError, Progress, probabilities
-from training.schedule import DtfResult, Schedule
+from training.phases.checkpoint import CheckpointStore
+from training.phases.phase import NonFiniteLossError, Progress, probabilities
+from training.towers.layout import extended_pair
+from training.towers.schedule import DtfResult, Schedule
 from training.train_config import DeviceError, TrainConfig
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from training.config import ExperimentConfig
-    from training.linear_start import Yardstick
+    from training.field_selection.measures import Measures
     from training.loader import PreparedData
-    from training.measures import Measures
     from training.models.reaction import FusionForm, TowerPair
-    from training.rows import SplitName
-    from training.schedule import Observer
+    from training.preparation.rows import SplitName
+    from training.towers.linear_start import Yardstick
+    from training.towers.schedule import Observer
 
 __all__ = [
     "DeviceError",

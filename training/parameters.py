@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from training.allocation import default_dimension
+from training.field_selection.allocation import default_dimension
 from training.models.files import read_document, read_weights
 
 if TYPE_CHECKING:

@@ -24,15 +24,15 @@ from pydantic import ValidationError
 
 from service.features import FeatureEncoder
 from service.features.files import new_directory
-from training.batches import KEPT_BYTES, CodedBatches
-from training.counting import BUDGET_ROWS
 from training.datasets import DATASETS
 from training.datasets.base import BuildContext
-from training.encoding import encode_all
 from training.files import digest_file, make_parent, write_json
-from training.fitting import Fitter
 from training.loader import PreparedData
-from training.prepared_files import (
+from training.preparation.batches import KEPT_BYTES, CodedBatches
+from training.preparation.counting import BUDGET_ROWS
+from training.preparation.encoding import encode_all
+from training.preparation.fitting import Fitter
+from training.preparation.prepared_files import (
     DATASET_FILE,
     FORMAT,
     SIDES,
@@ -41,10 +41,10 @@ from training.prepared_files import (
     DatasetInfo,
     SourceFile,
 )
+from training.preparation.rows import SPLITS, DataError, DataFileError, MissingColumnError, SplitError
+from training.preparation.splits import make_assigner, split_columns
 from training.progress import Progress, Quiet
 from training.readers.paths import roots
-from training.rows import SPLITS, DataError, DataFileError, MissingColumnError, SplitError
-from training.splits import make_assigner, split_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

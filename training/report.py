@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from training.calibration_views import calibration_part
-from training.charts import Bar, Line, bar_chart, line_chart
+from training.pages.calibration_views import calibration_part
+from training.pages.charts import Bar, Line, bar_chart, line_chart
+from training.pages.report_fields import MOST_FIELDS, afe_part, signed
+from training.pages.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
+from training.pages.structural_views import ABOUT, environment, headline, structure_charts
 from training.parameters import ParameterTable, count_parameters
-from training.report_fields import MOST_FIELDS, afe_part, signed
-from training.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
-from training.structural_views import ABOUT, environment, headline, structure_charts
-from training.structure import Structure
+from training.structural.structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -163,12 +163,12 @@ class Run:
 
     @property
     def selection(self) -> Mapping[str, Any]:
-        """What AFE decided (`training.selection.Selection.from_json` reads it)."""
+        """What AFE decided (`training.field_selection.selection.Selection.from_json` reads it)."""
         return cast("Mapping[str, Any]", self._afe["selection"])
 
     @property
     def measures(self) -> Mapping[str, Any]:
-        """What AFE measured (`training.measures.Measures.from_json` reads it)."""
+        """What AFE measured (`training.field_selection.measures.Measures.from_json` reads it)."""
         return cast("Mapping[str, Any]", self._afe["measures"])
 
     @cached_property

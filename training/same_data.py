@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from training.datasets.config import GivenSplit
 from training.files import digest_file
 from training.partial import differences
+from training.preparation.rows import DataError
 from training.prepare import build_table
-from training.rows import DataError
 from training.runs import RunMismatchError
 
 if TYPE_CHECKING:

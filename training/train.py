@@ -20,12 +20,12 @@ from training.loader import PreparedData
 from training.loop import check_labels, train_reaction
 from training.models.files import save_model, save_pair
 from training.partial import start_run
-from training.phases import probabilities
+from training.phases.phase import probabilities
 from training.reference import reference_statistics, truncated_shares
 from training.report import render_report
 from training.runs import VALIDATION_ROWS, Run, ValidationSample, open_run, sample_rows
 from training.same_data import refuse_other_data
-from training.structural import STRUCTURE_FILE, structure_of
+from training.structural.command import STRUCTURE_FILE, structure_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from training.environment import library_versions
 from training.loop import measure_fields
 from training.metrics import evaluate, scaled_log_loss
 from training.models.base import field_slots, with_dims
-from training.phases import probabilities
+from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from benchmarks.ablation.variants import Variant
     from training.afe import Selection
     from training.config import ExperimentConfig
-    from training.linear_start import Yardstick
+    from training.field_selection.measures import Measures
     from training.loader import PreparedData
-    from training.measures import Measures
+    from training.towers.linear_start import Yardstick
 
 
 def ignore(phase: str, done: int, total: int, note: str) -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from training.alignment import build_fusion_form
 from training.dtf import FusionLearner
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
-from training.phases import predict
-from training.schedule import Schedule
+from training.phases.phase import predict
+from training.towers.alignment import build_fusion_form
+from training.towers.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.ablation.store import SharedPhases
-    from training.learner import SplitLike
-    from training.linear_start import Linear
+    from training.phases.learner import SplitLike
+    from training.towers.linear_start import Linear
 
 NEVER = 10**9
 """Patience of a phase whose length is given."""

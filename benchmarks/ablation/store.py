@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from training.checkpoint import CheckpointStore
+from training.phases.checkpoint import CheckpointStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

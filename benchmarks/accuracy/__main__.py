@@ -19,7 +19,7 @@ from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.plan import Want, expected
 from benchmarks.accuracy.pool import RunFailedError, work_off
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
-from training.rows import DataError
+from training.preparation.rows import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -13,7 +13,7 @@ from benchmarks.accuracy.early import train
 from benchmarks.accuracy.fitted import Config, Fitted, Place
 from benchmarks.accuracy.ledger import Parameters
 from training.models.base import field_slots
-from training.phases import probabilities
+from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
     from benchmarks.accuracy.baselines import Baseline

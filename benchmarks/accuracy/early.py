@@ -1,4 +1,4 @@
-"""The one training loop of all baselines: ours, `training.phases.Phase`, around a model that holds its own tables.
+"""The one training loop of all baselines: ours, `training.phases.phase.Phase`, around models with tables of their own.
 
 So batches, their order, evaluations, early stopping and weight averaging are to the letter those of REACTION's phases.
 What differs is the library's way with tables: they are dense parameters of Adam, every row at every step, with half of
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.learner import Batch, Learner, Rows
-from training.optim import AdamSettings
-from training.phases import Phase, PhaseSettings, predict
-from training.tables import TableBank
+from training.phases.learner import Batch, Learner, Rows
+from training.phases.optim import AdamSettings
+from training.phases.phase import Phase, PhaseSettings, predict
+from training.phases.tables import TableBank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

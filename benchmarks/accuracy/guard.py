@@ -20,8 +20,8 @@ from fuxictr.pytorch.models.rank_model import BaseModel
 
 from benchmarks.accuracy.deep import new_module
 from benchmarks.accuracy.early import train
-from training.learner import EVALUATION_ROWS, Rows
-from training.phases import probabilities
+from training.phases.learner import EVALUATION_ROWS, Rows
+from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

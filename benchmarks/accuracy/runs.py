@@ -14,7 +14,7 @@ from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.environment import library_versions
 from training.metrics import evaluate
-from training.phases import NonFiniteLossError
+from training.phases.phase import NonFiniteLossError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

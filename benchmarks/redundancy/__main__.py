@@ -21,7 +21,7 @@ from training.config import load_config
 from training.files import read_json, write_json
 from training.prepare import prepare
 from training.progress import Quiet
-from training.structural import analyze_structure
+from training.structural.command import analyze_structure
 from training.train import train_run
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "training" / "experiments"

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from training.afe import measure, select
-from training.field_views import MeasuredSlot
+from training.field_selection.field_views import MeasuredSlot
 
 FIELDS = 200
 ROWS = 2000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from training.structural_views import DEEPEST, MODEL_NAMES
-from training.structure import METHODS, Structure
+from training.pages.structural_views import DEEPEST, MODEL_NAMES
+from training.structural.structure import METHODS, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from training.analysis import p_text
-from training.report_fields import KINDS
-from training.structural_views import HEADS, MODEL_NAMES, headline, shape, structure_rows
-from training.structure import Structure
+from training.pages.analysis import p_text
+from training.pages.report_fields import KINDS
+from training.pages.structural_views import HEADS, MODEL_NAMES, headline, shape, structure_rows
+from training.structural.structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ with the run's own `[train]` settings. *Fused*: the run's served model. Neither 
 retrained after parameters went. "Can go" is the largest share of the dense parameters (projections of the fields
 included) that costs at most 0.001 validation AUC, as does all that is less; "surely" goes by the lower end of the
 paired 95% bootstrap interval (of whole groups where there are groups). Importance comes from training rows. The three
-ways are said in `training/pruning.py`.
+ways are said in `training/structural/pruning.py`.
 """
 
 NOISE_ABOUT = """## Control: noise

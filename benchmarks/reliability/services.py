@@ -20,7 +20,7 @@ from benchmarks.reliability.fuzz.bundle import write_small_bundle
 from benchmarks.reliability.steady import Bodies
 from service.bundle import read_bundle
 from service.scorer import Scorer
-from service.versions import Store
+from service.versions.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

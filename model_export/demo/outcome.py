@@ -8,8 +8,8 @@ import numpy as np
 from rich.table import Table
 
 from training.metrics import auc, log_loss
+from training.pages.results import MODELS
 from training.parameters import count_parameters
-from training.results import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

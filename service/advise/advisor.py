@@ -29,8 +29,8 @@ from service.advise.servers import running_servers
 from service.advise.tables import call_table, crossover_table, load_table
 from service.bundle import read_bundle
 from service.features.files import digest_file
-from service.plan import footprint, make_plan
 from service.scorer import Scorer
+from service.workers.plan import footprint, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from service.advise.measured import LoadTimes
     from service.advise.tables import Table
     from service.bundle import Bundle
-    from service.machine import Machine
-    from service.plan import Plan
     from service.settings import Settings
+    from service.workers.machine import Machine
+    from service.workers.plan import Plan
 
 __all__ = ["Advice", "Advisor"]
 

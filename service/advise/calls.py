@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from service.advise.requests import Feed
     from service.bundle import Bundle
-    from service.manifest import Precision
+    from service.bundle_format.manifest import Precision
 
 __all__ = ["CANDIDATES", "compare_precisions", "compare_threads"]
 

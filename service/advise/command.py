@@ -13,9 +13,9 @@ from service.advise.env_file import check_destination, env_text, write_env
 from service.advise.errors import AdviseError, OutputError
 from service.advise.report import decision_table, show
 from service.bundle import BundleError
-from service.machine import Machine
 from service.scorer import ScorerError
 from service.settings import Settings, SettingsError, load_settings
+from service.workers.machine import Machine
 
 __all__ = ["run"]
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from service.bundle_format.golden import GoldenRow
     from service.features import FeatureEncoder, Side
-    from service.golden import GoldenRow
 
 __all__ = ["FORMS", "Feed", "bodies", "golden_feeds", "spread_feeds"]
 

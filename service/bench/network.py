@@ -14,7 +14,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from service.machine import Machine as Host
+from service.workers.machine import Machine as Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable

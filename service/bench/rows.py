@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from service.bench.errors import BodyError
 from service.bundle import MODEL_FILE
+from service.bundle_format.manifest import BundleError, decode_manifest
 from service.features.fields import MultiValuedField
 from service.features.files import PathError, confined
 from service.features.schema import FieldEntry, decode_schema
-from service.manifest import BundleError, decode_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -5,7 +5,7 @@ the names and says where a fault is. One id matrix a side: `context` (1 or N row
 
 Columns are encoded with one look-up call each; rows are turned into columns first, which makes them about 1.3 times
 as dear at 39 fields and 100 rows, where the two steps value by value cost 4 to 6 times as much as columns
-(`tests/service/bench_encoder.py` prints it).
+(`tests/service/features/bench_encoder.py` prints it).
 """
 
 from __future__ import annotations

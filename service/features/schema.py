@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from service import strict_json
+from service.bundle_format import strict_json
 from service.features.errors import SchemaError
 from service.features.fields import CategoricalField, Field, MultiValuedField, NumericField, Pooling, Side
 

@@ -4,8 +4,8 @@ Ids are int32 and local to a field: 0 missing, 1 out of vocabulary, for a multi-
 tokens by (-count, token), which no hash seed can change.
 
 Up to `LARGEST_TABLE` tokens a look-up goes to a dictionary, above it to packed arrays in the mapped file (see
-`packed`). `tests/service/bench_vocabulary.py 100000 1000000` prints why, relative to the dictionary where a figure is
-a time (tokens of 10 bytes; look-ups of keys drawn uniformly, and by a Zipf law as requests are):
+`packed`). `tests/service/features/bench_vocabulary.py 100000 1000000` prints why, relative to the dictionary where a
+figure is a time (tokens of 10 bytes; look-ups of keys drawn uniformly, and by a Zipf law as requests are):
 
 ==============  ============  ===============  =============  ==================  ===============
 form            disk B/token  private B/token  opening, 10^6  uniform, 10^5-10^6  Zipf, 10^5-10^6

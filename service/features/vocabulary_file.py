@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save
 
-from service import strict_json
+from service.bundle_format import strict_json
 from service.features.errors import SchemaError
 from service.features.packed import PackedTokens
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from service.cells import Cells
+    from service.counts.cells import Cells
 
 __all__ = [
     "BOUNDS",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from service.cells import Cells
+    from service.counts.cells import Cells
     from service.feedback.counts import VersionCounts
     from service.feedback.tokens import Token
     from service.settings import Settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from service.feedback.counts import CELLS, VersionCounts
 
 if TYPE_CHECKING:
-    from service.cells import Cells
+    from service.counts.cells import Cells
     from service.feedback.counts import Stretches
 
 __all__ = ["MOST_MODELS", "ModelPlaces"]

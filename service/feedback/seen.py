@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from service.cells import Cells
+    from service.counts.cells import Cells
 
 __all__ = ["SeenTokens"]
 

@@ -8,7 +8,7 @@ import msgspec
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
-from service.examples import example_rows
+from service.documents.examples import example_rows
 from service.openinference.answer import OUTPUT
 from service.openinference.metadata import NATURAL, ErrorAnswer
 from service.openinference.pipeline import InferWork

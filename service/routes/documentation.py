@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from service.page import render
+from service.documents.page import render
 from service.runtime import Runtime
 
 __all__ = ["router"]

@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import UNSET, Meta, UnsetType
 
-from service.asgi import read_body
+from service.edge.asgi import read_body
 from service.errors import PROBLEM_MEDIA_TYPE, FeedbackOffError, MalformedBodyError, MemberError
 from service.feedback.desk import Event
 from service.runtime import Runtime

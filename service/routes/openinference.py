@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from service.asgi import RequestHead, answer_headers
+from service.edge.asgi import RequestHead, answer_headers
 from service.errors import MalformedBodyError
 from service.features.errors import describe
 from service.logging import get_logger

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.admission import Terms
-from service.asgi import ScoreHead, answer_headers, read_body, refusal_headers, send_answer, send_refusal
 from service.coalesce import Coalescer
+from service.edge.asgi import ScoreHead, answer_headers, read_body, refusal_headers, send_answer, send_refusal
+from service.edge.joined_writes import watch
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     ClientGoneError,
@@ -19,7 +20,6 @@ from service.errors import (
     problem_bytes,
     problem_of,
 )
-from service.joined_writes import watch
 from service.logging import get_logger
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime

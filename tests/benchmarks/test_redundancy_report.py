@@ -11,7 +11,7 @@ from benchmarks.redundancy.__main__ import summary
 from benchmarks.redundancy.noise import noise_control
 from benchmarks.redundancy.picture import draw
 from benchmarks.redundancy.report import render
-from training.structure import Point, Structure
+from training.structural.structure import Point, Structure
 
 if TYPE_CHECKING:
     from pathlib import Path

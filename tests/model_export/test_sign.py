@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from model_export import signing
 from model_export.signing import app, generate_key, read_key, sign_bundle
 from service.bundle import Bundle, BundleSignatureError, PublicKeys, read_bundle
-from service.signature import encode_signatures, key_id
+from service.bundle_format.signature import encode_signatures, key_id
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,10 +21,10 @@ from model_export.parity import sigmoid
 from model_export.passes import apply_passes
 from model_export.to_onnx import to_onnx
 from training.calibration import IDENTITY, Calibration
-from training.checkpoint import CheckpointStore
 from training.dtf import DtfConfig
 from training.models.reaction import Tower, TowerPair
-from training.schedule import Schedule
+from training.phases.checkpoint import CheckpointStore
+from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from service.signature import encode_signatures, key_id
+from service.bundle_format.signature import encode_signatures, key_id
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from processes import GOOD, count_all
 from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, build_bundle
 from signatures import sign
 
-from service.versions import Store
+from service.versions.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ from serving import (
 )
 
 from service.app import VERSION
-from service.examples import examples
+from service.documents.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

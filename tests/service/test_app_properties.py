@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from serving import build_bundle, build_encoder
 
+from service.documents.request_schema import request_type
 from service.errors import MalformedBodyError
 from service.features.errors import RequestError
-from service.loading import load_model
 from service.pipeline import Pipeline, Work
-from service.request_schema import request_type
+from service.versions.loading import load_model
 
 if TYPE_CHECKING:
     import httpx

@@ -18,11 +18,11 @@ from serving import MODEL_ID, HandModel, samples, serving
 
 from service.app import create_app
 from service.bundle import read_bundle
-from service.fast_lane import FastLane
+from service.edge.fast_lane import FastLane
 from service.scorer import Scorer
 from service.server import _Server, server_config
 from service.settings import Settings
-from service.sockets import listen
+from service.workers.sockets import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,7 +17,7 @@ import pytest
 from serving import ROOT, ROW_CANDIDATES, ROW_CONTEXT, build_bundle, environment, parse_log, serving, start
 
 from service.bundle import BundleError
-from service.loading import load_model
+from service.versions.loading import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, serving, talk
 
-from service.sockets import listen
+from service.workers.sockets import listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 from serving import ROW_CANDIDATES, ROW_CONTEXT, HandModel, Server
 
-from service.joined_writes import JoinedWrites
+from service.edge.joined_writes import JoinedWrites
 
 
 def test_requests_on_many_connections_at_once_get_the_answers_they_get_alone(

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 from training.dtf import TowerLearner
-from training.learner import Rows
 from training.models.base import FieldSlot
 from training.models.reaction import Tower
-from training.phases import Phase, PhaseSettings
-from training.tables import TableBank
+from training.phases.learner import Rows
+from training.phases.phase import Phase, PhaseSettings
+from training.phases.tables import TableBank
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:

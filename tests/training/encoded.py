@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.field_views import MeasuredSlot
+from training.field_selection.field_views import MeasuredSlot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

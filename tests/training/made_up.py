@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from training.loader import PreparedData
-    from training.rows import DataError
+    from training.preparation.rows import DataError
 
 FIELDS: list[dict[str, Any]] = [
     {"name": "user", "kind": "categorical", "side": "context"},

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from training.models.base import FieldSlot
-from training.optim import AdamSettings
-from training.tables import TableBank
+from training.phases.optim import AdamSettings
+from training.phases.tables import TableBank
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,14 +12,14 @@ from training import train
 from training.calibrating import Candidate, Choice
 from training.calibration import Calibration, probability
 from training.evaluate import evaluate_run
+from training.field_selection.measures import Measures
+from training.field_selection.selection import Selection
 from training.loader import PreparedData
 from training.loop import TrainingResult
-from training.measures import Measures
 from training.metrics import ece, log_loss
 from training.models.files import load_pair
 from training.reference import correct_for_sampling
 from training.runs import Run, open_run
-from training.selection import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path

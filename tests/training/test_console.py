@@ -14,7 +14,7 @@ from rich.table import Table
 
 from training.analyze import analysis_tables
 from training.console import PhaseBars, models_table
-from training.results import COLUMNS, MODELS
+from training.pages.results import COLUMNS, MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,6 @@ import pytest
 import torch
 from model_toys import CONTEXT_COLUMNS, SLOTS, Arrays, bank_of, scramble, some_ids
 
-from training.alignment import build_fusion_form, count_ids, match_units
 from training.dtf import (
     DtfConfig,
     FusionLearner,
@@ -17,11 +16,12 @@ from training.dtf import (
     cross_entropy,
     with_unknown,
 )
-from training.gates import FieldGates
-from training.layout import extended_pair, without_closed
-from training.learner import Batch
 from training.models.base import embed, with_dims
 from training.models.reaction import Tower, TowerPair
+from training.phases.learner import Batch
+from training.towers.alignment import build_fusion_form, count_ids, match_units
+from training.towers.gates import FieldGates
+from training.towers.layout import extended_pair, without_closed
 
 WIDTHS = (8, 6)
 CPU = torch.device("cpu")

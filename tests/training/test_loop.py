@@ -16,13 +16,13 @@ import pytest
 import tiny
 import torch
 
-from training.checkpoint import CheckpointError, CheckpointStore
 from training.config import load_config, save_config
 from training.loader import PreparedData
 from training.loop import DeviceError, OriginError, TrainConfig, TrainingDataError, TrainingResult, train_reaction
 from training.models.files import load_fusion_form, save_model, save_pair
 from training.models.reaction import serving_ids
-from training.phases import probabilities
+from training.phases.checkpoint import CheckpointError, CheckpointStore
+from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
     from training.config import ExperimentConfig
@@ -35,7 +35,7 @@ from pathlib import Path
 from training import loop
 from training.config import load_config
 from training.loader import PreparedData
-from training.phases import Phase
+from training.phases.phase import Phase
 
 home, workdir, phase, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 begun, attempt = 0, int(sys.argv[5])
@@ -230,7 +230,7 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("training.checkpoint.save_file", full)
+    monkeypatch.setattr("training.phases.checkpoint.save_file", full)
     with pytest.raises(OSError, match="no space"):
         store.save("tower_b", {"w": torch.zeros(3)}, {"step": 2})
     found = store.current("tower_b")

@@ -10,11 +10,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from training.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability, ticks
+from training.pages.charts import Bar, Line, bar_chart, heat_map, line_chart, reliability, ticks
+from training.pages.report_fields import signed
+from training.pages.results import tower_table
 from training.parameters import count_parameters
 from training.report import render_report
-from training.report_fields import signed
-from training.results import tower_table
 from training.runs import Run, open_run
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from model_toys import SLOTS, Arrays, scramble, some_ids
 
-from training.checkpoint import CheckpointStore
 from training.dtf import DtfConfig
 from training.metrics import auc
 from training.models.base import FieldSlot, embed
 from training.models.reaction import Tower, TowerPair
-from training.schedule import Schedule
+from training.phases.checkpoint import CheckpointStore
+from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:

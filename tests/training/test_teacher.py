@@ -9,12 +9,12 @@ import pytest
 import torch
 from model_toys import SLOTS, Arrays, bank_of, clicks, scramble, some_ids
 
-from training.checkpoint import CheckpointStore
 from training.dtf import DtfConfig, Teacher, best_scale
 from training.metrics import log_loss
 from training.models.reaction import Tower, TowerPair
-from training.phases import probabilities
-from training.schedule import Schedule
+from training.phases.checkpoint import CheckpointStore
+from training.phases.phase import probabilities
+from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 A data set is one module with a builder `(DataConfig, BuildContext) -> Table` and one line in `DATASETS`. A source can
 be gone through several times and yields the same batches, in the same order, each time.
 
-Rows, and the errors about them, are in `training.rows`, so that readers of files know nothing of data sets.
+Rows, and the errors about them, are in `training.preparation.rows`, so that readers of files know nothing of data sets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from training.datasets.config import DataConfig, FieldConfig, LabelRule
-from training.rows import (
+from training.preparation.rows import (
     SPLITS,
     DataError,
     DataFileError,

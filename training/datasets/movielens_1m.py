@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from training.datasets._movielens import directory, field, read_separated, year_of
+from training.datasets._negatives import NegativeOptions, with_negatives
 from training.datasets.base import BuildContext, FrameSource, Table, TableSpec, override_fields
-from training.negatives import NegativeOptions, with_negatives
 from training.readers import find
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from training.datasets._movielens import directory, field
+from training.datasets._negatives import NegativeOptions, with_negatives
 from training.datasets.base import BuildContext, FrameSource, Table, TableSpec, override_fields
 from training.datasets.movielens_latest import open_table
-from training.negatives import NegativeOptions, with_negatives
 
 if TYPE_CHECKING:
     from training.datasets.config import DataConfig, FieldConfig

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from training.preparation.rows import DataFileError, MissingColumnError, RawBatch
 from training.readers.streams import RecordCutter, read_chunks
-from training.rows import DataFileError, MissingColumnError, RawBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

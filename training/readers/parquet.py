@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from training.rows import DataFileError, MissingColumnError, RawBatch
+from training.preparation.rows import DataFileError, MissingColumnError, RawBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

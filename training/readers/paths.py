@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.rows import DataFileError, SplitName
+from training.preparation.rows import DataFileError, SplitName
 
 if TYPE_CHECKING:
     from training.datasets.base import BuildContext

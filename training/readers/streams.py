@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import polars as pl
 
-from training.rows import DataFileError
+from training.preparation.rows import DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

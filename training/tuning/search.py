@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from training.afe import select
-from training.allocation import BudgetError
 from training.baseline import fit_yardstick
-from training.checkpoint import CheckpointError
+from training.field_selection.allocation import BudgetError
 from training.loop import check_labels, measure_fields, train_reaction
 from training.models.base import field_slots, with_dims
-from training.phases import NonFiniteLossError
+from training.phases.checkpoint import CheckpointError
+from training.phases.phase import NonFiniteLossError
 from training.tuning.space import applied, as_params, suggest
 from training.tuning.tried import Found, State, Tried, choose, finalists, served_parameters
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from training.config import ExperimentConfig
-    from training.linear_start import Yardstick
+    from training.field_selection.measures import Measures
     from training.loader import PreparedData
-    from training.measures import Measures
-    from training.phases import Progress
+    from training.phases.phase import Progress
+    from training.towers.linear_start import Yardstick
 
 PHASES: Final = {"tower_a": "tower_a", "tower_b": "tower_b", "fusion": "fused"}
 """Phase -> the output that it is judged by."""

@@ -20,7 +20,7 @@ from training.config import load_config, refuse_unknown_fields, with_absolute_pa
 from training.console import text_table
 from training.files import make_parent, write_json
 from training.loader import PreparedData
-from training.results import COLUMNS
+from training.pages.results import COLUMNS
 from training.same_data import refuse_other_data
 from training.tuning.search import OutOfTimeError, Search, TuningError, load_optuna
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from training.phases import Progress
+    from training.phases.phase import Progress
     from training.tuning.tried import Found
 
 FORMAT, VERSION = "reaction-tuning", 1

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.bundle import BundleError
+from service.documents.examples import examples
+from service.documents.request_schema import request_type
 from service.errors import ModelOutputError
-from service.examples import examples
-from service.loading import load_model
 from service.metrics import ServiceMetrics
 from service.pipeline import Pipeline, Work
-from service.request_schema import request_type
 from service.scorer import Scorer, ScorerError
+from service.versions.loading import load_model
 
 MEMORY_BYTES: Final = 8 << 30
 MOST_CANDIDATES: Final = 1000

@@ -1,0 +1,1 @@
+"""What the service says of itself: OpenAPI, the schema of a request of this bundle, examples, the page."""

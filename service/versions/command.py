@@ -1,0 +1,108 @@
+"""`python -m service versions`: put bundles into a store, choose the one that is served, go back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from service.bundle_format.manifest import MANIFEST_FILE, BundleError, decode_manifest
+from service.versions.store import Store, StoreError
+
+__all__ = ["cli"]
+
+USAGE_ERROR: Final = 2
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    help="Versions side by side in a store, and which of them a service serves. A running service takes a change up "
+    "within REACTION_WATCH_SECONDS, or at once on SIGHUP.",
+)
+
+_Root = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
+
+
+@cli.command(name="list")
+def show(store: _Root) -> None:
+    """List versions, the latest added last; `*` is current, `-` the one before."""
+    held = Store(store)
+    marks = {held.previous(): "-", held.current(): "*"}
+    for name in held.names():
+        path = held.path(name) / MANIFEST_FILE
+        try:
+            manifest = decode_manifest(path.read_bytes(), str(path))
+            facts = f"{manifest.model_id}  {manifest.created}"
+        except (OSError, BundleError) as error:
+            facts = f"unreadable: {error}"
+        typer.echo(f"{marks.get(name, ' ')} {name}  {facts}")
+
+
+@cli.command()
+def add(
+    store: _Root,
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle to copy.")],
+    name: Annotated[str | None, typer.Option(help="Of the version; by default the model's.")] = None,
+    *,
+    activate: Annotated[bool, typer.Option(help="Serve it from now on.")] = False,
+    check: Annotated[bool, typer.Option(help="Score its golden rows first, and add nothing if they differ.")] = True,
+    keys_file: Annotated[
+        Path | None,
+        typer.Option(envvar="REACTION_BUNDLE_KEYS_FILE", help="Public keys of which one must have signed it."),
+    ] = None,
+) -> None:
+    """Copy a bundle into the store, whole or not at all."""
+    try:
+        if check:
+            from service.scorer import ScorerError  # noqa: PLC0415
+            from service.versions.loading import load_model  # noqa: PLC0415 - heavy, and other commands do without
+
+            try:
+                report = load_model(bundle, threads=1, keys_file=keys_file).report
+            except ScorerError as error:
+                raise StoreError(str(error)) from error
+            typer.echo(f"checked: {report.rows} golden rows within {report.largest_difference:.1e}")
+        held = Store(store)
+        added = held.add(bundle, name)
+        if activate:
+            held.activate(added)
+    except (OSError, BundleError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"added {added}{', which is current now' if activate else ''}")
+
+
+@cli.command()
+def activate(store: _Root, name: Annotated[str, typer.Argument(help="Of the version to serve.")]) -> None:
+    """Make a version the current one."""
+    try:
+        Store(store).activate(name)
+    except (OSError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"current: {name}")
+
+
+@cli.command()
+def rollback(store: _Root) -> None:
+    """Make the version before the current one current again."""
+    try:
+        name = Store(store).rollback()
+    except (OSError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"current: {name}")
+
+
+@cli.command()
+def prune(
+    store: _Root, keep: Annotated[int, typer.Option(min=1, help="How many of the latest to keep, at least.")] = 5
+) -> None:
+    """Remove old versions; the current and the previous one stay."""
+    try:
+        removed = Store(store).prune(keep)
+    except (OSError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"removed: {', '.join(removed) or 'none'}")
+
+
+def _refuse(error: Exception) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(USAGE_ERROR) from None

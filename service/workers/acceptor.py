@@ -1,0 +1,158 @@
+"""Takes connections from a socket that several workers share, so that each comes to hold about as many.
+
+The kernel wakes every idle worker for a connection, and the first one awake takes all that wait: a client's pool,
+opened in one go and kept, would end up in one process. So a worker takes one connection at a time, and gives way for a
+millisecond where another one holds fewer. It never waits longer, and then takes one, two, four ...: the other may be
+busy for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+from typing import TYPE_CHECKING, Final
+
+from service.counts.cells import CONNECTIONS, READY
+from service.logging import get_logger
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+    from service.counts.cells import Cells
+
+    class Connection(asyncio.Protocol):
+        """What the web server makes of a connection."""
+
+        def shutdown(self) -> None:
+            """End it once it is idle."""
+
+
+__all__ = ["Acceptor"]
+
+_GIVE_WAY_SECONDS: Final = 0.001
+# More than another worker by this much, and by this share of what it holds, is no reason to give way.
+_SLACK: Final = 1
+_SLACK_SHARE: Final = 8
+# Without a descriptor or memory for a connection there is nothing to do but wait; as asyncio does.
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EXHAUSTED_SECONDS: Final = 1.0
+# A server that ends waits for connections that arrive.
+_HANDSHAKE_SECONDS: Final = 10.0
+
+_log: Final = get_logger("service")
+
+
+class Acceptor:
+    """Accepts on one event loop. Has the methods by which the web server ends what listens.
+
+    Args:
+        listener: The shared socket; not closed here.
+        make_protocol: Makes what serves a connection.
+        served: Connections that are served now.
+        cells: Where workers tell each other how many they hold.
+        tls: What connections are encrypted by; None for plain ones.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make_protocol: Callable[[], Connection],
+        served: Callable[[], int],
+        cells: Cells,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._make_protocol = make_protocol
+        self._served = served
+        self._cells = cells
+        self._tls = tls
+        self._closed = False
+        self._patience = 1  # connections taken after giving way, whoever holds fewer
+        self._pause: asyncio.TimerHandle | None = None
+        self._arriving: set[asyncio.Task[object]] = set()
+        listener.setblocking(False)
+        self._held()
+        self._loop.add_reader(listener, self._accept)
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._closed = True
+        self._held()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+
+    async def wait_closed(self) -> None:
+        """Return when what was accepted is being served."""
+        if self._arriving:
+            await asyncio.wait(self._arriving)
+
+    def _held(self) -> int:
+        """Connections of this worker, told to the others. One that has just arrived may count twice for a moment."""
+        held = self._served() + len(self._arriving)
+        self._cells.own[CONNECTIONS] = math.inf if self._closed else held  # no other gives way to one that ends
+        return held
+
+    def _accept(self) -> None:
+        """Take the next connection, or give way."""
+        least = self._cells.least_of_others(CONNECTIONS, among=READY)
+        if least is not None and self._held() > least + _SLACK + least // _SLACK_SHARE:
+            self._wait(_GIVE_WAY_SECONDS)
+            return
+        self._patience = 1
+        self._take()
+
+    def _wait(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._accept)
+        for _ in range(self._patience):
+            if not self._take():
+                self._patience = 1
+                return
+        self._patience *= 2
+
+    def _take(self) -> bool:
+        """Take one connection; false where none waits."""
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False  # another worker was faster, or the client has gone
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            _log.error("accept_failed", error=str(error), wait_seconds=_EXHAUSTED_SECONDS)
+            self._wait(_EXHAUSTED_SECONDS)
+            return False
+        connection.setblocking(False)
+        # Nagle's algorithm is turned off by the event loop, as the listener states its protocol.
+        task = self._loop.create_task(self._serve(connection))
+        self._arriving.add(task)
+        task.add_done_callback(self._arrived)
+        self._held()
+        return True
+
+    def _arrived(self, task: asyncio.Task[object]) -> None:
+        self._arriving.discard(task)
+        self._held()
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            _, protocol = await self._loop.connect_accepted_socket(
+                self._make_protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else _HANDSHAKE_SECONDS,
+            )
+        except OSError:  # the client has gone meanwhile
+            return
+        if self._closed:  # after the web server told its connections to end; this one it did not know
+            protocol.shutdown()

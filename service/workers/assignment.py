@@ -1,0 +1,41 @@
+"""What a serving process was given to do, beside its settings; by default, what one that serves alone does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.counts.cells import Cells
+    from service.workers.order import Told
+
+__all__ = ["Assignment"]
+
+
+def _nobody(_told: Told) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A process's part.
+
+    Attributes:
+        cells: Counts shared with other workers; None where this process serves alone.
+        late: Others serve meanwhile, so it takes connections only once it is ready.
+        low: They are at full strength, so it gets ready with what they leave it.
+        manifest_sha256: Which bundle it must serve: the one that others serve, or that was chosen; None for any.
+        slot: Where among the counts its model's are.
+        label: What the model is called in metrics; None for its id.
+        tell: Told once requests can be scored, or that they never will be; on any thread.
+    """
+
+    cells: Cells | None = None
+    late: bool = False
+    low: bool = False
+    manifest_sha256: str | None = None
+    slot: int = 0
+    label: str | None = None
+    tell: Callable[[Told], None] = _nobody

@@ -1,0 +1,67 @@
+"""What a supervisor and its workers tell each other: an order at the start, then one line a change."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any, Final, Literal
+
+import msgspec
+
+from service.workers.plan import Plan  # noqa: TC001 - msgspec reads the annotation
+
+__all__ = ["HURRY", "RETIRE", "Order", "Told"]
+
+RETIRE: Final = signal.SIGUSR1 if sys.platform != "win32" else signal.SIGTERM
+"""The signal that tells a worker to take no more connections, finish with those it has, and end."""
+
+HURRY: Final = signal.SIGUSR2 if sys.platform != "win32" else signal.SIGTERM
+"""The signal that tells a worker that was told to end to wait no longer for others to notice."""
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a worker is told.
+
+    Attributes:
+        number: Its place among the workers, from 0.
+        block: Its block of the counts, one of its place's.
+        plan: The plan of all.
+        listener: Descriptor of the listening socket.
+        cells: Descriptor of the counts' file.
+        reports: Descriptor that it writes lines of `Told` to.
+        late: Others serve meanwhile: it takes connections only once it is ready.
+        low: They are at full strength: it gets ready with what they leave it.
+        given: Settings from the command line; the others are in the environment.
+        bundle: Directory of the bundle it is to serve.
+        manifest_sha256: Which bundle that must be; None for any, where there was none to be read yet.
+        slot: Where among the counts its model's are.
+        label: What the model is called in metrics; None for its id.
+    """
+
+    number: int
+    block: int
+    plan: Plan
+    listener: int
+    cells: int
+    reports: int
+    late: bool
+    low: bool
+    given: dict[str, Any]
+    bundle: str
+    manifest_sha256: str | None
+    slot: int
+    label: str | None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a worker tells.
+
+    Attributes:
+        state: It scores requests now, or never will.
+        reason: Name of the kind of error, where it never will.
+        detail: Its message.
+    """
+
+    state: Literal["ready", "failed"]
+    reason: str = ""
+    detail: str = ""

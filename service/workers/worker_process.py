@@ -1,0 +1,73 @@
+"""What a worker does: it reads its order from standard input, one line of JSON, and serves.
+
+The supervisor keeps its end of that open as long as it lives, so that end of file means its death, however sudden: the
+worker then ends in good order too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from service.counts.cells import Cells
+from service.logging import configure_logging
+from service.server import serve
+from service.settings import load_settings
+from service.workers.assignment import Assignment
+from service.workers.order import Order, Told
+
+__all__ = ["run"]
+
+_STANDARD_INPUT: Final = 0
+
+
+def run() -> int:
+    """Serve as ordered; returns the exit status."""
+    order = msgspec.json.decode(_read_line(), type=Order)
+    threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
+    settings = load_settings(**order.given).model_copy(update={"bundle": Path(order.bundle)})
+    configure_logging(settings.log_level, worker=order.number)
+    os.set_inheritable(order.reports, False)
+
+    def tell(told: Told) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has gone, and so will this process
+            os.write(order.reports, msgspec.json.encode(told) + b"\n")
+
+    return serve(
+        settings,
+        order.plan,
+        socket.socket(fileno=order.listener),
+        Assignment(
+            cells=Cells(order.plan.workers, order.block, descriptor=order.cells),
+            late=order.late,
+            low=order.low,
+            manifest_sha256=order.manifest_sha256,
+            slot=order.slot,
+            label=order.label,
+            tell=tell,
+        ),
+    )
+
+
+def _read_line() -> bytes:
+    """The order. Not by way of `sys.stdin`, whose lock a reading thread would still hold when the interpreter ends."""
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(_STANDARD_INPUT, 1 << 16)
+        if not part:
+            raise SystemExit("service.workers.worker is started by `python -m service --workers N`, and by nobody else")
+        line += part
+    return line
+
+
+def _end_with_supervisor() -> None:
+    while os.read(_STANDARD_INPUT, 1 << 16):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,133 @@
+"""TLS, with a certificate made here and a real server, of one process and of two."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import socket
+import ssl
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+from serving import ROOT, ROW_CANDIDATES, ROW_CONTEXT, environment, start
+
+from service.edge.tls import check_tls
+from service.settings import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}
+
+
+def certify(folder: Path, name: str, *, encryption: KeySerializationEncryption | None = None) -> tuple[Path, Path]:
+    """A certificate of this host that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "reaction")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / f"{name}.crt", folder / f"{name}.key"
+    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption()))
+    return certificate_file, key_file
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_served_by_tls_is_what_is_served_without(
+    bundle: Path, tmp_path: Path, client: httpx.Client, workers: int
+) -> None:
+    certificate, key = certify(tmp_path, "own")
+    trust = ssl.create_default_context(cafile=certificate)
+    server = start(bundle, wait=False, workers=workers, tls_certificate_file=certificate, tls_key_file=key)
+    host, port = server.address
+    try:
+        with httpx.Client(base_url=f"https://{host}:{port}", verify=trust) as secure:
+            while secure.get("/readyz").status_code != 200:
+                pass
+            expected = client.post("/score", json=GOOD).json()["scores"]
+            for _ in range(3):  # by the lane, once the head is known
+                assert secure.post("/score", json=GOOD).json()["scores"] == expected
+            many = {"candidates": [{"ad": "a1"}] * 9000}  # more than one record, by a thread, compressed
+            assert (
+                secure.post("/score", json=many).json()["scores"] == client.post("/score", json=many).json()["scores"]
+            )
+            assert secure.get("/docs").headers["strict-transport-security"].startswith("max-age=")
+            assert f"https://{host}:{port}/score" in secure.get("/docs").text
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(f"https://{host}:{port}/livez")
+        # What is no TLS gets no answer, and what is refused is told within it.
+        with socket.create_connection(server.address, timeout=20) as plain:
+            plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert not plain.recv(1 << 16).startswith(b"HTTP/")
+        with trust.wrap_socket(socket.create_connection(server.address, timeout=20), server_hostname=host) as wrapped:
+            assert wrapped.version() in {"TLSv1.2", "TLSv1.3"}
+            wrapped.sendall(b"no request\r\n\r\n")
+            said = b""
+            while part := wrapped.recv(1 << 16):
+                said += part
+            assert said.startswith(b"HTTP/1.1 400 ")
+            assert b"urn:problem-type:reaction:malformed-http" in said
+        old = ssl.create_default_context(cafile=certificate)
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with socket.create_connection(server.address, timeout=20) as connection, pytest.raises(ssl.SSLError):
+            old.wrap_socket(connection, server_hostname=host)
+    finally:
+        assert server.stop() == 0
+
+
+def test_files_that_do_not_fit_end_the_start(bundle: Path, tmp_path: Path) -> None:
+    certificate, key = certify(tmp_path, "own")
+    _, other = certify(tmp_path, "other")
+    _, locked = certify(tmp_path, "locked", encryption=BestAvailableEncryption(b"secret"))
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"tls_certificate_file": certificate, "tls_key_file": other}, "KEY_VALUES_MISMATCH"),
+        ({"tls_certificate_file": certificate, "tls_key_file": locked}, "got "),
+        ({"tls_certificate_file": tmp_path / "none"}, "No such file"),
+        ({"tls_certificate_file": certificate}, "got "),
+        ({"tls_key_file": key}, "expected the certificate of that key, got none"),
+    ]
+    for given, message in cases:
+        with pytest.raises(SettingsError, match=r"^REACTION_TLS_CERTIFICATE_FILE: expected ") as caught:
+            check_tls(load_settings(bundle=bundle, **given))
+        assert message in str(caught.value)
+    check_tls(load_settings(bundle=bundle, tls_certificate_file=both))
+    outcome = subprocess.run(
+        [sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"],
+        cwd=ROOT,
+        env=environment(tls_certificate_file=certificate, tls_key_file=locked),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (outcome.returncode, outcome.stderr.startswith("error: REACTION_TLS_CERTIFICATE_FILE: ")) == (2, True)

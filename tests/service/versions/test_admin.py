@@ -1,0 +1,97 @@
+"""The admin API: on a Unix socket of its own, and nowhere else."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from processes import is_alive, workers_of
+from serving import Server, serving
+from stores import build_store, flip, model_of
+
+from service.versions.admin import _clear
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a Unix socket")
+
+WAIT = {"wait_seconds": 100}
+
+
+def asked(path: Path, method: str, url: str, **query: object) -> tuple[int, dict[str, Any]]:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=120) as client:
+        answer = client.request(method, f"http://admin{url}", params={name: str(it) for name, it in query.items()})
+    return answer.status_code, answer.json()
+
+
+def test_a_version_is_loaded_refused_and_taken_back_by_the_admin_api(tmp_path: Path) -> None:
+    store, path = build_store(tmp_path, "first", "second", "third"), tmp_path / "admin.sock"
+    flip(store.path("third") / "model.onnx")
+    with serving(store.root, watch_seconds=0, admin_socket=path) as running:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        status, found = asked(path, "GET", "/status")
+        assert (status, found["serves"], found["changing"], found["changes"]) == (200, "first", False, 0)
+        assert [(w["version"], w["role"], w["ready"]) for w in found["workers"]] == [("first", "worker", True)]
+        assert [w["process"] for w in found["workers"]] == workers_of(running)
+
+        status, found = asked(path, "POST", "/reload", version="second", **WAIT)
+        assert (status, found["serves"], model_of(running)) == (200, "second", "second")
+        assert found["last_change"]["outcome"] == "loaded"
+
+        status, found = asked(path, "POST", "/reload", version="third", **WAIT)
+        assert (status, found["title"]) == (409, "Conflict")
+        assert found["detail"].startswith("third: refused: ")
+        assert "expected SHA-256" in found["detail"]
+        assert asked(path, "GET", "/status")[1]["deployed_refused"] is True
+        assert (store.current(), model_of(running)) == ("third", "second")
+
+        status, found = asked(path, "POST", "/rollback", **WAIT)
+        assert (status, found["serves"], found["deployed_refused"]) == (200, "second", False)
+        assert store.current() == "second"
+
+        assert asked(path, "POST", "/reload", version="none")[0] == 409
+        assert asked(path, "POST", "/reload", wait_seconds="long")[0] == 400
+        assert asked(path, "GET", "/reload")[0] == 404
+        assert all(httpx.request(m, f"{running.url}{u}").status_code == 404 for m, u in EVERYTHING), "not on the port"
+        with socket.socket(socket.AF_UNIX) as rude:
+            rude.connect(str(path))
+            rude.sendall(b"\0" * 10 + b"\r\n\r\n")
+        assert asked(path, "GET", "/status")[0] == 200
+    assert not path.exists()
+    assert [line["status"] for line in running.log if line["event"] == "admin_asked"] == [200, 409, 200, 409, 400]
+
+
+EVERYTHING = (("GET", "/status"), ("POST", "/reload"), ("POST", "/rollback"))
+
+
+def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))  # and nobody listens any more
+    with serving(bundle, admin_socket=path) as running:
+        assert asked(path, "GET", "/status")[1]["serves"] == bundle.name
+        status, found = asked(path, "POST", "/rollback")
+        assert status == 409
+        assert "expected a store of versions, got one bundle" in found["detail"]
+        assert is_alive(running.process.pid)
+        with serving(bundle, admin_socket=path) as other:
+            assert httpx.get(f"{other.url}/readyz").status_code == 200, "it serves, and says what is wrong"
+        assert "got one of a running process" in failed(other)
+        assert asked(path, "GET", "/status")[0] == 200, "the first one's"
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    with pytest.raises(FileExistsError, match="expected no file or a socket, got something else"):
+        _clear(tmp_path / "precious")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def failed(server: Server) -> str:
+    (line,) = [line for line in server.log if line["event"] == "admin_failed"]
+    return str(line["error"])

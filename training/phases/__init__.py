@@ -1,0 +1,1 @@
+"""One phase of training: batches, tables, optimisers, early stopping, checkpoints."""

@@ -1,0 +1,1 @@
+"""Raw rows to encoded splits, step by step; `training.prepare` puts them in order."""

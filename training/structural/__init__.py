@@ -1,0 +1,1 @@
+"""How much of a model's dense layers can go before its ranking suffers."""

@@ -1,0 +1,346 @@
+"""DTF's phases in order: both towers apart, fusion; each resumed, taken from its checkpoint, or run.
+
+Shapes: N training rows, F slots, V_f ids of slot f.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLearner, best_scale
+from training.models.base import FieldSlot, with_dims
+from training.models.reaction import FusionForm, Tower, TowerPair
+from training.phases.learner import Learner, Rows, SplitLike
+from training.phases.phase import Phase, PhaseSettings, lost, predict
+from training.phases.tables import TableBank
+from training.towers.alignment import build_fusion_form, count_ids
+from training.towers.gates import FieldGates
+from training.towers.layout import without_closed
+from training.towers.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
+from training.towers.table_prior import climb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from training.phases.checkpoint import CheckpointStore
+    from training.phases.phase import Monitor, Progress
+    from training.train_config import TrainConfig
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+Observer = Callable[[list[dict[str, Any]]], None]
+"""Told a phase's history so far; may raise to end the training there."""
+
+LINEAR_RATE = 0.3
+"""Learning rate of towers that begin from logistic regression, as a share of the first phase's."""
+
+
+@dataclass(frozen=True)
+class DtfResult:
+    """What the phases end with: both forms, every evaluation on the way, closed fields, and the tables' L2."""
+
+    pair: TowerPair
+    form: FusionForm
+    history: list[dict[str, Any]]
+    closed: tuple[str, ...]
+    table_l2: float
+
+
+class Schedule:
+    """Runs the phases on one data set.
+
+    Args:
+        slots: The fields that AFE kept, with their dimensions.
+        train: The training split.
+        valid: The validation split.
+        dtf: Towers and weights.
+        config: The loop's settings.
+        seed: Of everything random.
+        store: Where phases are recorded and taken up.
+        progress: Told how far each phase is.
+        gate_prior: Field -> log-odds that it matters: tower A is trained under field gates that start there.
+        gate_penalty: Log loss worth all parameters of tables and projections.
+        observe: Called with a phase's history after each of its evaluations.
+        yardstick: Logistic regression, which towers begin from if one of random weights ends behind it.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[FieldSlot],
+        train: SplitLike,
+        valid: SplitLike,
+        *,
+        dtf: DtfConfig,
+        config: TrainConfig,
+        seed: int,
+        store: CheckpointStore,
+        progress: Progress,
+        gate_prior: Mapping[str, float] | None = None,
+        gate_penalty: float = 0.0,
+        observe: Observer | None = None,
+        yardstick: Yardstick | None = None,
+    ) -> None:
+        self.yardstick = yardstick
+        self.slots, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
+        self.store, self.progress, self.observe = store, progress, observe
+        self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
+        self.device = config.resolved_device()
+        self.train = Rows(train, self.device)
+        self.valid = Rows(valid, self.device)
+        context = train.context_ids.shape[1]
+        self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
+        self.history: list[dict[str, Any]] = []
+
+    def run(self, pair: TowerPair | None = None) -> DtfResult:
+        """Run all phases; the towers go on from a given pair's, if one is given."""
+        closed: tuple[str, ...] = ()
+        if pair is None:
+            given = self.slots
+            a, b = self.searched_towers() if self.config.table_l2 is None else (self.gated_tower(), None)
+            closed = tuple(slot.name for slot in given if slot not in self.slots)
+            linear = self._linear_start()
+            if linear is not None:
+                self.history.clear()
+                a, b = self.tower("tower_a", 0, linear=linear), None
+            pair = TowerPair(a, b or self.tower("tower_b", 1, linear=linear))
+        else:
+            pair = TowerPair(self.further("tower_a", 0, pair.a), self.further("tower_b", 1, pair.b))
+        form = self.fusion(pair)
+        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed, self.config.first_table_l2)
+
+    def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
+        """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
+        rows = Rows(split, self.device)
+        pair, form = result.pair.to(self.device), result.form.to(self.device)
+        found = self._pair_logits(pair, rows)
+        bank = self._bank(form)
+        found |= predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])
+        result.pair.cpu()
+        result.form.cpu()
+        return found
+
+    def _linear_start(self) -> Linear | None:
+        """Logistic regression for the towers to begin from, where it is ahead of tower A; None elsewhere."""
+        score = abs(_best(self.history, self.config.monitor))
+        if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
+            return None
+        return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
+
+    def gated_tower(self, stored: str | None = None, prefix: str = "") -> Tower:
+        """Train tower A, under gates where fields have a prior; the slots of closed ones are left out from here on."""
+        tower = self.tower("tower_a", 0, gated=self.gate_prior is not None, stored=stored, prefix=prefix)
+        left = {slot.name for slot in tower.slots}
+        self.slots = tuple(slot for slot in self.slots if slot.name in left)
+        return tower
+
+    def searched_towers(self) -> tuple[Tower, Tower]:
+        """Train both towers under several L2 of their tables, of which the pair's score on validation chooses one.
+
+        All later phases take the one that was chosen, and the history holds the records of that one alone.
+        """
+        given = self.slots
+
+        def attempt(l2: float) -> tuple[float, tuple[Tower, Tower]]:
+            self.history, self.slots = [], given
+            self.config = self.config.model_copy(update={"table_l2": l2})
+            prefix = f"L2 {l2:g} of the tables: "
+            a = self.gated_tower(f"tower_a_{l2:g}", prefix)
+            b = self.tower("tower_b", 1, stored=f"tower_b_{l2:g}", prefix=prefix)
+            histories[l2], slots[l2] = self.history, self.slots
+            return self._loss_of(TowerPair(a, b)), (a, b)
+
+        histories: dict[float, list[dict[str, Any]]] = {}
+        slots: dict[float, tuple[FieldSlot, ...]] = {}
+        best, towers = climb(attempt)
+        self.config = self.config.model_copy(update={"table_l2": best})
+        self.history = [{**record, "table_l2": best} for record in histories[best]]
+        self.slots = slots[best]
+        return towers
+
+    def _loss_of(self, pair: TowerPair) -> float:
+        """The pair's score on validation by the towers' monitor; negative where more is better."""
+        logits = self._pair_logits(pair, self.valid)["pair"]
+        return lost(self.tower_monitor, self.valid.split.label, logits, self.valid.split.weight)
+
+    def _pair_logits(self, pair: TowerPair, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        return predict(PairOutputs(pair, banks), rows, [bank.averages() for bank in banks])
+
+    @property
+    def tower_monitor(self) -> Monitor:
+        """What early stopping looks at before the fusion phase."""
+        usual: Monitor = "auc" if self.config.monitor == "auc" else "scaled_log_loss"
+        return self.dtf.tower_monitor or usual
+
+    @property
+    def fusion_monitor(self) -> Monitor:
+        """What early stopping of the fusion phase looks at."""
+        return self.dtf.fusion_monitor or self.config.monitor
+
+    def tower(
+        self,
+        name: str,
+        number: int,
+        *,
+        gated: bool = False,
+        linear: Linear | None = None,
+        stored: str | None = None,
+        prefix: str = "",
+    ) -> Tower:
+        """Phase 1: train one tower alone; a gated one comes back without the fields whose gates closed.
+
+        Args:
+            name: Of the tower.
+            number: Of the phase, for its seed.
+            gated: Under field gates.
+            linear: What it begins from, instead of random weights.
+            stored: Name in the store, if not the tower's.
+            prefix: Told before what each evaluation says.
+        """
+        torch.manual_seed(self._seed(number))
+        slots = self.rich_slots
+        tower = Tower(slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
+            self.device
+        )
+        tower.body.quadratic.requires_grad_(self.dtf.quadratic)
+        # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
+        rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
+        tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
+        if linear is not None:
+            begin_linear(tower, linear, self.train.split, table_l2=self.config.first_table_l2, seed=self.seed)
+        gates = None
+        if gated and self.gate_prior is not None:
+            gates = FieldGates.for_slots(slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
+        learner = TowerLearner(
+            name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
+        )
+        if linear is None:
+            self._phase(name, number, learner.module, learner, stored=stored, prefix=prefix)
+        else:
+            self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
+        return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
+
+    def further(self, name: str, number: int, tower: Tower) -> Tower:
+        """Phase 1 of a retraining: a tower of an earlier run goes on, on this data."""
+        tower = tower.to(self.device)
+        tower.dropout = self.config.dropout  # no part of a saved pair
+        tower.body.quadratic.requires_grad_(self.dtf.quadratic)
+        learner = TowerLearner(name, tower, self._bank(tower), unknown=self.config.unknown)
+        return self._phase(name, number, tower, learner, rate_factor=self.dtf.retrain_rate)
+
+    def fusion(self, pair: TowerPair) -> FusionForm:
+        """Phase 2: train the fusion form of the frozen pair under it."""
+        rows = np.random.default_rng(self._seed(4)).choice(
+            len(self.train), min(self.dtf.sample_rows, len(self.train)), replace=False
+        )
+        sample = [
+            torch.from_numpy(ids[np.sort(rows)]).to(self.device).long()
+            for ids in (self.train.split.context_ids, self.train.split.candidate_ids)
+        ]
+        counts = count_ids(self.slots, self.train.split)
+        form = self.build(pair, counts, sample)
+        teacher = self.teacher(pair)
+        bank = self._bank(form, self.dtf.fusion_l2)
+        learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
+        return self._phase(
+            "fusion",
+            3,
+            form,
+            learner,
+            rate_factor=self.dtf.fusion_rate,
+            patience_factor=self.dtf.fusion_patience,
+            monitor=self.fusion_monitor,
+        )
+
+    def teacher(self, pair: TowerPair) -> Teacher:
+        """Freeze a pair, its logits scaled on validation."""
+        banks = (self._bank(pair.a), self._bank(pair.b))
+        if not self.dtf.scale_teacher:
+            return Teacher(pair, banks)
+        logits = self._pair_logits(pair, self.valid)["pair"]
+        return Teacher(pair, banks, best_scale(self.valid.split.label, logits, self.valid.split.weight))
+
+    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
+        """Merge the pair into the form that phase 2 starts from; arguments as of `build_fusion_form`."""
+        return build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
+
+    def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
+        settings = self.config.table_settings(len(self.train), l2_factor)
+        return TableBank(module.slots, list(module.tables), settings, **self.columns)
+
+    @property
+    def rich_slots(self) -> tuple[FieldSlot, ...]:
+        """The slots of the towers that are trained: wider tables than the fused model's."""
+        return with_dims(self.slots, {slot.name: slot.dim * self.dtf.rich for slot in self.slots})
+
+    def _seed(self, number: int) -> int:
+        return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])
+
+    def _phase(
+        self,
+        name: str,
+        number: int,
+        module: M,
+        learner: Learner,
+        *,
+        rate_factor: float = 1.0,
+        patience_factor: int = 1,
+        monitor: Monitor | None = None,
+        stored: str | None = None,
+        prefix: str = "",
+    ) -> M:
+        """Run a phase, or take what it left in the store; the module ends with the phase's best weights."""
+        stored = stored or name
+        done = self.store.finished(stored)
+        if done is not None:
+            module.load_state_dict(done[0])
+            self.history += done[1]["history"]
+            if self.observe is not None:
+                self.observe(done[1]["history"])
+            return module.eval()
+        config = self.config
+        settings = PhaseSettings(
+            name=name,
+            seed=self._seed(number),
+            batch_size=config.batch_rows(len(self.train)),
+            epochs=config.epochs,
+            evaluations=config.evaluations,
+            patience=config.patience * patience_factor,
+            rate=config.rate * rate_factor,
+            table_rate=config.table_rate * rate_factor,
+            monitor=monitor or self.tower_monitor,
+            dense=config.dense_settings(),
+            precision=config.resolved_precision(self.device),
+        )
+        phase = Phase(learner, self.train, self.valid, settings)
+        under_way = self.store.current(stored)
+        if under_way is not None:
+            phase.load(*under_way)
+
+        def checkpoint(now: Phase) -> None:
+            if self.store.due:
+                self.store.save(stored, *now.state())
+            if self.observe is not None:
+                self.observe(now.position.history)
+
+        def report(phase: str, done: int, total: int, note: str) -> None:
+            self.progress(phase, done, total, f"{prefix}{note}")
+
+        history = phase.run(report, checkpoint)
+        self.store.finish(stored, dict(module.state_dict()), {"history": history})
+        self.history += history
+        return module.eval()
+
+
+def _best(history: Sequence[Mapping[str, Any]], monitor: Monitor) -> float:
+    """The least of a metric in tower A's records; negative where more is better."""
+    found = [float(record[f"tower_a.{monitor}"]) for record in history if record["phase"] == "tower_a"]
+    return -max(found) if monitor == "auc" else min(found)
