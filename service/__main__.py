@@ -11,6 +11,8 @@ from service.bench_command import bench
 from service.edge.api_keys import ApiKeys
 from service.edge.tls import check_tls
 from service.logging import configure_logging, get_logger
+from service.recording.command import replay
+from service.recording.place import check_place
 from service.settings import Settings, SettingsError, load_settings, settings_markdown
 from service.versions.command import cli as versions
 from service.versions.store import is_store
@@ -50,6 +52,7 @@ def serve(  # noqa: PLR0917 - typer calls it by name
         settings = load_settings(**given)
         ApiKeys.of(settings)
         check_tls(settings)
+        check_place(settings)
     except SettingsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None
@@ -86,6 +89,7 @@ def advise(
 
 
 cli.command()(bench)
+cli.command()(replay)
 cli.add_typer(versions, name="versions")
 
 

@@ -18,6 +18,8 @@ from service.counts.cells import ACTIVE, READY, REFUSED, RESTARTS, SLOTS, STARTE
 from service.counts.families import ServiceCollector
 from service.counts.model_counts import OUTCOMES, STAGES, About, ModelCounts, ModelMetrics, about_model
 from service.counts.process_metrics import process_collector
+from service.recording.recorder import OUTCOMES as RECORDED
+from service.recording.recorder import cell_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +55,7 @@ class ServiceMetrics:
         self._requests: dict[tuple[str, int], int] = {}
         self._shed = {reason: self.cells.take(f"shed {reason}", 1) for reason in SHED}
         self._cuts = {reason: self.cells.take(f"cut {reason}", 1) for reason in CUTS}
+        self._recorded = {outcome: cell_of(self.cells, outcome) for outcome in RECORDED}
         self.registry.register(ServiceCollector(self))
         self.registry.register(process_collector(self.cells))
 
@@ -171,6 +174,10 @@ class ServiceMetrics:
     def cut(self) -> Mapping[str, float]:
         """Connections of all workers that were ended so, by reason."""
         return {reason: self.cells.totals(cell)[0] for reason, cell in self._cuts.items()}
+
+    def recorded(self) -> Mapping[str, float]:
+        """Requests of all workers that were drawn to be recorded, by what became of that."""
+        return {outcome: self.cells.totals(cell)[0] for outcome, cell in self._recorded.items()}
 
     def flush(self) -> None:
         """Count what is queued."""

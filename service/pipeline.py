@@ -55,7 +55,8 @@ class Work:
         context_ids: int32 (1 or N, Cc); candidate_ids: int32 (N, Ci); scores: float32 (N,).
         top_k: How many places of the ranking the client wants; 0 for none.
         answer: Bytes of the answer.
-        inflate_to: Most bytes of the body once it is inflated; None where it came as it is.
+        inflate_to: Most bytes of the body once it is inflated; None where it came as it is, or is inflated already.
+        compressed: Whether it came compressed and is inflated.
         accept_encoding: Encodings of the answer that the client takes, as its header says.
         deflate_from: An answer of at least so many bytes is compressed if the client takes that.
         deflated: Whether the answer is compressed.
@@ -68,6 +69,7 @@ class Work:
         "answer_packed",
         "body",
         "candidate_ids",
+        "compressed",
         "context_ids",
         "decoded",
         "deflate_from",
@@ -98,6 +100,7 @@ class Work:
         self.top_k = 0
         self.answer = b""
         self.inflate_to: int | None = None
+        self.compressed = False
         self.accept_encoding = b""
         self.deflate_from = 0
         self.deflated = False
@@ -113,6 +116,7 @@ class Work:
         if self.inflate_to is not None:
             self.body = decompress(self.body, self.inflate_to)
             self.inflate_to = None
+            self.compressed = True
 
     def deflate(self) -> None:
         """Compress the answer if it is long and the client takes it so."""

@@ -23,6 +23,7 @@ from service.logging import get_logger
 from service.metrics import ServiceMetrics
 from service.openinference.pipeline import InferPipeline
 from service.pipeline import Pipeline, RequestIds
+from service.recording.recorder import Recorder
 from service.scorer import ScorerError
 from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
@@ -107,6 +108,7 @@ class Runtime:
         self.assignment = Assignment() if assignment is None else assignment
         self.metrics = ServiceMetrics(self.assignment.cells)
         self.feedback = self.metrics.feedback = Desk.open(settings, self.metrics.cells)
+        self.recorder = Recorder.open(settings, self.metrics.cells)
         self.leaving = False
         self.new_request_id = RequestIds()
         self.stage: Stage = "starting"
@@ -164,6 +166,8 @@ class Runtime:
         self.stage = "stopping"
         self.metrics.ready = False
         self.metrics.flush()
+        if self.recorder is not None:
+            self.recorder.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def ready_model(self) -> Model:

@@ -147,6 +147,19 @@ class Settings(BaseSettings):
     request_log_ratio: float = Field(
         0.01, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own, drawn at random."
     )
+    record_directory: Path | None = Field(
+        None,
+        description="Directory where sampled requests are recorded whole, to be replayed; they hold what clients send, "
+        "personal data included.",
+    )
+    record_ratio: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of scored requests that are recorded, drawn at random; 0 for none."
+    )
+    record_bytes: int = Field(
+        1024 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Size of all files in that directory at which the oldest is removed.",
+    )
     feedback_secret: SecretStr = Field(
         SecretStr(""),
         description="Signs feedback tokens: 16 bytes or more, the same for all replicas; several with blanks between "
@@ -197,6 +210,8 @@ def load_settings(**given: Any) -> Settings:
         raise SettingsError(str(error)) from None
     if settings.feedback_ratio and not secrets:
         raise SettingsError(f"{PREFIX}FEEDBACK_RATIO: expected {PREFIX}FEEDBACK_SECRET or its file too, got neither")
+    if settings.record_ratio and settings.record_directory is None:
+        raise SettingsError(f"{PREFIX}RECORD_RATIO: expected {PREFIX}RECORD_DIRECTORY too, got none")
     return settings
 
 

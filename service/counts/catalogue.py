@@ -54,6 +54,12 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "Connections cut: malformed (400), head_late, body_late (408), head_too_large (431), answer_late.",
         ),
         (
+            "reaction_recorded_requests_total",
+            "counter",
+            "outcome",
+            "Requests drawn to be recorded: written; lost because writing was lagging, or failed.",
+        ),
+        (
             "reaction_stage_seconds",
             "histogram",
             "model stage outcome",

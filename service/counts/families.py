@@ -43,6 +43,9 @@ class ServiceCollector(Collector):
             [((route, str(status)), count) for (route, status), count in metrics.requests().items()],
         )
         yield _counter("reaction_connections_cut_total", [((why,), count) for why, count in metrics.cut().items()])
+        yield _counter(
+            "reaction_recorded_requests_total", [((what,), count) for what, count in metrics.recorded().items()]
+        )
         yield _counter("reaction_reloads_total", list(metrics.reloads().items()))
         yield _gauge("reaction_deployed_refused", [((), metrics.deployed_refused())])
         models = metrics.all_models()

@@ -61,6 +61,9 @@ class InferEndpoint(ScoreEndpoint):
     def _coalescer(self, _model: Model) -> None:
         return None
 
+    def _path_again(self, model: Model) -> str:
+        return _PATH.format(name=model.manifest.model_id)
+
     def _refusal(self, error: Exception, _request_id: str) -> tuple[int, bytes, bytes]:
         return status_of(error), error_bytes(error), _JSON
 

@@ -57,6 +57,7 @@ class ScoreEndpoint:
         self._inline_body_bytes = runtime.settings.inline_body_bytes
         self._gzip_bytes = runtime.settings.gzip_bytes
         self._log_ratio = runtime.settings.request_log_ratio
+        self._recorder = runtime.recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -146,6 +147,10 @@ class ScoreEndpoint:
         """Status, body and media type of the answer to an error."""
         return problem_of(error).status, problem_bytes(error, request_id), _PROBLEM
 
+    def _path_again(self, _model: Model) -> str:
+        """Where a recorded request is to be sent again."""
+        return PATH
+
     def _wrong_method(self, method: str) -> MethodNotAllowedError:
         return MethodNotAllowedError(
             f"{self.label}: expected POST, got {method}.", headers=(("allow", "POST"),), expected="POST", got=method
@@ -180,6 +185,8 @@ class ScoreEndpoint:
             model.metrics.record(_outcome(status), work, received, ended)
             if work is not None and work.feedback is not None and status == OK and self._runtime.feedback is not None:
                 self._runtime.feedback.count_issued(model.manifest.model_id, work.feedback)
+        if self._recorder is not None and status == OK and self._recorder.draw() and model is not None:
+            self._recorder.offer(model.scorer, self._path_again(model), work, received)
         if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
             _log.info(
                 "request",
