@@ -83,6 +83,20 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "model field",
             "Share of out-of-vocabulary values in training.",
         ),
+        (
+            "reaction_field_bin_values_total",
+            "counter",
+            "model field bin",
+            "Values of a sample of rows: missing, unknown, the most frequent of training in groups, the rest.",
+        ),
+        ("reaction_field_reference_bin_ratio", "gauge", "model field bin", "Share of these in training."),
+        (
+            "reaction_score_repeats_total",
+            "counter",
+            "model",
+            "Candidates with the same score as the one counted before them.",
+        ),
+        ("reaction_reference_score_ratio", "gauge", "model le", "Share of training's scores at or under each bound."),
         ("reaction_reference_base_rate", "gauge", "model", "Share of clicks in training."),
         ("reaction_feedback_tokens_total", "counter", "model", "Feedback tokens issued."),
         (

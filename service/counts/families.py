@@ -69,6 +69,8 @@ class ServiceCollector(Collector):
         yield from _fields(models)
         known = [m for m in models if m.base_rate is not None]
         yield _gauge("reaction_reference_base_rate", [((m.model,), float(m.base_rate or 0.0)) for m in known])
+        yield _counter("reaction_score_repeats_total", [((m.model,), m.repeats.total) for m in models])
+        yield from _training(models)
         yield _gauge("reaction_model_info", [((m.model, *m.info), 1.0) for m in served])
         yield _gauge("reaction_model_load_seconds", [((m.model,), m.load_seconds) for m in models])
         yield from feedback_families(metrics.feedback, _counter, _gauge)
@@ -85,6 +87,27 @@ def _fields(models: Sequence[ModelCounts]) -> Iterator[Metric]:
             f"reaction_field_reference_{member}_ratio",
             [(labels, counts.reference[member]) for labels, counts in fields if member in counts.reference],
         )
+
+
+def _training(models: Sequence[ModelCounts]) -> Iterator[Metric]:
+    """How scores and values of fields were spread in training, and how values are now."""
+    yield _gauge(
+        "reaction_reference_score_ratio",
+        [
+            ((m.model, bound), share)
+            for m in models
+            for bound, share in zip(map(floatToGoString, m.scores.bounds), m.about.score_shares, strict=False)
+        ],
+    )
+    counts = [((m.model, field), counts) for m in models for field, counts in m.bins.items()]
+    yield _counter(
+        "reaction_field_bin_values_total",
+        [((*of, name), n) for of, found in counts for name, n in zip(found.bins.names, found.counts, strict=True)],
+    )
+    yield _gauge(
+        "reaction_field_reference_bin_ratio",
+        [((*of, name), n) for of, found in counts for name, n in zip(found.bins.names, found.bins.shares, strict=True)],
+    )
 
 
 def _counter(name: str, samples: Sequence[tuple[Sequence[str], float]]) -> CounterMetricFamily:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from service.counts.stability import Stability
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.counts.cells import Cells
     from service.counts.histogram import Histogram
+    from service.counts.stability import BinCounts
     from service.features.encoder import FeatureEncoder
 
-__all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "field_ratios", "score_bounds"]
+__all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "ScoreRepeats", "field_ratios", "score_bounds"]
 
 MISSING_ID: Final = 0
 OUT_OF_VOCABULARY_ID: Final = 1
@@ -59,6 +62,33 @@ class FieldCounts:
         return self._cells.totals(self.first + 2)[0]
 
 
+class ScoreRepeats:
+    """Counts candidates with the same score as the one counted before them: all of them, if a model says one thing.
+
+    Args:
+        cells: Where the number lives.
+        name: What workers share it under.
+    """
+
+    __slots__ = ("_cells", "_last", "_place")
+
+    def __init__(self, cells: Cells, name: str) -> None:
+        self._cells = cells
+        self._last = np.float32(np.nan)  # equals nothing
+        self._place = cells.take(name, 1)
+
+    def count(self, scores: NDArray[np.float32]) -> None:
+        """Count them among scores (N,)."""
+        repeats = np.count_nonzero(scores[1:] == scores[:-1]) + int(scores[0] == self._last)
+        self._cells.values[self._place] += float(repeats)
+        self._last = scores[-1]
+
+    @property
+    def total(self) -> float:
+        """Such candidates of all workers."""
+        return self._cells.totals(self._place)[0]
+
+
 class FeatureHealth:
     """Counts values of fields, and scores.
 
@@ -67,11 +97,22 @@ class FeatureHealth:
         encoder: The serving encoder; its columns are those of the id matrices.
         fields: Where values of each field are counted.
         scores: Where scores are counted.
+        repeats: Where those are that are as the one before.
+        bins: Where values of fields are counted by bin.
     """
 
     def __init__(
-        self, cells: Cells, encoder: FeatureEncoder, fields: Mapping[str, FieldCounts], scores: Histogram
+        self,
+        cells: Cells,
+        encoder: FeatureEncoder,
+        fields: Mapping[str, FieldCounts],
+        scores: Histogram,
+        *,
+        repeats: ScoreRepeats,
+        bins: Mapping[str, BinCounts],
     ) -> None:
+        self._stability = {side: Stability(cells, encoder, side, bins) for side in ("context", "candidate")}
+        self._repeats = repeats
         self._columns = {side: encoder.columns(side) for side in ("context", "candidate")}
         self.fields = fields
         self._cells = np.asarray(cells.values)
@@ -94,9 +135,12 @@ class FeatureHealth:
         """Count what requests were encoded to, (1 or N, Cc) and (N, Ci) each, and their scores (N,)."""
         self._count("context", np.concatenate(contexts))
         self._count("candidate", np.concatenate(candidates))
-        self._scores.observe_array(np.concatenate(scores))
+        every = np.concatenate(scores)
+        self._scores.observe_array(every)
+        self._repeats.count(every)
 
     def _count(self, side: str, ids: NDArray[np.int32]) -> None:
+        self._stability[side].count(ids)
         cells, rows = self._cells, len(ids)
         unknown_mask = ids == OUT_OF_VOCABULARY_ID
         missing = _down_the_columns(ids == MISSING_ID)

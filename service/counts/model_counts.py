@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from service.counts.cells import slot_prefix
-from service.counts.feature_health import FeatureHealth, FieldCounts, field_ratios, score_bounds
+from service.counts.feature_health import FeatureHealth, FieldCounts, ScoreRepeats, field_ratios, score_bounds
 from service.counts.histogram import Histogram
+from service.counts.stability import BinCounts, FieldBins, field_bins, score_shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,8 @@ class About(msgspec.Struct, frozen=True):
         base_rate: Share of clicks in training; None where the bundle does not say.
         score_bounds: Upper bounds of the histogram of scores.
         fields: Of each field that is read: its ratios in training.
+        bins: Of each field of which training's values are known: how they were spread.
+        score_shares: Share of training's scores at or under each bound; empty where it is not known.
     """
 
     model: str
@@ -54,6 +57,8 @@ class About(msgspec.Struct, frozen=True):
     base_rate: float | None
     score_bounds: tuple[float, ...]
     fields: dict[str, dict[str, float]]
+    bins: dict[str, FieldBins] = {}
+    score_shares: tuple[float, ...] = ()
 
 
 def about_model(
@@ -74,7 +79,17 @@ def about_model(
         load_seconds: See `About`.
     """
     base_rate: float | None = reference.get("base_rate")
-    return About(model, info, load_seconds, base_rate, score_bounds(reference), field_ratios(encoder, reference))
+    bounds = score_bounds(reference)
+    return About(
+        model,
+        info,
+        load_seconds,
+        base_rate,
+        bounds,
+        field_ratios(encoder, reference),
+        field_bins(encoder, reference),
+        score_shares(reference, bounds),
+    )
 
 
 class ModelCounts:
@@ -100,6 +115,8 @@ class ModelCounts:
         }
         self.candidates = Histogram(cells, f"{name}candidates", CANDIDATES_BOUNDS)
         self.scores = Histogram(cells, f"{name}scores", about.score_bounds)
+        self.repeats = ScoreRepeats(cells, f"{name}repeats")
+        self.bins = {field: BinCounts(cells, f"{name}bins/{field}", bins) for field, bins in about.bins.items()}
         self.fields = {
             field: FieldCounts(cells, f"{name}field/{field}", ratios) for field, ratios in about.fields.items()
         }
@@ -117,7 +134,7 @@ class ModelMetrics(ModelCounts):
 
     def __init__(self, cells: Cells, slot: int, about: About, encoder: FeatureEncoder) -> None:
         super().__init__(cells, slot, about)
-        self._health = FeatureHealth(cells, encoder, self.fields, self.scores)
+        self._health = FeatureHealth(cells, encoder, self.fields, self.scores, repeats=self.repeats, bins=self.bins)
         # Times of a request (as of `Work`), its ids and scores, which must not change any more.
         self._queue: list[tuple[tuple[float, ...], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
         self._rows = 0

@@ -189,7 +189,13 @@ def build_bundle(
                 "rows": 100,
                 "base_rate": BASE_RATE,
                 "score_histogram": {"edges": [0.0, 0.25, 0.5, 0.75, 1.0], "counts": [40, 30, 20, 10]},
-                "fields": {"user": {"missing": 0.125, "out_of_vocabulary": 0.0625}},
+                "fields": {
+                    "user": {
+                        "missing": 0.125,
+                        "out_of_vocabulary": 0.0625,
+                        "histogram": {"ids": [2, 3, 0, 4, 1], "counts": [40, 30, 12, 10, 6], "other": 2},
+                    }
+                },
             }
         )
         staged.describe(

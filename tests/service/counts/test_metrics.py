@@ -34,7 +34,14 @@ from serving import (
 )
 
 from service.counts.cells import Cells
-from service.counts.feature_health import SCORE_BOUNDS, FeatureHealth, FieldCounts, field_ratios, score_bounds
+from service.counts.feature_health import (
+    SCORE_BOUNDS,
+    FeatureHealth,
+    FieldCounts,
+    ScoreRepeats,
+    field_ratios,
+    score_bounds,
+)
 from service.counts.histogram import Histogram
 from service.counts.model_counts import SECONDS_BOUNDS
 from service.metrics import CATALOGUE, OUTCOMES, STAGES, ServiceMetrics, metrics_markdown
@@ -172,8 +179,9 @@ def test_a_scrape_holds_every_documented_metric_and_no_other(bundle: Path) -> No
     assert ours == CATALOGUE.keys()
     for name in ours:
         family, row = families[name], CATALOGUE[name]
+        bounds = {"le"} if row.type == "histogram" else set()
         assert (family.type, family.documentation) == (row.type, row.help)
-        assert {label for sample in family.samples for label in sample.labels} - {"le"} == set(row.labels)
+        assert {label for sample in family.samples for label in sample.labels} - bounds == set(row.labels)
         assert f"| `{name}` | {row.type} | {', '.join(row.labels)} | {row.help} |" in metrics_markdown()
 
 
@@ -235,7 +243,8 @@ def test_batched_field_counts_equal_counting_value_by_value(seed: int, sizes: li
     encoder = build_encoder()
     cells = Cells()
     fields = {name: FieldCounts(cells, name, ratios) for name, ratios in field_ratios(encoder, {}).items()}
-    health = FeatureHealth(cells, encoder, fields, Histogram(cells, "s", SCORE_BOUNDS))
+    repeats = ScoreRepeats(cells, "r")
+    health = FeatureHealth(cells, encoder, fields, Histogram(cells, "s", SCORE_BOUNDS), repeats=repeats, bins={})
     brute = {name: [0, 0, 0] for name in health.fields}
     batch: list[Any] = []
     for size in sizes:
