@@ -23,7 +23,7 @@ from service.scorer import Scorer
 from service.versions.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["VERSIONS", "Service", "free_port", "make_store", "service"]
 
@@ -81,12 +81,13 @@ class Service:
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
 
-def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
+def make_store(place: Path, *, values: int = 12, candidates: Sequence[int] = (_CANDIDATES,)) -> tuple[Store, Bodies]:
     """A store of two versions with the same fields and other weights, and requests with what each of them answers.
 
     Args:
         place: An empty directory.
         values: Values that one field's vocabulary holds.
+        candidates: How many a request has, in turns.
     """
     store = Store(place / "store")
     generator = np.random.default_rng(5)
@@ -95,7 +96,7 @@ def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
             "context": {"user": f"u{generator.integers(25)}", "hour": int(generator.integers(24)), "page": f"/{n}"},
             "candidates": [
                 {"ad": f"a{generator.integers(values + 2)}", "price": round(float(generator.uniform(0, 10)), 2)}
-                for _ in range(_CANDIDATES)
+                for _ in range(candidates[n % len(candidates)])
             ],
         }
         for n in range(_BODIES)
@@ -104,7 +105,7 @@ def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
     for seed, name in enumerate(VERSIONS):
         write_small_bundle(place / name, model_id=name, seed=seed, ads=values)
         scorer = Scorer(read_bundle(place / name))
-        scores[name] = np.array([scorer.score(d["context"], d["candidates"]) for d in documents])  # type: ignore[arg-type]
+        scores[name] = [scorer.score(d["context"], d["candidates"]) for d in documents]  # type: ignore[arg-type]
         store.add(place / name)
     store.activate(VERSIONS[0])
     return store, Bodies(documents, scores)
