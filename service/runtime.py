@@ -29,7 +29,7 @@ from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
 from service.workers.assignment import Assignment
 from service.workers.huge_pages import collapse
-from service.workers.low_priority import lower_this_thread
+from service.workers.low_priority import lower_this_thread, restore_this_session
 from service.workers.order import Told
 
 if TYPE_CHECKING:
@@ -265,6 +265,8 @@ class Runtime:
         pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates, tokens=tokens)
         inference = InferPipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
         self.model = Model(loaded.scorer, pipeline, inference, metrics, self._coalescer(pipeline))
+        if self.assignment.low:
+            restore_this_session()
         self.stage = "ready"
         self.metrics.ready = True
         if not self.assignment.late:

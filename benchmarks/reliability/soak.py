@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from benchmarks.reliability.services import Service
     from benchmarks.reliability.steady import Seen
 
-__all__ = ["soak_figures"]
+__all__ = ["get", "soak_figures"]
 
 _CANDIDATES: Final = (1, 20, 200, 1000)
 _CALM_SHARE: Final = 0.4  # of the time: nobody is killed, nothing swapped
@@ -182,17 +182,9 @@ def _be_slow(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
 def _probe(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
     while not end.wait(0.5):
         for path in ("/metrics", "/livez", "/model"):
-            begin, connection = time.perf_counter(), http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            try:
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                answer.read()
-                good = answer.status == _OK
-            except (OSError, http.client.HTTPException):
-                good = False
-            connection.close()
+            begin, (status, _) = time.perf_counter(), get(port, path)
             outcomes.probes += 1
-            if not good:
+            if status != _OK:
                 outcomes.probe_spans.append((begin, time.perf_counter()))
 
 
@@ -220,11 +212,7 @@ def _kill(  # noqa: PLR0917 - called once, above
     calm_end.wait()
     draw = random.Random(1)  # noqa: S311
     while not end.wait(every):
-        serving = [
-            worker["process"]
-            for worker in running.ask("GET", "/status")[1]["workers"]
-            if worker["role"] == "worker" and worker["ready"]
-        ]
+        serving = running.workers()
         if len(serving) < workers:
             continue  # the one before is not replaced yet: with nobody left, more than what is in flight would fail
         begin, victim = time.perf_counter(), draw.choice(serving)
@@ -234,6 +222,19 @@ def _kill(  # noqa: PLR0917 - called once, above
             while Path(f"/proc/{victim}").exists():
                 time.sleep(0.0005)
             outcomes.kills.append((begin, time.perf_counter()))
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and text of a page of the loopback; status 0 where there is no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error)
+    finally:
+        connection.close()
 
 
 def _recovered(running: Service, workers: int) -> None:
@@ -253,10 +254,7 @@ def _recovered(running: Service, workers: int) -> None:
 
 def _counted(port: int) -> int:
     """Answers of `/score` with status 200, as the service counts them."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
+    text = get(port, "/metrics")[1]
     lines = [line for line in text.splitlines() if line.startswith("reaction_requests_total{")]
     return sum(int(float(line.split()[-1])) for line in lines if 'route="/score"' in line and 'status="200"' in line)
 
