@@ -18,7 +18,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def soak_figures(
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         place = Path(folder)
         store, bodies = make_store(place, candidates=_CANDIDATES)
-        how = {
+        how: dict[str, Any] = {
             "workers": workers,
             "watch_seconds": 0,
             "idle_seconds": 1,
@@ -188,9 +188,7 @@ def _probe(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
                 outcomes.probe_spans.append((begin, time.perf_counter()))
 
 
-def _swap(
-    running: Service, outcomes: _Outcomes, end: threading.Event, calm_end: threading.Event, every: float
-) -> None:
+def _swap(running: Service, outcomes: _Outcomes, end: threading.Event, calm_end: threading.Event, every: float) -> None:
     calm_end.wait()
     while not end.wait(every):
         name = VERSIONS[(outcomes.swaps + 1) % len(VERSIONS)]
