@@ -61,12 +61,17 @@ class Work:
         deflate_from: An answer of at least so many bytes is compressed if the client takes that.
         deflated: Whether the answer is compressed.
         feedback: Tokens in the answer; None where it was not drawn.
+        routing_key: What a sticky split hashes, as its header says; None where it does not.
+        arm: While there is a split, one of `service.trial.canary.ARMS`; else empty.
+        fault: Why the canary did not answer, where it fell back.
+        version: Name of the version that scored, where there may be two.
     """
 
     __slots__ = (
         "accept_encoding",
         "answer",
         "answer_packed",
+        "arm",
         "body",
         "candidate_ids",
         "compressed",
@@ -75,6 +80,7 @@ class Work:
         "deflate_from",
         "deflated",
         "encoded",
+        "fault",
         "feedback",
         "inferred",
         "inflate_to",
@@ -82,9 +88,11 @@ class Work:
         "packed",
         "received",
         "request_id",
+        "routing_key",
         "scores",
         "started",
         "top_k",
+        "version",
     )
 
     context_ids: NDArray[np.int32]
@@ -105,6 +113,9 @@ class Work:
         self.deflate_from = 0
         self.deflated = False
         self.feedback: Issued | None = None
+        self.routing_key: bytes | None = None
+        self.arm = self.fault = ""
+        self.version = b""
 
     def inflate(self) -> None:
         """Replace a compressed body by what it holds.

@@ -10,7 +10,8 @@ import asyncio
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from service.admission import Gate
@@ -21,16 +22,17 @@ from service.errors import NotReadyError
 from service.feedback.desk import Desk
 from service.logging import get_logger
 from service.metrics import ServiceMetrics
-from service.openinference.pipeline import InferPipeline
+from service.openinference.pipeline import InferPipeline, InferWork
 from service.pipeline import Pipeline, RequestIds
 from service.recording.recorder import Recorder
 from service.scorer import ScorerError
+from service.trial.canary import Canary, Split
 from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
 from service.workers.assignment import Assignment
 from service.workers.huge_pages import collapse
-from service.workers.low_priority import lower_this_thread, restore_this_session
-from service.workers.order import Told
+from service.workers.low_priority import lower_this_thread
+from service.workers.order import Part, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from service.bundle import Manifest
     from service.counts.cells import Cells
     from service.metrics import ModelMetrics
+    from service.pipeline import Stages, Work
     from service.scorer import Scorer
     from service.settings import Settings
     from service.versions.loading import LoadedModel
@@ -62,14 +65,18 @@ class Model:
         pipeline: Bytes to bytes.
         inference: The same in the Open Inference Protocol.
         metrics: Its counts.
+        label: Its name in metrics and tokens.
         coalescer: Lets queued requests share calls of the model; None where they must not.
+        canary: What takes a share of its requests; None for nothing.
     """
 
     scorer: Scorer
-    pipeline: Pipeline
-    inference: InferPipeline
+    pipeline: Stages[Work]
+    inference: Stages[InferWork]
     metrics: ModelMetrics
+    label: str
     coalescer: Coalescer | None = None
+    canary: Canary | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -209,14 +216,9 @@ class Runtime:
         if self.assignment.low and self.plan.model_threads == 1:  # more would be this one's children, and stay low
             lower_this_thread()
         try:
-            settings, threads = self.settings, self.plan.model_threads
-            loaded = load_model(
-                served_bundle(settings.bundle),
-                threads=threads,
-                precision=settings.precision,
-                manifest_sha256=self.assignment.manifest_sha256,
-                keys_file=settings.bundle_keys_file,
-            )
+            settings, part, canary = self.settings, self.assignment.part, self.assignment.canary
+            loaded = self._read(served_bundle(settings.bundle), None if part is None else part.manifest_sha256)
+            tried = None if canary is None else self._read(Path(canary.bundle), canary.manifest_sha256)
         except Exception as error:  # noqa: BLE001 - whatever it is, probes and the log must tell
             expected = isinstance(error, (BundleError, ScorerError, StoreError, OSError))
             self.assignment.tell(Told("failed", type(error).__name__, str(error)))
@@ -226,7 +228,49 @@ class Runtime:
         gc.collect()
         gc.freeze()
         huge = collapse() if settings.huge_pages else 0
-        self._call(loop, self._serve, loaded, huge)
+        self._call(loop, self._serve, loaded, tried, huge)
+
+    def _read(self, bundle: Path, manifest_sha256: str | None) -> LoadedModel:
+        settings = self.settings
+        return load_model(
+            bundle,
+            threads=self.plan.model_threads,
+            precision=settings.precision,
+            manifest_sha256=manifest_sha256,
+            keys_file=settings.bundle_keys_file,
+        )
+
+    def _model(self, loaded: LoadedModel, part: Part | None) -> tuple[Model, Pipeline]:
+        """A loaded model, counted from now on, and what runs its requests."""
+        bundle, most = loaded.scorer.bundle, self.settings.max_candidates
+        label = (None if part is None else part.label) or bundle.manifest.model_id
+        metrics = self.metrics.add_model(
+            label,
+            bundle.encoder,
+            bundle.reference,
+            info=(bundle.manifest.created, bundle.encoder.digest[:12]),
+            load_seconds=loaded.seconds,
+            slot=0 if part is None else part.slot,
+        )
+        tokens = None if self.feedback is None else self.feedback.token_maker(label)
+        pipeline = Pipeline(loaded.scorer, max_candidates=most, tokens=tokens)
+        inference = InferPipeline(loaded.scorer, max_candidates=most)
+        return Model(loaded.scorer, pipeline, inference, metrics, label), pipeline
+
+    def _split(self, model: Model, path: Path, tried: Model) -> Model:
+        """A model of whose requests another one takes a share."""
+
+        def give_up(why: str) -> None:
+            self.assignment.tell(Told("canary_failed", detail=why))
+
+        canary = Canary(self.metrics.cells, tried, give_up)
+        names = path.name.encode(), tried.scorer.bundle.path.name.encode()
+        return replace(
+            model,
+            pipeline=Split(model.pipeline, tried.pipeline, canary, names, in_body=True),
+            inference=Split(model.inference, tried.inference, canary, names, in_body=False),
+            canary=canary,
+        )
 
     def _coalescer(self, pipeline: Pipeline) -> Coalescer | None:
         if not self.settings.coalesce:
@@ -248,25 +292,17 @@ class Runtime:
         if self._on_failure is not None:
             self._on_failure()
 
-    def _serve(self, loaded: LoadedModel, huge_page_bytes: int) -> None:
+    def _serve(self, loaded: LoadedModel, tried: LoadedModel | None, huge_page_bytes: int) -> None:
         if self.stage != "starting":
             return
         bundle = loaded.scorer.bundle
         manifest = bundle.manifest
-        metrics = self.metrics.add_model(
-            self.assignment.label or manifest.model_id,
-            bundle.encoder,
-            bundle.reference,
-            info=(manifest.created, bundle.encoder.digest[:12]),
-            load_seconds=loaded.seconds,
-            slot=self.assignment.slot,
-        )
-        tokens = None if self.feedback is None else self.feedback.token_maker(manifest.model_id)
-        pipeline = Pipeline(loaded.scorer, max_candidates=self.settings.max_candidates, tokens=tokens)
-        inference = InferPipeline(loaded.scorer, max_candidates=self.settings.max_candidates)
-        self.model = Model(loaded.scorer, pipeline, inference, metrics, self._coalescer(pipeline))
-        if self.assignment.low:
-            restore_this_session()
+        model, pipeline = self._model(loaded, self.assignment.part)
+        if tried is not None:
+            model = self._split(model, bundle.path, self._model(tried, self.assignment.canary)[0])
+        else:
+            model = replace(model, coalescer=self._coalescer(pipeline))
+        self.model = model
         self.stage = "ready"
         self.metrics.ready = True
         if not self.assignment.late:

@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     )
     admin_socket: Path | None = Field(
         None,
-        description="Path of a Unix socket for the admin API (status, reload, rollback), its owner's alone.",
+        description="Path of a Unix socket for the admin API (status, reload, rollback, trials), its owner's alone.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     request_log_ratio: float = Field(

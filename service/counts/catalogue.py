@@ -27,7 +27,7 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "reaction_reloads_total",
             "counter",
             "outcome reason",
-            "Changes of the served version: loaded; refused, undone halfway or fell_back at the start, and why.",
+            "Changes: loaded; refused, undone or fell_back, and why; trial_began, trial_refused, trial_ended.",
         ),
         (
             "reaction_deployed_refused",
@@ -142,6 +142,19 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "gauge",
             "model",
             "Predicted clicks a click, since start, of this replica alone.",
+        ),
+        (
+            "reaction_trial_refused",
+            "gauge",
+            "",
+            "1 while the store asks for a trial that was refused or taken out, else 0.",
+        ),
+        ("reaction_canary_share", "gauge", "", "Of the routing keys that a canary scores now."),
+        (
+            "reaction_canary_requests_total",
+            "counter",
+            "model arm",
+            "Requests while this canary had a share: canary scored them, or primary; of these no_key, and fell_back.",
         ),
         ("reaction_model_info", "gauge", "model created features", "1 for each model that is served."),
         ("reaction_model_load_seconds", "gauge", "model", "Time to read, verify and self-test the bundle."),

@@ -40,9 +40,11 @@ __all__ = [
     "READY",
     "REFUSED",
     "RESTARTS",
+    "SHARE",
     "SLOTS",
     "SPENT_SECONDS",
     "STARTED",
+    "TRIAL_REFUSED",
     "Cells",
     "blocks_of",
     "shared_file",
@@ -58,7 +60,9 @@ ACTIVE: Final = 4  # the slots whose models it serves, a bit each
 RESTARTS: Final = 3  # supervisor: workers replaced
 SPENT_SECONDS: Final = 4  # supervisor: CPU time of workers that have ended
 REFUSED: Final = 5  # supervisor: what is deployed was refused, and something else is served
-_STATE: Final = 8
+SHARE: Final = 6  # supervisor: of the routing keys that the canary scores now
+TRIAL_REFUSED: Final = 7  # supervisor: what is on trial was refused or taken out
+_STATE: Final = 16
 
 SLOTS: Final = 8
 _BLOCKS_A_PLACE: Final = 2

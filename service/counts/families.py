@@ -10,6 +10,7 @@ from prometheus_client.utils import floatToGoString
 
 from service.counts.catalogue import CATALOGUE
 from service.feedback.families import feedback_families
+from service.trial.families import trial_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ class ServiceCollector(Collector):
         yield _gauge("reaction_model_info", [((m.model, *m.info), 1.0) for m in served])
         yield _gauge("reaction_model_load_seconds", [((m.model,), m.load_seconds) for m in models])
         yield from feedback_families(metrics.feedback, _counter, _gauge)
+        yield from trial_families(metrics.cells, _counter, _gauge)
 
 
 def _fields(models: Sequence[ModelCounts]) -> Iterator[Metric]:

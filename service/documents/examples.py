@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.features import FeatureEncoder, Field
-    from service.pipeline import Pipeline
+    from service.pipeline import Stages
 
 __all__ = ["Example", "answer_to", "example_rows", "examples", "generic_examples"]
 
@@ -55,7 +55,7 @@ def generic_examples() -> tuple[Example, ...]:
     return _forms(context, [{"ad": f"ad-{row + 1}", "price": round(1.5 + row, 1)} for row in range(CANDIDATES)])
 
 
-def answer_to(example: Example, pipeline: Pipeline) -> dict[str, Any]:
+def answer_to(example: Example, pipeline: Stages[Work]) -> dict[str, Any]:
     """What a model answers to an example."""
     work = Work(msgspec.json.encode(example.body), request_id="example", packed=False, answer_packed=False)
     pipeline.run(work)

@@ -11,6 +11,7 @@ from service.edge.joined_writes import fault_of, join_next_writes
 from service.errors import (
     BodyTooLargeError,
     ClientGoneError,
+    HeaderError,
     InflatedBodyError,
     MediaTypeError,
 )
@@ -44,6 +45,8 @@ _LINGER_BYTES: Final = 64 * 1024 * 1024
 # Of an answer that is compressed, and of one that would be for another client: caches must not mix them up.
 _DEFLATED: Final = (b"content-encoding", WRITTEN)
 _VARIES: Final = (b"vary", b"accept-encoding")
+_ROUTING_KEY: Final = b"x-routing-key"
+_LONGEST_KEY: Final = 1024  # 256 characters, as in a body
 
 
 class RequestHead:
@@ -56,6 +59,7 @@ class RequestHead:
         accept_encoding: Encodings that the client takes, as it says so.
         deadline_seconds: Within how many it wants its answer; None if it does not say.
         low: It may be left out first.
+        routing_key: What a sticky split between versions hashes; None if it does not say.
 
     Raises:
         MediaTypeError: The body has an encoding that is not read.
@@ -63,7 +67,7 @@ class RequestHead:
         HeaderError: A header says something else than it may.
     """
 
-    __slots__ = ("accept_encoding", "compressed", "deadline_seconds", "length", "low", "named")
+    __slots__ = ("accept_encoding", "compressed", "deadline_seconds", "length", "low", "named", "routing_key")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int) -> None:
         self.named = named = dict(headers)
@@ -77,6 +81,9 @@ class RequestHead:
             self.compressed = _is_compressed(b", ".join(encodings))
         self.deadline_seconds = read_deadline(named)
         self.low = is_low(named)
+        self.routing_key = key = named.get(_ROUTING_KEY)
+        if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+            raise HeaderError("X-Routing-Key", f"1 to {_LONGEST_KEY} bytes", key)
 
 
 class ScoreHead(RequestHead):
@@ -196,6 +203,8 @@ def answer_headers(work: Work, media_type: bytes) -> list[tuple[bytes, bytes]]:
         headers += (_DEFLATED, _VARIES)
     elif len(work.answer) >= work.deflate_from:
         headers.append(_VARIES)
+    if work.version:
+        headers.append((b"x-model-version", work.version))
     return headers
 
 

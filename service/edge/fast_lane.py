@@ -147,11 +147,11 @@ class FastLane:
         """Answer everyone who is there."""
         turn, self._turn = self._turn, []
         if len(turn) > 1:
-            short = [asked for asked in turn if len(asked[2].body) <= _STAGED_BODY_BYTES]
+            short = [asked for asked in turn if _is_staged(asked)]
             self._write(self._infer(self._read(short)))
             if len(short) == len(turn):
                 return
-            turn = [asked for asked in turn if len(asked[2].body) > _STAGED_BODY_BYTES]
+            turn = [asked for asked in turn if not _is_staged(asked)]
         for asked in turn:
             _, known, work = asked
             try:
@@ -242,3 +242,8 @@ class FastLane:
         if status == OK:
             self._defaults, self._begin_ok = defaults, begin
         return begin
+
+
+def _is_staged(asked: _Asked) -> bool:
+    """Whether a request goes through the stages with others: not where each may be for another version."""
+    return len(asked[2].body) <= _STAGED_BODY_BYTES and asked[1].model.canary is None

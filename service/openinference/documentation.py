@@ -15,7 +15,7 @@ from service.openinference.pipeline import InferWork
 
 if TYPE_CHECKING:
     from service.features import FeatureEncoder
-    from service.openinference.pipeline import InferPipeline
+    from service.pipeline import Stages
     from service.runtime import Model
 
 __all__ = ["InferenceAnswer", "InferenceRequest", "add_inference"]
@@ -151,7 +151,7 @@ def _example(encoder: FeatureEncoder) -> dict[str, Any]:
     return {"id": "r-81", "inputs": inputs}
 
 
-def _answer(asked: dict[str, Any], pipeline: InferPipeline) -> dict[str, Any]:
+def _answer(asked: dict[str, Any], pipeline: Stages[InferWork]) -> dict[str, Any]:
     work = InferWork(msgspec.json.encode(asked), request_id="example", header_length=None)
     pipeline.run(work)
     answer: dict[str, Any] = msgspec.json.decode(work.answer)

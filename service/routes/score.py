@@ -106,6 +106,7 @@ class ScoreEndpoint:
         """A request whose body is there."""
         work: Work = self._new_work(body, request_id, head)
         work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
+        work.routing_key = head.routing_key
         if head.compressed:
             work.inflate_to = self._max_body_bytes
         return work
@@ -182,9 +183,11 @@ class ScoreEndpoint:
         ended = perf_counter()
         self._runtime.metrics.count_request(self.label, status)
         if model is not None:
+            if work is not None and work.arm and model.canary is not None:
+                model = model.canary.count(model, work)
             model.metrics.record(_outcome(status), work, received, ended)
             if work is not None and work.feedback is not None and status == OK and self._runtime.feedback is not None:
-                self._runtime.feedback.count_issued(model.manifest.model_id, work.feedback)
+                self._runtime.feedback.count_issued(model.label, work.feedback)
         if self._recorder is not None and status == OK and self._recorder.draw() and model is not None:
             self._recorder.offer(model.scorer, self._path_again(model), work, received)
         if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it

@@ -3,6 +3,9 @@
     curl --unix-socket admin.sock http://admin/status
     curl --unix-socket admin.sock -X POST 'http://admin/reload?version=clicks-2&wait_seconds=60'
     curl --unix-socket admin.sock -X POST 'http://admin/rollback?wait_seconds=60'
+    curl --unix-socket admin.sock -X POST 'http://admin/canary?version=clicks-3&share=0.05&wait_seconds=60'
+    curl --unix-socket admin.sock -X POST 'http://admin/shadow?version=clicks-3&tolerance=0.01'
+    curl --unix-socket admin.sock -X POST 'http://admin/promote'     # or end
 
 Whoever scores never meets it: it is no port, and who may use it is whoever may write to the socket's file, its owner
 alone. It runs on threads of the supervisor, which scores nothing; all it asks for is done by the supervisor's own.
@@ -25,10 +28,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from service.logging import get_logger
+from service.trial.candidate import Candidate, Mode
+from service.versions import trials
+from service.versions.rollout import GOOD_OUTCOMES
 from service.versions.store import Store, StoreError, is_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from service.workers.supervisor import Supervisor
 
@@ -95,6 +101,28 @@ class Admin:
         """Deploy the version before the current one, and take it up."""
         return self._change(self._store().rollback, wait_seconds)
 
+    def put_on_trial(self, mode: Mode, query: Mapping[str, str]) -> dict[str, Any]:
+        """Have a version tried beside the current one.
+
+        Args:
+            mode: How.
+            query: `version`; `share` of a canary, `tolerance` of a shadow, `wait_seconds` as of `reload`.
+        """
+        share, tolerance = _number(query, "share", 1.0, 0.05), _number(query, "tolerance", 1.0, 0.01)
+        candidate = Candidate(name=query.get("version", ""), mode=mode, share=share, tolerance=tolerance)
+        found = self._change(lambda: trials.put_on_trial(self._store(), candidate), _seconds(query))
+        if found["trial_refused"] is not None:
+            raise AdminError(HTTPStatus.CONFLICT, found["trial_refused"])
+        return found
+
+    def end_trial(self, wait_seconds: float) -> dict[str, Any]:
+        """Try nothing any more."""
+        return self._change(lambda: trials.end_trial(self._store()), wait_seconds)
+
+    def promote(self, wait_seconds: float) -> dict[str, Any]:
+        """Deploy the version on trial, and take it up."""
+        return self._change(lambda: trials.promote(self._store()), wait_seconds)
+
     def _store(self) -> Store:
         if not is_store(self._bundle):
             raise AdminError(HTTPStatus.CONFLICT, f"{self._bundle}: expected a store of versions, got one bundle")
@@ -117,7 +145,7 @@ class Admin:
         while found["changing"] and monotonic() < until:
             sleep(_LOOK_SECONDS)
             found = self.status()
-        if found["changes"] > before and found["last_change"]["outcome"] != "loaded":
+        if found["changes"] > before and found["last_change"]["outcome"] not in GOOD_OUTCOMES:
             last = found["last_change"]
             raise AdminError(HTTPStatus.CONFLICT, f"{last['version']}: {last['outcome']}: {last['detail']}")
         return found
@@ -148,6 +176,10 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "/reload": lambda query: self.server.admin.reload(query.get("version"), _seconds(query)),
                 "/rollback": lambda query: self.server.admin.rollback(_seconds(query)),
+                "/canary": lambda query: self.server.admin.put_on_trial("canary", query),
+                "/shadow": lambda query: self.server.admin.put_on_trial("shadow", query),
+                "/promote": lambda query: self.server.admin.promote(_seconds(query)),
+                "/end": lambda query: self.server.admin.end_trial(_seconds(query)),
             }
         )
 
@@ -155,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         try:
             if url.path not in does:
-                known = "GET /status, POST /reload, POST /rollback"
+                known = "GET /status, POST /reload, /rollback, /canary, /shadow, /promote, /end"
                 raise AdminError(HTTPStatus.NOT_FOUND, f"expected {known}, got {self.command} {url.path}")  # noqa: TRY301
             query = {name: values[-1] for name, values in parse_qs(url.query).items()}
             status, document = HTTPStatus.OK, does[url.path](query)
@@ -207,17 +239,19 @@ class _Server(ThreadingMixIn, UnixStreamServer):
         _log.warning("admin_request_failed", exc_info=True)
 
 
-def _seconds(query: dict[str, str]) -> float:
-    text = query.get("wait_seconds", "0")
+def _seconds(query: Mapping[str, str]) -> float:
+    return _number(query, "wait_seconds", _LONGEST_WAIT_SECONDS, 0.0)
+
+
+def _number(query: Mapping[str, str], name: str, most: float, default: float) -> float:
+    text = query.get(name, str(default))
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0.0 <= seconds <= _LONGEST_WAIT_SECONDS:
-        raise AdminError(
-            HTTPStatus.BAD_REQUEST, f"wait_seconds: expected 0 to {_LONGEST_WAIT_SECONDS:g}, got {text[:100]!r}"
-        )
-    return seconds
+        number = -1.0
+    if not 0.0 <= number <= most:
+        raise AdminError(HTTPStatus.BAD_REQUEST, f"{name}: expected 0 to {most:g}, got {text[:100]!r}")
+    return number
 
 
 def _clear(path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from service.bundle_format.manifest import MANIFEST_FILE, BundleError, decode_manifest
+from service.trial.candidate import Candidate
+from service.versions import trials
 from service.versions.store import Store, StoreError
 
 __all__ = ["cli"]
@@ -16,8 +18,8 @@ USAGE_ERROR: Final = 2
 
 cli = typer.Typer(
     no_args_is_help=True,
-    help="Versions side by side in a store, and which of them a service serves. A running service takes a change up "
-    "within REACTION_WATCH_SECONDS, or at once on SIGHUP.",
+    help="Versions side by side in a store: which a service serves, which it tries. A running service takes a change "
+    "up within REACTION_WATCH_SECONDS, or at once on SIGHUP.",
 )
 
 _Root = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
@@ -25,9 +27,9 @@ _Root = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the s
 
 @cli.command(name="list")
 def show(store: _Root) -> None:
-    """List versions, the latest added last; `*` is current, `-` the one before."""
+    """List versions, the latest added last; `*` is current, `-` the one before, `+` the one on trial."""
     held = Store(store)
-    marks = {held.previous(): "-", held.current(): "*"}
+    marks = {held.previous(): "-", held.tried(): "+", held.current(): "*"}
     for name in held.names():
         path = held.path(name) / MANIFEST_FILE
         try:
@@ -91,16 +93,69 @@ def rollback(store: _Root) -> None:
     typer.echo(f"current: {name}")
 
 
+_Name = Annotated[str, typer.Argument(metavar="VERSION", help="Of the version to try.")]
+
+
+@cli.command()
+def canary(
+    store: _Root,
+    name: _Name,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the routing keys that it scores.")] = 0.05,
+) -> None:
+    """Have a version score a sticky share of the requests, by their routing keys; again to change the share."""
+    _try(store, Candidate(name=name, mode="canary", share=share))
+
+
+@cli.command()
+def shadow(
+    store: _Root,
+    name: _Name,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="A score differs if it is further from the answered one.")
+    ] = 0.01,
+) -> None:
+    """Have a version score all requests beside the current one, off the response path, and compare."""
+    _try(store, Candidate(name=name, mode="shadow", tolerance=tolerance))
+
+
+@cli.command()
+def promote(store: _Root) -> None:
+    """Make the version on trial the current one."""
+    try:
+        name = trials.promote(Store(store))
+    except (OSError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"current: {name}")
+
+
+@cli.command()
+def end(store: _Root) -> None:
+    """End the trial; the current version scores everything again."""
+    try:
+        name = trials.end_trial(Store(store))
+    except (OSError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"ended: {name}")
+
+
 @cli.command()
 def prune(
     store: _Root, keep: Annotated[int, typer.Option(min=1, help="How many of the latest to keep, at least.")] = 5
 ) -> None:
-    """Remove old versions; the current and the previous one stay."""
+    """Remove old versions; the current, the previous and the one on trial stay."""
     try:
         removed = Store(store).prune(keep)
     except (OSError, StoreError) as error:
         _refuse(error)
     typer.echo(f"removed: {', '.join(removed) or 'none'}")
+
+
+def _try(root: Path, candidate: Candidate) -> None:
+    try:
+        trials.put_on_trial(Store(root), candidate)
+    except (OSError, StoreError) as error:
+        _refuse(error)
+    typer.echo(f"{candidate.mode}: {candidate.name}")
 
 
 def _refuse(error: Exception) -> NoReturn:

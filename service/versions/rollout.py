@@ -4,16 +4,20 @@ A version is proven by the first worker that serves it: a process of its own has
 its golden rows, while others served. Until then, whatever goes wrong means that it is refused. Later failures are tried
 again, and if they stay, all workers go back to the version before. At the start there is nobody who serves: then the
 version before the current one is tried.
+
+A canary is one half of what every worker serves. One half changes at a time, so that what fails is known; its share
+of the traffic is told apart, and only while all have it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from service.bundle_format.manifest import BundleError
 from service.logging import get_logger
+from service.trial.trial import Trial
 from service.versions.store import StoreError, deployed, deployed_before
 
 if TYPE_CHECKING:
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
 
     from service.versions.store import Deployed
 
-__all__ = ["Outcome", "Rollout", "reason_of"]
+__all__ = ["GOOD_OUTCOMES", "Outcome", "Rollout", "reason_of"]
 
+GOOD_OUTCOMES: Final = ("loaded", "trial_began", "trial_ended")
 _ATTEMPTS: Final = 3
 _RETRY_SECONDS: Final = 2.0
 # Kinds of errors, as a label's values: few, whatever a bundle does.
@@ -37,6 +42,7 @@ _REASONS: Final = {
     "SelfTestError": "golden_rows",
     "ScorerError": "graph",
     "StoreError": "no_version",
+    "CanaryFailedError": "failed",
     "crashed": "crashed",
     "timeout": "timeout",
 }
@@ -49,6 +55,11 @@ def reason_of(kind: str) -> str:
     return _REASONS.get(kind, "other")
 
 
+def _same(one: Deployed, other: Deployed | None) -> bool:
+    """Whether two are the same version, whatever is tried beside them."""
+    return other is not None and one.manifest_sha256 == other.manifest_sha256 and one.path == other.path
+
+
 def _kind_of(error: Exception) -> str:
     return "BundleMissingError" if isinstance(error, OSError) else type(error).__name__
 
@@ -59,7 +70,7 @@ class Outcome:
 
     Attributes:
         outcome: "loaded", "refused" (nothing was changed), "undone" (all went back), or "fell_back" (at the start, to
-            the version before).
+            the version before); of a trial "trial_began", "trial_refused" or "trial_ended".
         version: Which version it was.
         reason: Why; empty if it was loaded.
         detail: What was expected and what came.
@@ -88,6 +99,7 @@ class Rollout:
         last: How the last change ended.
         refused: What is deployed was refused, and something else is served.
         ended: How many changes have ended.
+        trial: What is on trial beside it.
     """
 
     def __init__(self, bundle: Path, count: Callable[[str, str], None]) -> None:
@@ -104,6 +116,9 @@ class Rollout:
         self.good: Deployed | None = None
         self.target: Deployed | None = None
         self.last: Outcome | None = None
+        self.trial = Trial(bundle, self._refuse_trial)
+        self._share = 0.0
+        self._looked = False
 
     def begin(self) -> None:
         """Read what is deployed at the start; whatever else is wrong with it, the first worker says."""
@@ -148,6 +163,8 @@ class Rollout:
         Args:
             again: Also take one that was refused before.
         """
+        self._looked = True
+        self.trial.look(again=again)
         try:
             found = deployed(self._bundle)
         except (OSError, BundleError, StoreError) as error:
@@ -156,15 +173,36 @@ class Rollout:
                 self._end("refused", self._bundle.name, _kind_of(error), str(error))
             return
         self._unreadable = ""
-        if found.manifest_sha256 in self._refused and found != self.target and not again:
+        if found.manifest_sha256 in self._refused and not again and not _same(found, self.target):
             self.refused = True
-            return
-        self.refused = False
+            if self.good is None:
+                return
+            found = self.good
+        else:
+            self.refused = False
+        found = self._with_canary(found)
         if found == self.target:
             return
         self._refused.discard(found.manifest_sha256)
         self.target, self._attempts, self._retry_at, self._began = found, 0, 0.0, monotonic()
         _log.info("reload_began", version=found.version, model=found.model_id, bundle=str(found.path))
+
+    def _with_canary(self, found: Deployed) -> Deployed:
+        """What all are to serve next on the way to what is deployed and tried."""
+        wanted, good = self.trial.canary, self.good
+        if good is not None and not _same(found, good) and (wanted is None or wanted != good.canary):
+            wanted = None  # one after the other
+        return replace(found, canary=wanted)
+
+    @property
+    def share(self) -> float:
+        """Of the routing keys that the canary is to score now: none before every worker can, or once it is unwanted."""
+        good, target = self.good, self.target
+        if good is None or good.canary is None:
+            self._share = 0.0
+        elif target is None or not _same(target, good.canary):  # promoted, it keeps its share until it has all
+            self._share = self.trial.share if good.canary == self.trial.canary else 0.0
+        return self._share
 
     @property
     def may_start(self) -> bool:
@@ -179,8 +217,16 @@ class Rollout:
     def done(self) -> None:
         """Every worker serves the target."""
         if self.target is not None and self.target != self.good:
-            self.good = self.target
-            self._end("loaded", self.target.version, "", "")
+            before, self.good = self.good, self.target
+            if not _same(self.good, before):
+                self._end("loaded", self.good.version, "", "")
+            elif self.good.canary is not None:
+                self._end("trial_began", self.good.canary.version, "", "")
+            elif before is not None and before.canary is not None:
+                self._end("trial_ended", before.canary.version, "", "")
+            self.look()
+        elif not self._looked:
+            self.look()
 
     def failed(self, kind: str, detail: str, *, proven: bool) -> None:
         """A process that was to serve the target did not come to it.
@@ -191,7 +237,8 @@ class Rollout:
             proven: Another worker serves the target.
         """
         target = self.target
-        if target is None or target == self.good:
+        back = target is not None and target.canary is None and _same(target, self.good)
+        if target is None or target == self.good or back:
             # On the way back to what was served: there is nothing else to serve.
             self._retry_at = monotonic() + _RETRY_SECONDS
             _log.error("reload_failed", reason=reason_of(kind), error=detail)
@@ -201,20 +248,44 @@ class Rollout:
             self._retry_at = monotonic() + _RETRY_SECONDS
             _log.warning("reload_retried", version=target.version, reason=reason_of(kind), error=detail)
             return
+        good, self._retry_at = self.good, 0.0
+        if target.canary is not None and _same(target, good):
+            self.target = good
+            self.trial.refuse(target.canary, kind, detail)
+            self.look()
+            return
         self._refused.add(target.manifest_sha256)
-        self.target, self._retry_at = self.good, 0.0
+        self.target = good
         self._end("undone" if proven else "refused", target.version, kind, detail)
+
+    def canary_failed(self, version: Deployed | None, detail: str) -> None:
+        """A process that serves a version found that its canary fails too often: it is taken out.
+
+        Args:
+            version: What the process serves.
+            detail: What the canary said last.
+        """
+        canary = None if version is None else version.canary
+        if canary is not None and canary == self.trial.canary:
+            self.trial.refuse(canary, "CanaryFailedError", detail)
+            self.look()
 
     def status(self) -> dict[str, Any]:
         """What is served and what is to be, and how the last change ended."""
         return {
             "serves": None if self.good is None else self.good.version,
             "changing": self.target != self.good,
+            "trial": self.trial.status(),
+            "trial_refused": self.trial.fault if self.trial.refused else None,
+            "share": self.share,
             "target": None if self.target is None else self.target.version,
             "deployed_refused": self.refused,
             "changes": self.ended,
             "last_change": None if self.last is None else asdict(self.last),
         }
+
+    def _refuse_trial(self, version: str, kind: str, detail: str) -> None:
+        self._end("trial_refused", version, kind, detail)
 
     def _end(self, outcome: str, version: str, kind: str, detail: str) -> None:
         reason = reason_of(kind) if kind else ""
@@ -222,10 +293,11 @@ class Rollout:
         self.last = Outcome(outcome, version, reason, detail, time(), seconds)
         self.ended += 1
         self._count(outcome, reason)
-        self.refused = outcome != "loaded"
+        if not outcome.startswith("trial_"):
+            self.refused = outcome != "loaded"
         facts: dict[str, Any] = {"version": version, "seconds": seconds}
-        if outcome == "loaded":
-            _log.info("reload_loaded", **facts)
+        if outcome in GOOD_OUTCOMES:
+            _log.info(f"reload_{outcome}", **facts)
         else:
             served = None if self.good is None else self.good.version
             _log.error(f"reload_{outcome}", reason=reason, error=detail, serves=served, **facts)

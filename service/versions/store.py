@@ -5,6 +5,7 @@
     store/ versions/<name>/   bundles, each as export wrote it
            current            symbolic link to the one that is served
            previous           the one before it, for a rollback
+           candidate.json     the one on trial beside it, and how (`service.trial`)
 
 A version appears whole (written aside, synced, renamed) and is never changed. `current` changes by one rename, so that
 whoever looks sees the old version or the new one. What is served is a version's own directory, not the link to it.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.bundle_format.manifest import MANIFEST_FILE, BundleError, BundleFormatError, decode_manifest
+from service.trial.candidate import CandidateError, read_candidate
 
 if sys.platform != "win32":
     import fcntl
@@ -31,7 +33,16 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Deployed", "Store", "StoreError", "deployed", "deployed_before", "is_store", "served_bundle"]
+__all__ = [
+    "Deployed",
+    "Store",
+    "StoreError",
+    "deployed",
+    "deployed_before",
+    "describe_bundle",
+    "is_store",
+    "served_bundle",
+]
 
 VERSIONS: Final = "versions"
 CURRENT: Final = "current"
@@ -54,11 +65,13 @@ class Deployed:
         path: Its own directory, links on the way there resolved.
         manifest_sha256: What its manifest is, and so all that it digests.
         model_id: The model's name in answers.
+        canary: Another one, served beside it to a share of the traffic.
     """
 
     path: Path
     manifest_sha256: str
     model_id: str
+    canary: Deployed | None = None
 
     @property
     def version(self) -> str:
@@ -93,7 +106,7 @@ def deployed(path: Path) -> Deployed:
         BundleError: Its manifest cannot be read as one.
         OSError: Its manifest cannot be read.
     """
-    return _deployed(served_bundle(path))
+    return describe_bundle(served_bundle(path))
 
 
 def deployed_before(path: Path) -> Deployed | None:
@@ -102,12 +115,18 @@ def deployed_before(path: Path) -> Deployed | None:
     if name is None:
         return None
     try:
-        return _deployed(path / VERSIONS / name)
+        return describe_bundle(path / VERSIONS / name)
     except (OSError, BundleError):
         return None
 
 
-def _deployed(bundle: Path) -> Deployed:
+def describe_bundle(bundle: Path) -> Deployed:
+    """What can be served of a directory, by its manifest.
+
+    Raises:
+        BundleError: Its manifest cannot be read as one.
+        OSError: Its manifest cannot be read.
+    """
     root = bundle.resolve()
     manifest_path = root / MANIFEST_FILE
     content = _read_manifest(manifest_path)
@@ -158,6 +177,14 @@ class Store:
         """Name of the version that was served before it."""
         return self._link(PREVIOUS)
 
+    def tried(self) -> str | None:
+        """Name of the version that is on trial beside the current one; None where nobody can tell."""
+        try:
+            candidate = read_candidate(self.root)
+        except (OSError, CandidateError):
+            return None
+        return None if candidate is None else candidate.name
+
     def path(self, name: str) -> Path:
         """Directory of a version.
 
@@ -207,7 +234,7 @@ class Store:
             StoreError: There is none of this name.
         """
         self.path(name)
-        with self._alone():
+        with self.alone():
             before = self.current()
             if before == name:
                 return
@@ -228,13 +255,13 @@ class Store:
         return name
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the latest versions, the current and the previous one; what was removed.
+        """Remove all but the latest versions, the current, the previous and the one on trial; what was removed.
 
         Processes that still serve a removed version keep what they have mapped.
         """
-        with self._alone():
+        with self.alone():
             names = self.names()
-            kept = {self.current(), self.previous(), *names[max(0, len(names) - keep) :]}
+            kept = {self.current(), self.previous(), self.tried(), *names[max(0, len(names) - keep) :]}
             removed = [name for name in names if name not in kept]
             for name in removed:
                 # Renamed first: it is gone at once, and whole while it was there.
@@ -262,7 +289,7 @@ class Store:
         sync(self.root)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Keep others from changing the store meanwhile; the kernel lets go for one that dies."""
         with (self.root / _LOCK).open("a") as file:
             if sys.platform != "win32":

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.counts.cells import Cells
-    from service.workers.order import Told
+    from service.workers.order import Part, Told
 
 __all__ = ["Assignment"]
 
@@ -26,16 +26,14 @@ class Assignment:
         cells: Counts shared with other workers; None where this process serves alone.
         late: Others serve meanwhile, so it takes connections only once it is ready.
         low: They are at full strength, so it gets ready with what they leave it.
-        manifest_sha256: Which bundle it must serve: the one that others serve, or that was chosen; None for any.
-        slot: Where among the counts its model's are.
-        label: What the model is called in metrics; None for its id.
+        part: What it must serve: what others serve, or what was chosen; None for the bundle of the settings.
+        canary: What is to get a share of that; None for nothing.
         tell: Told once requests can be scored, or that they never will be; on any thread.
     """
 
     cells: Cells | None = None
     late: bool = False
     low: bool = False
-    manifest_sha256: str | None = None
-    slot: int = 0
-    label: str | None = None
+    part: Part | None = None
+    canary: Part | None = None
     tell: Callable[[Told], None] = _nobody

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from service.counts.cells import RESTARTS, SPENT_SECONDS, STARTED, Cells, blocks_of, shared_file
 from service.counts.slots import SlotTable
 from service.logging import get_logger
-from service.workers.order import RETIRE, Order
+from service.workers.order import RETIRE, Order, Part
 from service.workers.place import Place, start_worker
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class Crew:
                 "role": role,
                 "process": process.process.pid,
                 "version": None if process.version is None else process.version.version,
+                "canary": None
+                if process.version is None or process.version.canary is None
+                else process.version.canary.version,
                 "ready": process.ready,
             }
             for place in self.places
@@ -104,11 +107,8 @@ class Crew:
         block = place.free_block()
         if block is None:
             return None
-        in_use = {process.slot for process in self.processes}
-        if version is None:
-            slot, label = self._slots.take(None, None, in_use)
-        else:
-            slot, label = self._slots.take(version.manifest_sha256, version.model_id, in_use)
+        part = self.part(version)
+        canary = None if version is None or version.canary is None else self.part(version.canary, part.slot)
         order = Order(
             number=place.number,
             block=block,
@@ -119,12 +119,18 @@ class Crew:
             late=low or bool(self.cells.states(STARTED)[place.number]),
             low=low,
             given=self._given,
-            bundle=str(self._settings.bundle if version is None else version.path),
-            manifest_sha256=None if version is None else version.manifest_sha256,
-            slot=slot,
-            label=label,
+            part=part,
+            canary=canary,
         )
         return start_worker(order, version)
+
+    def part(self, version: Deployed | None, *taken: int) -> Part:
+        """A version as a process is told of it, with a slot for its counts beside those `taken`."""
+        in_use = {slot for process in self.processes for slot in process.slots} | set(taken)
+        if version is None:
+            return Part(str(self._settings.bundle), None, *self._slots.take(None, None, in_use))
+        slot, label = self._slots.take(version.manifest_sha256, version.model_id, in_use)
+        return Part(str(version.path), version.manifest_sha256, slot, label)
 
     def take_over(self, place: Place, process: WorkerProcess) -> None:
         """Let the process that was to come serve, and the one that served go."""

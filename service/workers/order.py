@@ -10,13 +10,29 @@ import msgspec
 
 from service.workers.plan import Plan  # noqa: TC001 - msgspec reads the annotation
 
-__all__ = ["HURRY", "RETIRE", "Order", "Told"]
+__all__ = ["HURRY", "RETIRE", "Order", "Part", "Told"]
 
 RETIRE: Final = signal.SIGUSR1 if sys.platform != "win32" else signal.SIGTERM
 """The signal that tells a worker to take no more connections, finish with those it has, and end."""
 
 HURRY: Final = signal.SIGUSR2 if sys.platform != "win32" else signal.SIGTERM
 """The signal that tells a worker that was told to end to wait no longer for others to notice."""
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that a process is to serve.
+
+    Attributes:
+        bundle: Directory of its bundle.
+        manifest_sha256: Which bundle that must be; None for any, where there was none to be read yet.
+        slot: Where among the counts its model's are.
+        label: What the model is called in metrics; None for its id.
+    """
+
+    bundle: str
+    manifest_sha256: str | None
+    slot: int
+    label: str | None
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,10 +48,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         late: Others serve meanwhile: it takes connections only once it is ready.
         low: They are at full strength: it gets ready with what they leave it.
         given: Settings from the command line; the others are in the environment.
-        bundle: Directory of the bundle it is to serve.
-        manifest_sha256: Which bundle that must be; None for any, where there was none to be read yet.
-        slot: Where among the counts its model's are.
-        label: What the model is called in metrics; None for its id.
+        part: What it is to serve.
+        canary: What is to get a share of that; None for nothing.
     """
 
     number: int
@@ -47,21 +61,19 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     late: bool
     low: bool
     given: dict[str, Any]
-    bundle: str
-    manifest_sha256: str | None
-    slot: int
-    label: str | None
+    part: Part
+    canary: Part | None
 
 
 class Told(msgspec.Struct, frozen=True):
     """What a worker tells.
 
     Attributes:
-        state: It scores requests now, or never will.
+        state: It scores requests now, or never will; or its canary fails too often.
         reason: Name of the kind of error, where it never will.
         detail: Its message.
     """
 
-    state: Literal["ready", "failed"]
+    state: Literal["ready", "failed", "canary_failed"]
     reason: str = ""
     detail: str = ""

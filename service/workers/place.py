@@ -33,23 +33,25 @@ class WorkerProcess:
     Attributes:
         process: The process.
         block: Its block of the counts.
-        slot: Where among them its model's are.
+        slots: Where among them its models' are.
         version: What it serves; None where there was none to be read yet.
         reports: Descriptor of what it tells; -1 once read to its end.
         since: When it was started (`monotonic`, seconds).
         ready: It scores requests.
         told: The last thing it told.
+        canary_fault: What its canary said last, where that fails too often.
         kill_by: When it is to be killed; None while it may go on.
     """
 
     process: subprocess.Popen[bytes]
     block: int
-    slot: int
+    slots: tuple[int, ...]
     version: Deployed | None
     reports: int
     since: float = field(default_factory=monotonic)
     ready: bool = False
     told: Told | None = None
+    canary_fault: str | None = None
     kill_by: float | None = None
     _text: bytes = b""
 
@@ -63,8 +65,14 @@ class WorkerProcess:
             *lines, self._text = (self._text + part).split(b"\n")
             for line in lines:
                 with contextlib.suppress(msgspec.DecodeError):
-                    self.told = msgspec.json.decode(line, type=Told)
-                    self.ready = self.ready or self.told.state == "ready"
+                    self._take(msgspec.json.decode(line, type=Told))
+
+    def _take(self, told: Told) -> None:
+        if told.state == "canary_failed":
+            self.canary_fault = told.detail
+            return
+        self.told = told
+        self.ready = self.ready or told.state == "ready"
 
     def send(self, number: signal.Signals) -> None:
         """Signal it. It was not reaped yet, so that its number is still its own; it may have ended already.
@@ -148,4 +156,5 @@ def start_worker(order: Order, version: Deployed | None) -> WorkerProcess:
         with contextlib.suppress(BrokenPipeError):  # it ended at once, and will be reaped
             process.stdin.write(msgspec.json.encode(order) + b"\n")
             process.stdin.flush()
-    return WorkerProcess(process, order.block, order.slot, version, reader)
+    slots = tuple(part.slot for part in (order.part, order.canary) if part is not None)
+    return WorkerProcess(process, order.block, slots, version, reader)

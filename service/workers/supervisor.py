@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from service.counts.cells import REFUSED
+from service.counts.cells import REFUSED, SHARE, TRIAL_REFUSED
 from service.logging import get_logger
 from service.versions.rollout import Rollout
 from service.versions.store import is_store
@@ -97,9 +97,10 @@ class Supervisor:
                     break
                 if not self._stop_by:
                     self._watch()
+                    self._hear_of_canaries()
                     self._change_versions()
                     self._start_what_is_due()
-                self.crew.cells.values[REFUSED] = float(self.rollout.refused)
+                self._say()
                 self.crew.kill_what_is_late()
                 self._wait(reader)
             signal.set_wakeup_fd(-1)
@@ -135,6 +136,13 @@ class Supervisor:
         if self._wake is not None:
             self._wake.send(b"\0")
 
+    def _say(self) -> None:
+        """Let the workers know what is served, and tried."""
+        values = self.crew.cells.values
+        values[REFUSED] = float(self.rollout.refused)
+        values[TRIAL_REFUSED] = float(self.rollout.trial.refused)
+        values[SHARE] = self.rollout.share
+
     def _wait(self, reader: socket.socket) -> None:
         """Return once a signal came, a worker told something, or something is due."""
         self.crew.hear(reader.fileno(), self._idle_seconds())
@@ -167,6 +175,12 @@ class Supervisor:
         if self._look_at and monotonic() >= self._look_at:
             self._look_at = monotonic() + self._watch_seconds
             self.rollout.look()
+
+    def _hear_of_canaries(self) -> None:
+        for process in self.crew.processes:
+            fault, process.canary_fault = process.canary_fault, None
+            if fault is not None:
+                self.rollout.canary_failed(process.version, fault)
 
     def _change_versions(self) -> None:
         """Take the next step towards the target: one place after the other, each once the one before has come round."""

@@ -32,7 +32,7 @@ def run() -> int:
     """Serve as ordered; returns the exit status."""
     order = msgspec.json.decode(_read_line(), type=Order)
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
-    settings = load_settings(**order.given).model_copy(update={"bundle": Path(order.bundle)})
+    settings = load_settings(**order.given).model_copy(update={"bundle": Path(order.part.bundle)})
     configure_logging(settings.log_level, worker=order.number)
     os.set_inheritable(order.reports, False)
 
@@ -48,9 +48,8 @@ def run() -> int:
             cells=Cells(order.plan.workers, order.block, descriptor=order.cells),
             late=order.late,
             low=order.low,
-            manifest_sha256=order.manifest_sha256,
-            slot=order.slot,
-            label=order.label,
+            part=order.part,
+            canary=order.canary,
             tell=tell,
         ),
     )

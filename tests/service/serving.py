@@ -91,8 +91,13 @@ class HandModel:
         logit = sum(float(self.weights[f.name][i]) for f in self.fields for i in self.ids(f.name, row.get(f.name)))
         return 1 / (1 + math.exp(-logit))
 
-    def graph(self, encoder: FeatureEncoder, *, endless_above: int | None = None) -> onnx.ModelProto:
-        """The same as a graph; one that computes for days where there are more candidates than `endless_above`."""
+    def graph(
+        self, encoder: FeatureEncoder, *, endless_above: int | None = None, nan_above: int | None = None
+    ) -> onnx.ModelProto:
+        """The same as a graph; one that computes for days where there are more candidates than `endless_above`.
+
+        Where there are more than `nan_above`, scores are no numbers.
+        """
         nodes, constants, terms = [], [], []
         for side, name in (("context", "context_ids"), ("candidate", "candidate_ids")):
             offsets, first, parts = [], 0, []
@@ -117,6 +122,17 @@ class HandModel:
             more, constants_of_loop = _endless_loop(endless_above)
             nodes += more
             constants += constants_of_loop
+        if nan_above is not None:
+            nodes[-1].output[:] = ["probability"]
+            constants += [
+                numpy_helper.from_array(np.array([nan_above], np.int64), "few"),
+                numpy_helper.from_array(np.array(np.nan, np.float32), "nan"),
+            ]
+            nodes += [
+                helper.make_node("Shape", ["probability"], ["candidates"]),
+                helper.make_node("Greater", ["candidates", "few"], ["too_many"]),
+                helper.make_node("Where", ["too_many", "nan", "probability"], ["pctr"]),
+            ]
         inputs = [
             helper.make_tensor_value_info(f"{side}_ids", TensorProto.INT32, [f"{side}_rows", encoder.width(side)])
             for side in ("context", "candidate")
@@ -163,6 +179,7 @@ def build_bundle(
     golden_offset: float = 0.0,
     model_id: str = MODEL_ID,
     endless_above: int | None = None,
+    nan_above: int | None = None,
     seed: int = 7,
 ) -> HandModel:
     """Write the bundle; `golden_offset` makes golden scores that the graph does not give, see also `graph`."""
@@ -179,7 +196,7 @@ def build_bundle(
         for candidate in ROW_CANDIDATES
     ]
     with write_bundle(destination) as staged:
-        onnx.save(model.graph(encoder, endless_above=endless_above), staged.path / "model.onnx")
+        onnx.save(model.graph(encoder, endless_above=endless_above, nan_above=nan_above), staged.path / "model.onnx")
         staged.write_encoder(encoder)
         staged.write_golden(golden)
         staged.write_reference(

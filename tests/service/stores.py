@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -33,8 +33,8 @@ def build_store(root: Path, *names: str, signed: bool = False, **how: float) -> 
     return store
 
 
-def add_version(store: Store, root: Path, name: str, *, signed: bool = False, golden_offset: float = 0.0) -> Path:
-    build_bundle(root / name, model_id=name, seed=SEEDS.get(name, 1), golden_offset=golden_offset)
+def add_version(store: Store, root: Path, name: str, *, signed: bool = False, **how: Any) -> Path:
+    build_bundle(root / name, **{"model_id": name, "seed": SEEDS.get(name, 1), **how})
     if signed:
         sign(root / name)
     store.add(root / name)

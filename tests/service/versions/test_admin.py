@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a Unix socket")
 
+TRIED = {"version": "first", "mode": "canary", "share": 0.25}
 WAIT = {"wait_seconds": 100}
 
 
@@ -54,6 +55,17 @@ def test_a_version_is_loaded_refused_and_taken_back_by_the_admin_api(tmp_path: P
         assert (status, found["serves"], found["deployed_refused"]) == (200, "second", False)
         assert store.current() == "second"
 
+        status, found = asked(path, "POST", "/canary", version="first", share=0.25, **WAIT)
+        assert (status, found["serves"], found["trial"], found["share"]) == (200, "second", TRIED, 0.25)
+        assert [(w["version"], w["canary"]) for w in found["workers"] if w["role"] == "worker"] == [("second", "first")]
+        status, found = asked(path, "POST", "/canary", version="third", share=0.5, **WAIT)
+        assert (status, found["detail"][:15]) == (409, "third: refused:")
+        assert asked(path, "POST", "/canary", version="first", share=2)[0] == 400
+        assert asked(path, "POST", "/canary", version="second")[0] == 409
+        status, found = asked(path, "POST", "/end", **WAIT)
+        assert (status, found["trial"], found["trial_refused"]) == (200, None, None)
+        assert asked(path, "POST", "/promote")[0] == 409
+
         assert asked(path, "POST", "/reload", version="none")[0] == 409
         assert asked(path, "POST", "/reload", wait_seconds="long")[0] == 400
         assert asked(path, "GET", "/reload")[0] == 404
@@ -63,7 +75,19 @@ def test_a_version_is_loaded_refused_and_taken_back_by_the_admin_api(tmp_path: P
             rude.sendall(b"\0" * 10 + b"\r\n\r\n")
         assert asked(path, "GET", "/status")[0] == 200
     assert not path.exists()
-    assert [line["status"] for line in running.log if line["event"] == "admin_asked"] == [200, 409, 200, 409, 400]
+    assert [line["status"] for line in running.log if line["event"] == "admin_asked"] == [
+        200,
+        409,
+        200,
+        200,
+        409,
+        400,
+        409,
+        200,
+        409,
+        409,
+        400,
+    ]
 
 
 EVERYTHING = (("GET", "/status"), ("POST", "/reload"), ("POST", "/rollback"))
