@@ -50,6 +50,8 @@ test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)
 	$(BIN)/python -m benchmarks.reliability reload
 	$(BIN)/python -m benchmarks.reliability restart
+	$(BIN)/python -m benchmarks.reliability soak
+	$(BIN)/python -m benchmarks.reliability faults
 	$(BIN)/python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json
 	$(BIN)/python -m benchmarks.reliability.fuzz requests --figures benchmarks/reliability.json
 	$(BIN)/python -m benchmarks.reliability.fuzz documented --figures benchmarks/reliability.json

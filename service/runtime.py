@@ -31,7 +31,7 @@ from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
 from service.workers.assignment import Assignment
 from service.workers.huge_pages import collapse
-from service.workers.low_priority import lower_this_thread
+from service.workers.low_priority import lower_this_thread, restore_this_session
 from service.workers.order import Part, Told
 
 if TYPE_CHECKING:
@@ -303,6 +303,8 @@ class Runtime:
         else:
             model = replace(model, coalescer=self._coalescer(pipeline))
         self.model = model
+        if self.assignment.low:
+            restore_this_session()
         self.stage = "ready"
         self.metrics.ready = True
         if not self.assignment.late:

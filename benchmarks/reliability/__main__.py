@@ -1,4 +1,4 @@
-"""`python -m benchmarks.reliability reload`, `restart`: try a promise for long; `page` writes the page anew."""
+"""`python -m benchmarks.reliability reload`, `restart`, `soak`, `faults`: try a promise for long; `page`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.reliability.faults import fault_figures
 from benchmarks.reliability.page import FIGURES, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import restart_figures
+from benchmarks.reliability.soak import soak_figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +43,30 @@ def restart(
     found = restart_figures(balancer="haproxy", rounds=rounds, rate=rate)
     behind = restart_figures(balancer="nginx", rounds=rounds, rate=rate)
     found["rolling_restart_nginx_failed_requests"] = behind["rolling_restart_failed_requests"]
+    _report(found, to)
+
+
+@app.command()
+def soak(
+    seconds: Annotated[float, typer.Option(min=10, help="for how long")] = 600.0,
+    rate: Annotated[float, typer.Option(help="requests a second whose answers are checked")] = 200.0,
+    to: _Figures = FIGURES,
+) -> None:
+    """Mixed load, spoilt requests, slow clients, swaps and kills, all at once."""
+    _report(soak_figures(seconds=seconds, rate=rate), to)
+
+
+@app.command()
+def faults(
+    seconds: Annotated[float, typer.Option(help="of load before, during and after each")] = 5.0,
+    to: _Figures = FIGURES,
+) -> None:
+    """Full disks, lost files, a clock that jumps and the like, one at a time under a steady load."""
+    found, outcomes = fault_figures(seconds=seconds)
+    for name, outcome in outcomes.items():
+        typer.echo(f"{name}: {outcome.requests} requests, {len(outcome.failed)} failed, {len(outcome.wrong)} wrong")
+        for complaint in (*outcome.complaints, *outcome.failed[:5], *outcome.wrong[:5]):
+            typer.echo(f"  {complaint}")
     _report(found, to)
 
 

@@ -132,6 +132,54 @@ SECTIONS: Final = (
         ),
     ),
     Section(
+        "Soak",
+        "python -m benchmarks.reliability soak",
+        "Everything at once on two workers: requests of 1, 20, 200 and 1000 candidates as rows, columns, gzip and "
+        "MessagePack, each answer compared with the scores of the version it names; spoilt requests, clients that stop "
+        "in the middle of a head or a body, probes; in the last three fifths also swaps of the version and workers "
+        "killed with SIGKILL. A request is lost if it failed and was not in flight while a worker was killed. Memory "
+        "(PSS of all processes) and open files are compared within the part without kills, where the same processes "
+        "live through it, and within the part with them; the larger ratio counts.",
+        (
+            Figure("soak_seconds", "seconds"),
+            Figure("soak_requests", "requests with answers to check"),
+            Figure("soak_candidates_most", "most candidates in one"),
+            Figure("soak_wrong_answers", "answers with other scores than expected", most=0),
+            Figure("soak_lost_answers", "requests lost", most=0),
+            Figure("soak_in_flight_at_a_kill", "requests that were in flight at a kill"),
+            Figure("soak_kills", "workers killed"),
+            Figure("soak_swaps", "swaps"),
+            Figure("soak_swaps_undone", "swaps not done", most=0),
+            Figure("soak_spoilt", "spoilt requests answered"),
+            Figure("soak_5xx", "of these with a fault of the server, or lost", most=0),
+            Figure("soak_slow_clients", "slow clients cut off"),
+            Figure("soak_slow_clients_left", "slow clients not cut off", most=0),
+            Figure("soak_probes", "probes"),
+            Figure("soak_probes_failed", "of these without a good answer", most=0),
+            Figure("soak_uncounted_answers", "answers that `/metrics` does not count: a killed worker's last"),
+            Figure("soak_rss_growth_ratio", "memory at the end over that near the beginning", most=1.05),
+            Figure("soak_rss_growth_ratio_calm", "the same in the part without kills"),
+            Figure("soak_descriptor_growth", "more open files of the supervisor", most=0),
+            Figure("soak_p99_ms", "p99 of all, ms"),
+            Figure("soak_ended_badly", "exit status other than 0 at the end", most=0),
+        ),
+    ),
+    Section(
+        "Faults of the machine",
+        "python -m benchmarks.reliability faults",
+        "One at a time, under a steady load: the log on a full disk; a log nobody reads; a version added where "
+        "there is no room for it; a version cut short, and a worker lost meanwhile; the whole store gone, and a worker "
+        "lost meanwhile; a clock that jumps by a day forth and back (libfaketime), with a swap at each time; no "
+        "descriptors left; the temporary directory gone. Each has to be served on through, or refused clearly.",
+        (
+            Figure("faults", "faults"),
+            Figure("fault_requests", "requests"),
+            Figure("fault_failed_requests", "requests without scores, but for those in flight at a kill", most=0),
+            Figure("fault_wrong_answers", "wrong answers", most=0),
+            Figure("faults_not_borne", "faults after which something was not as it had to be", most=0),
+        ),
+    ),
+    Section(
         "Bundles that were damaged",
         "python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json",
         "Every file of a signed bundle, by bytes with digests as they were written, and by bytes and values with "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def reload_figures(
     with tempfile.TemporaryDirectory(prefix="reload-") as folder:
         place = Path(folder)
         store, bodies = make_store(place, values=values)
-        how = {"workers": workers, "watch_seconds": 0, "idle_seconds": 1, "drain_seconds": 0}
+        how: dict[str, Any] = {"workers": workers, "watch_seconds": 0, "idle_seconds": 1, "drain_seconds": 0}
         with (
             service(store.root, place, **how) as running,
             clients(("127.0.0.1", running.port), bodies, rate=rate) as seen,

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.reliability.services import free_port, make_store, service
 from benchmarks.reliability.steady import clients
@@ -98,7 +98,7 @@ def restart_figures(
         place = Path(folder)
         store, bodies = make_store(place)
         ports = (free_port(), free_port())
-        how = {"workers": 1, "watch_seconds": 0, "drain_seconds": drain_seconds}
+        how: dict[str, Any] = {"workers": 1, "watch_seconds": 0, "drain_seconds": drain_seconds}
         with contextlib.ExitStack() as whole:
             replicas = [contextlib.ExitStack() for _ in ports]
             for port, replica in zip(ports, replicas, strict=True):

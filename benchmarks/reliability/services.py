@@ -23,7 +23,7 @@ from service.scorer import Scorer
 from service.versions.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["VERSIONS", "Service", "free_port", "make_store", "service"]
 
@@ -76,17 +76,28 @@ class Service:
                 found += sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
         return found
 
+    def workers(self) -> list[int]:
+        """Processes that serve."""
+        found = self.ask("GET", "/status")[1]["workers"]
+        return [worker["process"] for worker in found if worker["role"] == "worker" and worker["ready"]]
+
+    def log(self) -> list[dict[str, Any]]:
+        """What it has logged, where that goes to a file."""
+        lines = self.admin.with_suffix(".log").read_bytes().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}\n")]
+
     def descriptors(self) -> int:
         """Files and sockets that its supervisor has open."""
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
 
-def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
+def make_store(place: Path, *, values: int = 12, candidates: Sequence[int] = (_CANDIDATES,)) -> tuple[Store, Bodies]:
     """A store of two versions with the same fields and other weights, and requests with what each of them answers.
 
     Args:
         place: An empty directory.
         values: Values that one field's vocabulary holds.
+        candidates: How many a request has, in turns.
     """
     store = Store(place / "store")
     generator = np.random.default_rng(5)
@@ -95,7 +106,7 @@ def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
             "context": {"user": f"u{generator.integers(25)}", "hour": int(generator.integers(24)), "page": f"/{n}"},
             "candidates": [
                 {"ad": f"a{generator.integers(values + 2)}", "price": round(float(generator.uniform(0, 10)), 2)}
-                for _ in range(_CANDIDATES)
+                for _ in range(candidates[n % len(candidates)])
             ],
         }
         for n in range(_BODIES)
@@ -104,7 +115,7 @@ def make_store(place: Path, *, values: int = 12) -> tuple[Store, Bodies]:
     for seed, name in enumerate(VERSIONS):
         write_small_bundle(place / name, model_id=name, seed=seed, ads=values)
         scorer = Scorer(read_bundle(place / name))
-        scores[name] = np.array([scorer.score(d["context"], d["candidates"]) for d in documents])  # type: ignore[arg-type]
+        scores[name] = [scorer.score(d["context"], d["candidates"]) for d in documents]  # type: ignore[arg-type]
         store.add(place / name)
     store.activate(VERSIONS[0])
     return store, Bodies(documents, scores)
@@ -119,13 +130,23 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def service(bundle: Path, place: Path, *, port: int | None = None, **settings: object) -> Iterator[Service]:
+def service(
+    bundle: Path,
+    place: Path,
+    *,
+    port: int | None = None,
+    stderr: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    **settings: object,
+) -> Iterator[Service]:
     """Start a service, wait until it is ready, and end it.
 
     Args:
         bundle: A bundle or a store.
         place: Directory for its log and its admin socket.
         port: Where it listens; a free one if None.
+        stderr: Where its log goes; a file in `place` if None.
+        environment: Variables beside the settings.
         settings: Further ones, by name.
 
     Raises:
@@ -135,9 +156,10 @@ def service(bundle: Path, place: Path, *, port: int | None = None, **settings: o
     admin = place / f"{port}.sock"
     given = {"bundle": bundle, "port": port, "admin_socket": admin, "request_log_ratio": 0, **settings}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REACTION_")}
-    environment = clean | {f"REACTION_{name.upper()}": str(value) for name, value in given.items()}
+    whole = clean | {f"REACTION_{name.upper()}": str(value) for name, value in given.items()} | dict(environment or {})
     with (place / f"{port}.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "service"], env=environment, stderr=log, stdout=log)
+        stderr = log.fileno() if stderr is None else stderr
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=whole, stderr=stderr, stdout=log)
     try:
         _wait_ready(process, port)
         yield Service(process, port, admin)

@@ -7,13 +7,16 @@ stands still cannot hide what it kept from being sent.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import select
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
@@ -21,11 +24,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Bodies", "Seen", "clients"]
+__all__ = ["FORMS", "Bodies", "Seen", "clients"]
 
 _SECONDS: Final = 30.0
 _READ_BYTES: Final = 1 << 16
 _CLOSE: Final = b"connection: close"
+_MSGPACK: Final = b"application/msgpack"
+FORMS: Final = ("rows", "columns", "gzip", "msgpack")
+"""In which a document may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,11 @@ class Bodies:
 
     Attributes:
         documents: Bodies of `/score`.
-        scores: (bodies, candidates) by model id.
+        scores: By model id, the scores of each body: (candidates,).
     """
 
     documents: Sequence[Mapping[str, Any]]
-    scores: Mapping[str, NDArray[np.float32]]
+    scores: Mapping[str, Sequence[NDArray[np.float32]]]
 
 
 @dataclass(slots=True)
@@ -50,6 +56,7 @@ class Seen:
         seconds: How long after that its answer was there.
         models: Answers by the version they are from.
         failed: Requests without an answer of scores, and why.
+        failed_spans: For each of those, when it was sent and when it had failed.
         mixed: Answers whose scores are not those of the version they name.
     """
 
@@ -57,6 +64,7 @@ class Seen:
     seconds: list[float] = field(default_factory=list)
     models: dict[str, int] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    failed_spans: list[tuple[float, float]] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
 
     def latencies(self, spans: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
@@ -76,12 +84,14 @@ class _Connection:
         self._address = address
         self._socket: socket.socket | None = None
 
-    def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send, and read the whole answer: its status and its body.
+    def ask(self, request: bytes) -> tuple[int, bytes, bytes]:
+        """Send, and read the whole answer: its status, its head in lower case, and its body.
 
         Raises:
             OSError: There is none.
         """
+        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
+            self.close()  # by its other end, since the last answer: no client sends on such a one
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=_SECONDS)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -92,7 +102,7 @@ class _Connection:
             self.close()
             raise
 
-    def _read(self, connection: socket.socket) -> tuple[int, bytes]:
+    def _read(self, connection: socket.socket) -> tuple[int, bytes, bytes]:
         text = b""
         while (end := text.find(b"\r\n\r\n")) < 0:
             text += self._more(connection)
@@ -102,7 +112,7 @@ class _Connection:
             body += self._more(connection)
         if _CLOSE in head:
             self.close()
-        return int(head.split(b" ", 2)[1]), body
+        return int(head.split(b" ", 2)[1]), head, body
 
     @staticmethod
     def _more(connection: socket.socket) -> bytes:
@@ -119,7 +129,13 @@ class _Connection:
 
 @contextlib.contextmanager
 def clients(
-    address: tuple[str, int], bodies: Bodies, *, rate: float, connections: int = 4, tolerance: float = 1e-5
+    address: tuple[str, int],
+    bodies: Bodies,
+    *,
+    rate: float,
+    connections: int = 4,
+    tolerance: float = 1e-5,
+    forms: Sequence[str] = FORMS[:1],
 ) -> Iterator[Seen]:
     """Ask until the block ends.
 
@@ -129,8 +145,9 @@ def clients(
         rate: Requests a second, of all clients.
         connections: Clients, each with one connection.
         tolerance: Largest difference of a score.
+        forms: Of `FORMS`: bodies are sent in these, in turns.
     """
-    requests = [_request(document) for document in bodies.documents]
+    requests = [_request(document, forms[n % len(forms)]) for n, document in enumerate(bodies.documents)]
     seen, end, lock = Seen(), threading.Event(), threading.Lock()
     start = time.perf_counter()
 
@@ -140,15 +157,22 @@ def clients(
         while not end.is_set():
             time.sleep(max(0.0, due - time.perf_counter()))
             place = number % len(requests)
+            sent = time.perf_counter()
             try:
-                status, body = connection.ask(requests[place])
-                took = time.perf_counter() - due
-                document = json.loads(body) if status == 200 else None  # noqa: PLR2004
+                status, head, body = connection.ask(requests[place])
+                end_of_it = time.perf_counter()
+                document = _document(head, body) if status == 200 else None  # noqa: PLR2004
                 why = "" if document is not None else f"{status} {body[:200]!r}"
             except (OSError, ValueError) as error:
-                took, document, why = time.perf_counter() - due, None, repr(error)
+                end_of_it, document, why = time.perf_counter(), None, repr(error)
             with lock:
-                _note(seen, due, took, document, why, bodies, place, tolerance)
+                if document is None:
+                    seen.failed.append(why)
+                    seen.failed_spans.append((sent, end_of_it))
+                else:
+                    seen.due.append(due)
+                    seen.seconds.append(end_of_it - due)
+                    _check(seen, document, bodies, place, tolerance)
             number += connections
             due += connections / rate
         connection.close()
@@ -164,29 +188,34 @@ def clients(
             thread.join()
 
 
-def _note(  # noqa: PLR0917 - called once, above
-    seen: Seen,
-    due: float,
-    took: float,
-    document: Mapping[str, Any] | None,
-    why: str,
-    bodies: Bodies,
-    place: int,
-    tolerance: float,
-) -> None:
-    if document is None:
-        seen.failed.append(why)
-        return
-    seen.due.append(due)
-    seen.seconds.append(took)
+def _check(seen: Seen, document: Mapping[str, Any], bodies: Bodies, place: int, tolerance: float) -> None:
     model = document["model"]
     seen.models[model] = seen.models.get(model, 0) + 1
     expected = bodies.scores.get(model)
-    if expected is None or not np.allclose(document["scores"], expected[place], rtol=0, atol=tolerance):
+    if expected is None or not (
+        len(document["scores"]) == len(expected[place])
+        and np.allclose(document["scores"], expected[place], rtol=0, atol=tolerance)
+    ):
         seen.mixed.append(f"{model}: {document['scores']}")
 
 
-def _request(document: Mapping[str, Any]) -> bytes:
-    body = json.dumps(document).encode()
-    head = f"POST /score HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def _document(head: bytes, body: bytes) -> Mapping[str, Any]:
+    if b"content-encoding: gzip" in head:
+        body = gzip.decompress(body)
+    found: Mapping[str, Any] = msgspec.msgpack.decode(body) if _MSGPACK in head else json.loads(body)
+    return found
+
+
+def _request(document: Mapping[str, Any], form: str) -> bytes:
+    if form == "columns":
+        rows = document["candidates"]
+        document = {**document, "candidates": {name: [row[name] for row in rows] for name in rows[0]}}
+    kind, more = b"application/json", b""
+    if form == "msgpack":
+        body, kind, more = msgspec.msgpack.encode(document), _MSGPACK, b"accept: " + _MSGPACK + b"\r\n"
+    else:
+        body = json.dumps(document).encode()
+    if form == "gzip":
+        body, more = gzip.compress(body), b"content-encoding: gzip\r\naccept-encoding: gzip\r\n"
+    head = b"POST /score HTTP/1.1\r\nhost: a\r\ncontent-type: %b\r\n%bcontent-length: %d\r\n\r\n"
+    return head % (kind, more, len(body)) + body

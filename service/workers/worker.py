@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from typing import Final
 
-from service.workers.low_priority import run_low
+from service.workers.low_priority import lower_this_session, run_low
 
 __all__ = ["LOW", "main"]
 
@@ -21,6 +21,7 @@ LOW: Final = "low"
 def main() -> int:
     """Serve as ordered; returns the exit status."""
     if LOW in sys.argv[1:]:
+        lower_this_session()
         run_low(lambda: import_module("service.server"))  # half of a start's work
         run_low(lambda: import_module("service.workers.worker_process"))
     from service.workers.worker_process import run  # noqa: PLC0415 - see above

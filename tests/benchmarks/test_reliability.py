@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reliability.faults import FAULTS, try_fault
 from benchmarks.reliability.page import FIGURES, PAGE, SECTIONS, page, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import BALANCERS, found, restart_figures
+from benchmarks.reliability.soak import soak_figures
+from service.counts.model_counts import _REQUESTS_QUEUED
 
 ROOT = Path(__file__).parents[2]
 needs_processes = pytest.mark.skipif(sys.platform != "linux", reason="several processes on one socket")
@@ -32,6 +35,27 @@ def test_a_rolling_restart_behind_a_real_balancer_loses_nothing() -> None:
     figures = restart_figures(balancer=installed[0], rounds=1, rate=50)
     assert (figures["rolling_restarts"], figures["rolling_restart_requests"] > 50) == (2, True)
     assert figures["rolling_restart_failed_requests"] == figures["rolling_restart_wrong_answers"] == 0
+
+
+@needs_processes
+def test_a_short_soak_loses_and_mixes_nothing_and_counts_every_answer() -> None:
+    figures = soak_figures(seconds=15, rate=60, swap_seconds=1, kill_seconds=2)
+    assert figures["soak_requests"] > 500
+    assert min(figures[f"soak_{what}"] for what in ("kills", "swaps", "spoilt", "slow_clients", "probes")) > 0
+    nothing = ("wrong_answers", "lost_answers", "5xx", "slow_clients_left", "probes_failed")
+    assert {what: figures[f"soak_{what}"] for what in nothing} == dict.fromkeys(nothing, 0)
+    assert figures["soak_ended_badly"] == 0
+    assert figures["soak_uncounted_answers"] <= _REQUESTS_QUEUED * figures["soak_kills"]
+
+
+@needs_processes
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_machine_is_served_through_or_refused_clearly(fault: str) -> None:
+    outcome = try_fault(fault, seconds=0.3)
+    if outcome is None:
+        pytest.skip("libfaketime is not installed")
+    assert outcome.requests > 30
+    assert (outcome.failed, outcome.wrong, outcome.complaints) == ([], [], [])
 
 
 def is_installed(balancer: str) -> bool:

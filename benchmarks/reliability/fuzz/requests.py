@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from benchmarks.reliability.fuzz.grammar import Sent
 
-__all__ = ["Answers", "Target", "ask_all", "target"]
+__all__ = ["Answers", "Client", "Target", "ask_all", "target"]
 
 _SECONDS: Final = 30.0
 _FAULT: Final = 500
@@ -115,7 +115,7 @@ class Answers:
             self.findings.append((seed, what, message[:300]))
 
 
-class _Client:
+class Client:
     """A connection that is made anew whenever the server closes it."""
 
     def __init__(self, port: int) -> None:
@@ -144,7 +144,7 @@ def ask_all(server: Target, seeds: Sequence[int]) -> Answers:
         server: Whom to ask.
         seeds: One request each.
     """
-    answers, client = Answers(), _Client(server.port)
+    answers, client = Answers(), Client(server.port)
     known = DOORS["score"](Random(1))  # noqa: S311
     expected = client.ask(known)[2]
     expected_scores = json.loads(expected)["scores"]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,7 +22,6 @@ from service.counts.model_counts import _REQUESTS_QUEUED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from service.versions.store import Store
 
@@ -61,6 +61,10 @@ def test_a_version_is_taken_up_by_all_workers_under_load_and_no_request_is_lost_
             wait_for(lambda: reloads(running, "loaded") > 0, "it is counted")
             wait_for(lambda: not set(before) & set(workers_of(running)), "those before have gone")
             assert len(workers_of(running)) == 2
+            for process in workers_of(running):  # what it got ready with the least priority, it serves without
+                session = Path(f"/proc/{process}/autogroup")
+                assert not session.exists() or session.read_text(encoding="ascii").endswith("nice 0\n")
+                assert os.getpriority(os.PRIO_PROCESS, process) == os.getpriority(os.PRIO_PROCESS, 0)
         assert (seen.wrong, seen.failed) == ([], [])
         assert {"first", "third"} <= set(seen.models) <= {"first", "second", "third"}
         os.kill(workers_of(running)[0], signal.SIGKILL)
