@@ -65,16 +65,18 @@ def reference_statistics(
         truncated: per multi-valued field, the share of rows with more values than the field holds.
 
     Returns:
-        `reference.json`. Per field, `missing` is a share of rows; `out_of_vocabulary` a share of the field's values
-        (of rows, for a field of one value); the histogram counts values, pads apart.
+        `reference.json`. Per field, `missing` and `out_of_vocabulary` are shares of rows, as the service counts them: a
+        row with several values is out of vocabulary if one of them is. The histogram counts values, pads apart.
     """
-    counts = _count_ids(encoder, ids)
+    counts, unknown = _count_ids(encoder, ids)
     fields = {}
     for field in encoder.fields:
         if field.training_only:
             continue
         fields[field.name] = {
-            **_field_statistics(counts[field.name], len(label), multi_valued=isinstance(field, MultiValuedField)),
+            **_field_statistics(
+                counts[field.name], len(label), unknown[field.name], multi_valued=isinstance(field, MultiValuedField)
+            ),
             "truncated": float((truncated or {}).get(field.name, 0.0)),
         }
     base_rate = correct_for_sampling(np.asarray(label.mean(dtype=np.float64)), negative_sampling_rate)
@@ -107,30 +109,33 @@ def truncated_shares(encoder: FeatureEncoder, raw_sample: Sequence[Mapping[str, 
     return shares
 
 
-def _count_ids(encoder: FeatureEncoder, ids: Mapping[Side, NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
-    """Occurrences of every id, field by field; a multi-valued field's columns are counted together."""
+def _count_ids(
+    encoder: FeatureEncoder, ids: Mapping[Side, NDArray[np.int32]]
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
+    """Occurrences of every id, a multi-valued field's columns together; and of each field, rows with an unknown one."""
+    unknown = dict.fromkeys((field.name for field in encoder.fields), 0)
     counts = {field.name: np.zeros(len(encoder.vocabulary(field.name)), dtype=np.int64) for field in encoder.fields}
     for side, matrix in ids.items():
         for start in range(0, len(matrix), CHUNK_ROWS):
             chunk = np.asarray(matrix[start : start + CHUNK_ROWS])
             for column in encoder.columns(side):
-                seen = np.bincount(chunk[:, column.first : column.first + column.width].ravel())
+                part = chunk[:, column.first : column.first + column.width]
+                seen = np.bincount(part.ravel())
                 counts[column.name][: len(seen)] += seen
-    return counts
+                unknown[column.name] += int(np.count_nonzero((part == OUT_OF_VOCABULARY).any(axis=1)))
+    return counts, unknown
 
 
-def _field_statistics(counts: NDArray[np.int64], rows: int, *, multi_valued: bool) -> dict[str, Any]:
+def _field_statistics(counts: NDArray[np.int64], rows: int, unknown: int, *, multi_valued: bool) -> dict[str, Any]:
     counts = counts.copy()
     if multi_valued:
         counts[PAD] = 0
-    missing, unknown = int(counts[MISSING]), int(counts[OUT_OF_VOCABULARY])
-    values = int(counts.sum()) - (missing if multi_valued else 0)
     # Ties go to the smaller id, so that the file is the same on every machine.
     top = np.argsort(-counts, kind="stable")[:TOP_IDS]
     top = top[counts[top] > 0]
     return {
-        "missing": missing / rows,
-        "out_of_vocabulary": unknown / values if values else 0.0,
+        "missing": int(counts[MISSING]) / rows,
+        "out_of_vocabulary": unknown / rows,
         "histogram": {
             "ids": top.tolist(),
             "counts": counts[top].tolist(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.reliability.drift import drift_figures
 from benchmarks.reliability.faults import fault_figures
 from benchmarks.reliability.page import FIGURES, publish
 from benchmarks.reliability.reload import reload_figures
@@ -67,6 +68,20 @@ def faults(
         typer.echo(f"{name}: {outcome.requests} requests, {len(outcome.failed)} failed, {len(outcome.wrong)} wrong")
         for complaint in (*outcome.complaints, *outcome.failed[:5], *outcome.wrong[:5]):
             typer.echo(f"  {complaint}")
+    _report(found, to)
+
+
+@app.command()
+def drift(
+    seconds: Annotated[float, typer.Option(min=10, help="for how long")] = 180.0,
+    factor: Annotated[float, typer.Option(min=1, help="what durations of the rules are divided by")] = 60.0,
+    rate: Annotated[float, typer.Option(help="requests a second, of each kind")] = 80.0,
+    to: _Figures = FIGURES,
+) -> None:
+    """Send drifted traffic and traffic like training's, and see what a real Prometheus fires."""
+    fired, found = drift_figures(seconds=seconds, factor=factor, rate=rate)
+    for kind, alerts in fired.items():
+        typer.echo(f"{kind}: {', '.join(sorted(alerts)) or 'none'}")
     _report(found, to)
 
 

@@ -180,6 +180,24 @@ SECTIONS: Final = (
         ),
     ),
     Section(
+        "Drift",
+        "python -m benchmarks.reliability drift",
+        "A real Prometheus with the shipped rules, whose durations are divided so that half an hour passes sooner. "
+        "Each kind of traffic has a server of its own with the same model: rows drawn as training's were, and such "
+        "rows with a field left out, all ads unknown, prices four times as high, the best candidates alone, or one "
+        "candidate over and over.",
+        (
+            Figure("drift_seconds", "seconds"),
+            Figure("drift_durations_divided_by", "durations of the rules divided by"),
+            Figure("drift_kinds", "kinds of drift"),
+            Figure("drift_requests", "requests"),
+            Figure("drift_wrong_answers", "requests without the right scores", most=0),
+            Figure("drift_alerts_expected", "alerts that had to fire"),
+            Figure("drift_alerts_missed", "of these that did not", most=0),
+            Figure("drift_null_alerts", "alerts of the model on traffic like training's", most=0),
+        ),
+    ),
+    Section(
         "Bundles that were damaged",
         "python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json",
         "Every file of a signed bundle, by bytes with digests as they were written, and by bytes and values with "

@@ -70,8 +70,8 @@ def _bins(entry: Mapping[str, Any], rows: int, *, several: bool) -> FieldBins | 
     if missing is None:
         missing = min(total, round(entry.get("missing", 0.0) * rows))
     unknown = named.pop(OUT_OF_VOCABULARY, None)
-    if unknown is None:
-        unknown = round(entry.get("out_of_vocabulary", 0.0) * (total - missing if several else total))
+    if unknown is None:  # where a row has several values, rows do not say how many: few, and among the rest
+        unknown = 0 if several else min(total, round(entry.get("out_of_vocabulary", 0.0) * total))
     groups = _groups({number: count for number, count in named.items() if number < _LARGEST_ID})
     counts = [missing, unknown, *(sum(named[number] for number in group) for group in groups)]
     names = ("missing", "unknown", *(str(place) for place in range(1, len(groups) + 1)), "rest")

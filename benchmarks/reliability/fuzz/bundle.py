@@ -19,6 +19,7 @@ from service.features import CategoricalField, FeatureEncoder, MultiValuedField,
 from service.features.vocabulary import HashedVocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from service.features import Field
@@ -83,7 +84,31 @@ def _tower(encoder: FeatureEncoder, seed: int) -> FusedTower:
     return FusedTower(fields=tuple(fields), bias=generator.normal(0, 0.1, _WIDTH), layers=(), output=output)
 
 
-def write_small_bundle(path: Path, *, model_id: str = "small", seed: int = 11, ads: int = 12) -> None:
+_REFERENCE: Final[dict[str, Any]] = {
+    "format": "reaction-reference",
+    "version": 1,
+    "rows": 100,
+    "base_rate": 0.25,
+    "mean_score": 0.25,
+    "score_histogram": {"edges": [0.0, 0.5, 1.0], "counts": [60, 40]},
+    "fields": {
+        "user": {
+            "missing": 0.125,
+            "out_of_vocabulary": 0.0625,
+            "histogram": {"ids": [0, 1, 2], "counts": [12, 6, 20], "other": 62},
+        }
+    },
+}
+
+
+def write_small_bundle(
+    path: Path,
+    *,
+    model_id: str = "small",
+    seed: int = 11,
+    ads: int = 12,
+    reference: Mapping[str, Any] = _REFERENCE,
+) -> None:
     """Write it, through the export's own passes: in every precision, tables beside their graphs and within.
 
     Args:
@@ -91,6 +116,7 @@ def write_small_bundle(path: Path, *, model_id: str = "small", seed: int = 11, a
         model_id: Its name.
         seed: Of its weights.
         ads: Values that the vocabulary of one field holds.
+        reference: What training saw, or is said to have seen.
     """
     known = _encoder(ads)
     fused = fuse(_tower(known, seed), FusionFacts())
@@ -126,23 +152,7 @@ def write_small_bundle(path: Path, *, model_id: str = "small", seed: int = 11, a
             GoldenRow(context, candidate, ids[0][n].tolist(), ids[1][n].tolist(), float(scores[n]))
             for n, (context, candidate) in enumerate(zip(contexts, candidates, strict=True))
         )
-        staged.write_reference(
-            {
-                "format": "reaction-reference",
-                "version": 1,
-                "rows": 100,
-                "base_rate": 0.25,
-                "mean_score": 0.25,
-                "score_histogram": {"edges": [0.0, 0.5, 1.0], "counts": [60, 40]},
-                "fields": {
-                    "user": {
-                        "missing": 0.125,
-                        "out_of_vocabulary": 0.0625,
-                        "histogram": {"ids": [0, 1, 2], "counts": [12, 6, 20], "other": 62},
-                    }
-                },
-            }
-        )
+        staged.write_reference(reference)
         widths = Inputs(context_ids=encoder.width("context"), candidate_ids=encoder.width("candidate"))
         model = {"tolerance": _TOLERANCE, "folded_fields": []}
         staged.describe(model_id, widths, training={"metrics": {}}, model=model, variants=facts)
