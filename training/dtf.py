@@ -19,33 +19,36 @@ Every phase stops early on validation and keeps its best averaged weights.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
-from training.metrics import log_loss
+from training.calibrating import choose
+from training.calibration import IDENTITY, CalibrationConfig
 from training.models.base import MISSING_ID, UNKNOWN_ID
 from training.models.reaction import FusionForm
 from training.phases.learner import Learner, Scorer
-from training.phases.phase import Monitor, probabilities
+from training.phases.phase import Monitor  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from training.calibration import Calibration
     from training.models.reaction import Tower, TowerPair
-    from training.phases.learner import Batch
+    from training.phases.learner import Batch, SplitLike
     from training.phases.tables import TableBank
     from training.towers.gates import FieldGates
+
+_TEACHING = CalibrationConfig(knots=2)
+"""How a pair is calibrated before it teaches. Few knots: what the student is taught has to stay simple to learn."""
 
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -63,12 +66,12 @@ class DtfConfig(BaseModel):
         rich: Columns of a table of the two towers, as a multiple of the fused model's: what is rich while training is
             folded into fewer columns at fusion, and taught.
         tower_monitor: What early stopping of the phases before fusion looks at. By default the log loss once scaled,
-            for the pair is scaled before it teaches: what it knows counts, not how sure it is. As `train.monitor` if
-            that is "auc".
+            for the pair is calibrated before it teaches: what it knows counts, not how sure it is. As `train.monitor`
+            if that is "auc".
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
-        scale_teacher: The pair's logits are scaled to their least log loss on validation before they teach.
+        calibrate_teacher: The pair's logits are calibrated on validation before they teach.
         retrain_rate: Learning rate of towers that go on from an earlier run's, as a share of the first phase's.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
@@ -88,7 +91,7 @@ class DtfConfig(BaseModel):
     quadratic: bool = True
     label_weight: Weight = 0.2
     teacher_weight: Weight = 1.0
-    scale_teacher: bool = True
+    calibrate_teacher: bool = True
     retrain_rate: Factor = 0.3
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
@@ -177,33 +180,35 @@ class Teacher:
     Args:
         pair: The pair, in evaluation mode.
         banks: Its tables, A's and B's.
-        scale: What its logits are multiplied by. Towers that know their rows by heart are too sure of them, and a
-            student of such a teacher is, too; the scale at which the pair does best on validation says how much.
+        calibration: Of its logits. Towers that know their rows by heart are too sure of them, and a student of such a
+            teacher is, too; what makes the pair's log loss least on validation says how much, and where.
     """
 
-    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank], scale: float = 1.0) -> None:
-        self.pair, self.banks, self.scale = pair.eval(), banks, scale
+    def __init__(
+        self, pair: TowerPair, banks: tuple[TableBank, TableBank], calibration: Calibration = IDENTITY
+    ) -> None:
+        self.pair, self.banks, self.calibration = pair.eval(), banks, calibration
         self._stacks = [bank.averages() for bank in banks]
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:
-        """Return the pair's logits (B,) of ids (B, C), scaled."""
+        """Return the pair's logits (B,) of ids (B, C), calibrated."""
         x, y = (bank.look_up(stacks, ids) for bank, stacks in zip(self.banks, self._stacks, strict=True))
         a, b = self.pair.heads(x, y)
-        return (0.5 * self.scale) * (a + b)
+        z = 0.5 * (a + b)
+        knots = self.calibration.knots
+        if not knots:
+            return self.calibration.slopes[0] * z + self.calibration.offset
+        first, *between, last = self.calibration.slopes
+        found = self.calibration.offset + first * (z - knots[0]).clamp(max=0.0) + last * (z - knots[-1]).clamp(min=0.0)
+        for slope, low, high in zip(between, knots[:-1], knots[1:], strict=True):
+            found += slope * (z.clamp(low, high) - low)
+        return found
 
 
-def best_scale(label: NDArray[np.integer], logits: NDArray[np.float32], weight: NDArray[np.float32] | None) -> float:
-    """Return the factor, 1/10 to 10, by which logits (N,) have the least log loss; below 1 where they are too sure.
-
-    Source: temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017).
-    """
-
-    def loss(power: float) -> float:
-        return log_loss(label, probabilities(np.float32(math.exp(power)) * logits), weight)
-
-    widest = math.log(10.0)
-    return math.exp(float(minimize_scalar(loss, bounds=(-widest, widest), method="bounded").x))
+def calibrated(logits: NDArray[np.float32], valid: SplitLike, seed: int) -> Calibration:
+    """Return what makes a pair's logits (N,) on validation right before it teaches, as far as that is beyond noise."""
+    return choose(_TEACHING, logits, valid.label, valid.weight, seed=seed).calibration
 
 
 class FusionLearner(Learner):

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-METHOD = 3
+METHOD = 4
 """Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
 
 ORDINARY: dict[str, Any] = {
     "dtf.rich": 1,
-    "dtf.scale_teacher": False,
+    "dtf.calibrate_teacher": False,
     "dtf.label_weight": 0.5,
     "dtf.tower_monitor": "log_loss",
 }
@@ -36,7 +36,7 @@ ORDINARY: dict[str, Any] = {
 teacher says as it says it."""
 
 OURS: dict[str, Any] = {"dtf.rich": 1}
-"""The same control taught as the fusion form is, by a scaled teacher: it lacks DTF's form of two branches alone."""
+"""The same control taught as the fusion form is, by a calibrated teacher: it lacks DTF's form of two branches alone."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ VARIANTS: dict[str, Variant] = {
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
-    "without_scaled_teacher": Variant(
-        "part", "DTF: the pair teaches what it says, however sure", overrides={"dtf.scale_teacher": False}
+    "without_calibrated_teacher": Variant(
+        "part", "DTF: the pair teaches what it says, however sure", overrides={"dtf.calibrate_teacher": False}
     ),
     "plainly_stopped_towers": Variant(
         "part", "DTF: towers stop by log loss as it is", overrides={"dtf.tower_monitor": "log_loss"}

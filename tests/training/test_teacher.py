@@ -9,8 +9,8 @@ import pytest
 import torch
 from model_toys import SLOTS, Arrays, bank_of, clicks, scramble, some_ids
 
-from training.dtf import DtfConfig, Teacher, best_scale
-from training.metrics import log_loss
+from training.calibration import IDENTITY, Calibration
+from training.dtf import DtfConfig, Teacher
 from training.models.reaction import Tower, TowerPair
 from training.phases.checkpoint import CheckpointStore
 from training.phases.phase import probabilities
@@ -31,23 +31,7 @@ def drawn(rows: int = 20_000, sure: float = 1.0) -> tuple[np.ndarray, np.ndarray
     return label, (sure * odds).astype(np.float32)
 
 
-@pytest.mark.parametrize("sure", [0.5, 1.0, 3.0])
-def test_the_best_scale_undoes_how_sure_scores_are(sure: float) -> None:
-    found = best_scale(*drawn(sure=sure), None)
-    assert found * sure == pytest.approx(1.0, abs=0.05)
-
-
-def test_the_best_scale_is_that_of_a_fine_grid_and_weights_count() -> None:
-    label, logits = drawn(2_000, sure=1.7)
-    weight = np.where(label, 3.0, 1.0).astype(np.float32)
-    grid = np.exp(np.linspace(np.log(0.1), np.log(10.0), 4_001))
-    for own in (None, weight):
-        losses = [log_loss(label, probabilities(np.float32(scale) * logits), own) for scale in grid]
-        assert best_scale(label, logits, own) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
-    assert best_scale(label, logits, weight) != pytest.approx(best_scale(label, logits, None), rel=0.02)
-
-
-def test_a_teacher_says_the_mean_of_its_towers_times_its_scale() -> None:
+def test_a_teacher_says_the_mean_of_its_towers_calibrated_as_a_served_model_is() -> None:
     pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))
     for seed, tower in enumerate((pair.a, pair.b)):
         scramble(tower, seed)
@@ -56,8 +40,16 @@ def test_a_teacher_says_the_mean_of_its_towers_times_its_scale() -> None:
     ids = torch.cat([context, candidate], 1)
     with torch.no_grad():
         a, b = pair.eval().both(context, candidate)
-    for scale in (1.0, 0.4):
-        torch.testing.assert_close(Teacher(pair, banks, scale).logits(ids), scale * (a + b) / 2)
+    mean = (a + b) / 2
+    low, middle, high = np.quantile(mean.numpy(), (0.2, 0.5, 0.8))
+    for calibration in (
+        IDENTITY,
+        Calibration(slopes=(0.4,), offset=-0.3),
+        Calibration(slopes=(0.2, 1.5), knots=(float(middle),), offset=0.1),
+        Calibration(slopes=(0.2, 0.7, 1.1, 0.9), knots=(float(low), float(middle), float(high)), offset=-1.0),
+    ):
+        expected = torch.from_numpy(calibration(mean.numpy())).float()
+        torch.testing.assert_close(Teacher(pair, banks, calibration).logits(ids), expected)
 
 
 def schedule(where: Path, dtf: DtfConfig, train: TrainConfig, valid: Arrays | None = None) -> Schedule:
@@ -73,27 +65,44 @@ def schedule(where: Path, dtf: DtfConfig, train: TrainConfig, valid: Arrays | No
     )
 
 
-def test_the_schedule_scales_its_teacher_on_validation_unless_told_not_to(tmp_path: Path) -> None:
+def test_the_schedule_calibrates_its_teacher_on_validation_unless_told_not_to(tmp_path: Path) -> None:
     pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))
     for seed, tower in enumerate((pair.a, pair.b)):
         scramble(tower, seed)
     banks = bank_of(pair.a), bank_of(pair.b)
     train = TrainConfig(device="cpu")
-    valid = clicks(3_000, seed=50)
-    ids = torch.from_numpy(np.concatenate([valid.context_ids, valid.candidate_ids], 1)).long()
+    arrays = clicks(30_000, seed=50)
+    ids = torch.from_numpy(np.concatenate([arrays.context_ids, arrays.candidate_ids], 1)).long()
     said = Teacher(pair, banks).logits(ids).numpy()
-    # Labels by half of what the pair says: it is twice as sure as it should be.
-    label = (np.random.default_rng(3).random(len(said)) < probabilities(said / 2)).astype(np.uint8)
-    valid = Arrays(valid.context_ids, valid.candidate_ids, label)
-    scaled = schedule(tmp_path, DtfConfig(widths=WIDTHS), train, valid).teacher(pair)
+    middle = float(np.median(said))
 
-    def loss(scale: float) -> float:
-        return log_loss(valid.label, probabilities(np.float32(scale) * said))
+    def taught(truth: np.ndarray, **how: bool) -> np.ndarray:
+        """What the teacher says where labels are drawn by some true log-odds."""
+        label = (np.random.default_rng(3).random(len(truth)) < probabilities(truth)).astype(np.uint8)
+        valid = Arrays(arrays.context_ids, arrays.candidate_ids, label)
+        found = schedule(tmp_path, DtfConfig(widths=WIDTHS, **how), train, valid).teacher(pair).logits(ids).numpy()
+        return np.abs(found - truth).mean() / np.abs(said - truth).mean()
 
-    assert scaled.scale == pytest.approx(0.5, abs=0.1)
-    assert all(loss(scaled.scale) <= loss(scaled.scale * near) for near in (0.9, 0.97, 1.03, 1.1))
-    plain = schedule(tmp_path, DtfConfig(widths=WIDTHS, scale_teacher=False), train, valid).teacher(pair)
-    assert plain.scale == 1.0
+    halved = (said / 2 - 1.0).astype(np.float32)
+    # Too sure of what is unlikely alone: no scale makes that good.
+    bent = np.where(said < middle, middle + 0.1 * (said - middle), said).astype(np.float32)
+    assert taught(halved) < 0.15
+    assert taught(bent) < 0.3
+    assert taught(halved, calibrate_teacher=False) == taught(bent, calibrate_teacher=False) == 1.0
+
+
+def test_a_teacher_that_is_calibrated_already_teaches_what_it_says(tmp_path: Path) -> None:
+    pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))
+    for seed, tower in enumerate((pair.a, pair.b)):
+        scramble(tower, seed)
+    banks = bank_of(pair.a), bank_of(pair.b)
+    arrays = clicks(30_000, seed=50)
+    ids = torch.from_numpy(np.concatenate([arrays.context_ids, arrays.candidate_ids], 1)).long()
+    said = Teacher(pair, banks).logits(ids).numpy()
+    label = (np.random.default_rng(3).random(len(said)) < probabilities(said)).astype(np.uint8)
+    valid = Arrays(arrays.context_ids, arrays.candidate_ids, label)
+    found = schedule(tmp_path, DtfConfig(widths=WIDTHS), TrainConfig(device="cpu"), valid).teacher(pair)
+    assert np.abs(found.logits(ids).numpy() - said).mean() < 0.1 * said.std()
 
 
 @pytest.mark.parametrize(

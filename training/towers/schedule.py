@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLearner, best_scale
+from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLearner, calibrated
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
@@ -261,12 +261,12 @@ class Schedule:
         )
 
     def teacher(self, pair: TowerPair) -> Teacher:
-        """Freeze a pair, its logits scaled on validation."""
+        """Freeze a pair, its logits calibrated on validation as far as that is beyond noise."""
         banks = (self._bank(pair.a), self._bank(pair.b))
-        if not self.dtf.scale_teacher:
+        if not self.dtf.calibrate_teacher:
             return Teacher(pair, banks)
         logits = self._pair_logits(pair, self.valid)["pair"]
-        return Teacher(pair, banks, best_scale(self.valid.split.label, logits, self.valid.split.weight))
+        return Teacher(pair, banks, calibrated(logits, self.valid.split, self.seed))
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
         """Merge the pair into the form that phase 2 starts from; arguments as of `build_fusion_form`."""
