@@ -13,6 +13,7 @@ from benchmarks.reliability.page import FIGURES, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import restart_figures
 from benchmarks.reliability.soak import soak_figures
+from benchmarks.reliability.telemetry import telemetry_figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +84,16 @@ def drift(
     for kind, alerts in fired.items():
         typer.echo(f"{kind}: {', '.join(sorted(alerts)) or 'none'}")
     _report(found, to)
+
+
+@app.command()
+def telemetry(
+    rounds: Annotated[int, typer.Option(min=2, help="turns of each service")] = 30,
+    seconds: Annotated[float, typer.Option(min=1, help="of a turn")] = 2.0,
+    to: _Figures = FIGURES,
+) -> None:
+    """Serve with telemetry and without, in turns; needs two idle cores and wrk."""
+    _report(telemetry_figures(rounds=rounds, seconds=seconds), to)
 
 
 @app.command()

@@ -198,6 +198,36 @@ SECTIONS: Final = (
         ),
     ),
     Section(
+        "What telemetry costs",
+        "python -m benchmarks.reliability telemetry",
+        "Throughput of one worker on one core, wrk on another: with everything that is on by default (stage and "
+        "score histograms, feature health, log lines, a scrape every turn) beside a service that counts and logs "
+        "nothing, and with 1% of the requests recorded besides. The services take turns; ratios are of one round, "
+        "intervals from resampled rounds. CPU is the service's own, a request.",
+        (
+            Figure("telemetry_rounds", "rounds"),
+            Figure("telemetry_round_seconds", "seconds of a turn"),
+            Figure("telemetry_requests_per_second", "requests/s of 1 candidate without telemetry"),
+            Figure("telemetry_cost_ratio", "share of them that telemetry costs", most=0.03),
+            Figure("telemetry_cost_ratio_low", "its 95% interval, from"),
+            Figure("telemetry_cost_ratio_high", "to"),
+            Figure("telemetry_cpu_ratio", "the same of CPU"),
+            Figure("telemetry_recording_cost_ratio", "with recording"),
+            Figure("telemetry_recording_cost_ratio_low", "its 95% interval, from"),
+            Figure("telemetry_recording_cost_ratio_high", "to"),
+            Figure("telemetry_recording_cpu_ratio", "the same of CPU"),
+            Figure("telemetry_requests_per_second_100", "requests/s of 100 candidates without telemetry"),
+            Figure("telemetry_cost_ratio_100", "share of them that telemetry costs", most=0.03),
+            Figure("telemetry_cost_ratio_100_low", "its 95% interval, from"),
+            Figure("telemetry_cost_ratio_100_high", "to"),
+            Figure("telemetry_cpu_ratio_100", "the same of CPU"),
+            Figure("telemetry_recording_cost_ratio_100", "with recording"),
+            Figure("telemetry_recording_cost_ratio_100_low", "its 95% interval, from"),
+            Figure("telemetry_recording_cost_ratio_100_high", "to"),
+            Figure("telemetry_recording_cpu_ratio_100", "the same of CPU"),
+        ),
+    ),
+    Section(
         "Bundles that were damaged",
         "python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json",
         "Every file of a signed bundle, by bytes with digests as they were written, and by bytes and values with "

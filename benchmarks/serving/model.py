@@ -8,7 +8,7 @@ or the folded one, whichever is faster here: one input of global ids, one look-u
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from model_export.single_input import to_single_input
 from model_export.to_onnx import to_onnx
 from service.bundle import MODEL_FILE, GoldenRow, Inputs, write_bundle
 from service.features import CategoricalField, FeatureEncoder, NumericField, Vocabulary
+from training.reference import reference_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,8 @@ _LARGE_FROM: Final = 1000
 FEW_CONTEXT: Final = CONTEXT[-1:]
 """The context field of the second bundle, for the cost of the others."""
 _GOLDEN_ROWS: Final = 48
+_REFERENCE_ROWS: Final = 2000
+_BASE_RATE: Final = 0.25
 _TABLE_SCALE: Final = 0.5
 _BIAS: Final = -1.0
 
@@ -120,10 +123,21 @@ def _write_bundle(path: Path, encoder: FeatureEncoder, tower: FusedTower, fused:
         save(graph, staged.path / MODEL_FILE)
         staged.write_encoder(serving)
         staged.write_golden(_golden(encoder, tower, serving))
-        staged.write_reference({"format": "reaction-reference", "version": 1, "base_rate": 0.25})
+        staged.write_reference(_reference(serving, {field.name for field in encoder.fields}))
         widths = Inputs(context_ids=serving.width("context"), candidate_ids=serving.width("candidate"))
         folded = [field.name for field in fused.fields if field.folded]
         staged.describe(model_id, widths, training={}, model={"tolerance": 1e-5, "folded_fields": folded})
+
+
+def _reference(serving: FeatureEncoder, known: set[str]) -> dict[str, Any]:
+    """What training saw, had it been rows like those that are sent: a service compares its traffic with it."""
+    generator = np.random.default_rng(4)
+    rows = [random_row(generator) for _ in range(_REFERENCE_ROWS)]
+    context = [{name: row[name] for name in CONTEXT if name in known} for row in rows]
+    own = [{name: row[name] for name in OWN} for row in rows]
+    ids = {"context": serving.encode_rows("context", context), "candidate": serving.encode_rows("candidate", own)}
+    labels = (generator.random(len(rows)) < _BASE_RATE).astype(np.uint8)
+    return reference_statistics(serving, ids, labels, generator.random(len(rows)))  # type: ignore[arg-type]
 
 
 def _golden(encoder: FeatureEncoder, tower: FusedTower, serving: FeatureEncoder) -> list[GoldenRow]:

@@ -6,6 +6,7 @@ only these serve, before or after a change of versions (`ModelCounts`).
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -32,8 +33,9 @@ OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 # 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
 SECONDS_BOUNDS: Final = tuple(float(f"{1e-5 * 2 ** (k / 2):.3g}") for k in range(41))
 # A queue is counted when it holds this many requests or rows: a pause of a few hundred microseconds at most.
-_REQUESTS_QUEUED: Final = 256
+_REQUESTS_QUEUED: Final = 512
 _ROWS_QUEUED: Final = 4096
+_MARKS: Final = 6  # times of a request
 CANDIDATES_BOUNDS: Final = tuple(float(2**k) for k in range(15))
 
 
@@ -151,15 +153,16 @@ class ModelMetrics(ModelCounts):
         if work is not None:
             received -= work.lag
             ended -= work.lag
-        if outcome == "ok" and work is not None:
-            # Counted in batches: one by one, histograms and fields take longer than a one-row request.
-            scores = work.scores
-            times = (received, work.started, work.decoded, work.encoded, work.inferred, ended)
-            self._queue.append((times, work.context_ids, work.candidate_ids, scores))
-            self._rows += len(scores)
-            if len(self._queue) >= _REQUESTS_QUEUED or self._rows >= _ROWS_QUEUED:
-                self.flush()
-            return
+            if outcome == "ok":
+                # Counted in batches: one by one, histograms and fields take longer than a one-row request.
+                scores = work.scores
+                times = (received, work.started, work.decoded, work.encoded, work.inferred, ended)
+                queue = self._queue
+                queue.append((times, work.context_ids, work.candidate_ids, scores))
+                self._rows += len(scores)
+                if len(queue) >= _REQUESTS_QUEUED or self._rows >= _ROWS_QUEUED:
+                    self.flush()
+                return
         stages = self.stages[outcome]
         if received:
             stages["total"].observe(ended - received)
@@ -181,7 +184,7 @@ class ModelMetrics(ModelCounts):
         times, contexts, candidates, scores = zip(*self._queue, strict=True)
         self._queue.clear()
         self._rows = 0
-        marks = np.array(times).T  # (6, requests)
+        marks = np.fromiter(chain.from_iterable(times), np.float64, _MARKS * len(times)).reshape(-1, _MARKS).T
         stages = self.stages["ok"]
         for stage, seconds in zip(STAGES, np.diff(marks, axis=0), strict=False):
             stages[stage].observe_array(seconds)

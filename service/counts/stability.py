@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BinCounts", "FieldBins", "Stability", "field_bins", "score_shares"]
 
 # Rows of a batch that are looked at.
-SAMPLED_ROWS: Final = 256
+SAMPLED_ROWS: Final = 128
 _GROUPS: Final = 8
 # Named ids of hashed fields may be large; these stay apart, the others count as the rest.
 _LARGEST_ID: Final = 1 << 16

@@ -1,0 +1,151 @@
+"""What telemetry costs: a service with everything that is on by default beside one that counts and logs nothing.
+
+One worker on one core, wrk on another keeps it busy; the services take turns, in an order drawn anew each round, so
+that what else the machine does falls on all alike. Each that counts is scraped once a round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from benchmarks.serving.cells import Closed, run_pinned
+from benchmarks.serving.client import exchange
+from benchmarks.serving.contestants import ROOT
+from benchmarks.serving.model import write_bundles
+from benchmarks.serving.payloads import JSON, http_post, random_batches, ranking_rows, to_json, write_requests
+from benchmarks.serving.processes import LOAD_CORE, TICK_SECONDS, Running, free_ports, ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["WAYS", "Round", "compared", "telemetry_figures"]
+
+UNTOLD: Final = "untold"
+TOLD: Final = "told"
+WAYS: Final[dict[str, Mapping[str, object]]] = {
+    UNTOLD: {},
+    TOLD: {},
+    "recorded": {"RECORD_DIRECTORY": "recorded", "RECORD_RATIO": 0.01},
+}
+"""Settings of each service beside the defaults; the first is run by `untold`."""
+
+WORKLOADS: Final = {1: 8, 100: 4}
+"""Connections by candidates a request."""
+
+_BODIES: Final = 64
+_READY_SECONDS: Final = 60.0
+_RESAMPLES: Final = 2000
+_SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One service under load for a while.
+
+    Attributes:
+        rate: Requests a second.
+        cpu_seconds: Of the service, a request.
+    """
+
+    rate: float
+    cpu_seconds: float
+
+
+@contextlib.contextmanager
+def _server(way: str, place: Path, port: int) -> Iterator[Running]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("REACTION_")}
+    given = {"BUNDLE": place / "bundle", "PORT": port, "WORKERS": 1, **WAYS[way]}
+    environment = clean | {f"REACTION_{name}": str(value) for name, value in given.items()}
+    environment["PYTHONPATH"] = str(ROOT)
+    module = "benchmarks.reliability.untold" if way == UNTOLD else "service"
+    server = Running([sys.executable, "-m", module], environment, place / f"{way}.log")
+    try:
+        end = time.monotonic() + _READY_SECONDS
+        while b'"ready"' not in server.log.read_bytes():
+            if time.monotonic() > end or server.exit_status is not None:
+                raise TimeoutError(f"{way}: expected a server that is ready, got {server.log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield server
+    finally:
+        server.stop()
+
+
+def telemetry_figures(*, rounds: int, seconds: float, workloads: Sequence[int] = tuple(WORKLOADS)) -> dict[str, float]:
+    """Measure.
+
+    Args:
+        rounds: How often each service has its turn.
+        seconds: Of a turn.
+        workloads: Candidates a request.
+
+    Returns:
+        Figures by key.
+
+    Raises:
+        LoadError: wrk failed, or is not installed.
+        TimeoutError: A server does not become ready.
+    """
+    generator = np.random.default_rng(1)
+    found: dict[str, float] = {"telemetry_rounds": rounds, "telemetry_round_seconds": seconds}
+    with tempfile.TemporaryDirectory(prefix="telemetry-") as folder, contextlib.ExitStack() as stack:
+        place = Path(folder)
+        write_bundles(place)
+        ports = dict(zip(WAYS, range(free_ports(len(WAYS)), 65_536), strict=False))
+        servers = {way: stack.enter_context(_server(way, place, port)) for way, port in ports.items()}
+        for candidates in workloads:
+            batches = random_batches(candidates, _BODIES, shared=True)
+            file = place / f"{candidates}.requests"
+            write_requests(file, [http_post("/score", JSON, to_json(ranking_rows(rows))) for rows in batches])
+            seen: dict[str, list[Round]] = {way: [] for way in WAYS}
+            for turn in range(-1, rounds):  # the first warms up
+                for way in generator.permutation(list(WAYS)).tolist():
+                    one = _turn(servers[way], ports[way], file, candidates, seconds)
+                    if turn >= 0:
+                        seen[way].append(one)
+            found |= compared(seen, candidates, generator)
+    return found
+
+
+def _turn(server: Running, port: int, requests: Path, candidates: int, seconds: float) -> Round:
+    load = Closed(f"http://127.0.0.1:{port}", requests, candidates, WORKLOADS[candidates], seconds)
+    pids = server.pids()
+    before = ticks(pids)
+    exchange(port, _SCRAPE)  # one that counts nothing answers little: a scrape is part of what telemetry costs
+    result: dict[str, Any] = run_pinned(load.command(), LOAD_CORE, 60.0 + seconds)
+    if result["errors"]:
+        raise RuntimeError(f"expected answers alone, got {result}")
+    spent = (ticks(pids) - before).total * TICK_SECONDS
+    return Round(result["requests"] / result["seconds"], spent / result["requests"])
+
+
+def compared(seen: Mapping[str, Sequence[Round]], candidates: int, generator: np.random.Generator) -> dict[str, float]:
+    """Share of throughput that each way costs, by the rounds' medians, with an interval from resampled rounds."""
+    end = "" if candidates == 1 else f"_{candidates}"
+    found: dict[str, float] = {}
+    rates = {way: np.array([one.rate for one in rounds]) for way, rounds in seen.items()}
+    spent = {way: np.array([one.cpu_seconds for one in rounds]) for way, rounds in seen.items()}
+    found[f"telemetry_requests_per_second{end}"] = round(float(np.median(rates[UNTOLD])))
+    for way, name in ((TOLD, "telemetry"), ("recorded", "telemetry_recording")):
+        costs = 1 - rates[way] / rates[UNTOLD]  # of one round: what disturbed it disturbed both
+        found[f"{name}_cost_ratio{end}"] = round(float(np.median(costs)), 4)
+        low, high = np.percentile(_medians(costs, generator), (2.5, 97.5))
+        found[f"{name}_cost_ratio{end}_low"], found[f"{name}_cost_ratio{end}_high"] = round(low, 4), round(high, 4)
+        found[f"{name}_cpu_ratio{end}"] = round(float(np.median(spent[way] / spent[UNTOLD])) - 1, 4)
+    return found
+
+
+def _medians(values: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    picked = generator.integers(len(values), size=(_RESAMPLES, len(values)))
+    medians: NDArray[np.float64] = np.median(values[picked], axis=1)
+    return medians
