@@ -27,6 +27,7 @@ from service.pipeline import Pipeline, RequestIds
 from service.recording.recorder import Recorder
 from service.scorer import ScorerError
 from service.trial.canary import Canary, Split
+from service.trial.feed import Feed
 from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
 from service.workers.assignment import Assignment
@@ -114,6 +115,8 @@ class Runtime:
         self.keys = ApiKeys.of(settings)
         self.assignment = Assignment() if assignment is None else assignment
         self.metrics = ServiceMetrics(self.assignment.cells)
+        shadow = self.assignment.shadow
+        self.feed = None if shadow is None else Feed(self.metrics.cells, shadow)
         self.feedback = self.metrics.feedback = Desk.open(settings, self.metrics.cells)
         self.recorder = Recorder.open(settings, self.metrics.cells)
         self.leaving = False

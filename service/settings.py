@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         300.0, gt=0.0, description="How long another version may take to become ready before it is refused."
     )
+    shadow_seconds: float = Field(
+        10.0, gt=0.0, description="How long a shadow may take for one request before its process is replaced."
+    )
     admin_socket: Path | None = Field(
         None,
         description="Path of a Unix socket for the admin API (status, reload, rollback, trials), its owner's alone.",

@@ -8,9 +8,9 @@ whoever is asked for the counts adds the blocks up. A run of cells has a name, a
 
 An entry is written before the number of bytes that makes it visible, under a lock of the file that the kernel takes
 back from a process that dies. A reader of another worker's block may see a request of which not all is counted yet.
-The first cells of a block hold what its process is doing; the last block is the supervisor's. A worker's place has two
-blocks: that of the process that serves, and that of the one that is to replace it. No numpy here: the supervisor stays
-small.
+The first cells of a block hold what its process is doing; the last two are a shadow's and the supervisor's. A
+worker's place has two blocks: that of the process that serves, and that of the one that is to replace it. No numpy
+here: the supervisor stays small.
 
 Counts of a model lie under a slot, of which there are few: they are emptied once no process serves the model any more
 and another one needs the room, so that memory stays what it is however many models come and go. Each slot has a page
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVE",
+    "BEAT",
     "CONNECTIONS",
     "PID",
     "READY",
     "REFUSED",
     "RESTARTS",
+    "SHADOW",
     "SHARE",
     "SLOTS",
     "SPENT_SECONDS",
@@ -47,6 +49,7 @@ __all__ = [
     "TRIAL_REFUSED",
     "Cells",
     "blocks_of",
+    "shadow_block",
     "shared_file",
     "slot_prefix",
 ]
@@ -62,10 +65,13 @@ SPENT_SECONDS: Final = 4  # supervisor: CPU time of workers that have ended
 REFUSED: Final = 5  # supervisor: what is deployed was refused, and something else is served
 SHARE: Final = 6  # supervisor: of the routing keys that the canary scores now
 TRIAL_REFUSED: Final = 7  # supervisor: what is on trial was refused or taken out
+SHADOW: Final = 8  # supervisor: where workers count what a shadow loses, while there is one; else 0
+BEAT: Final = 9  # a shadow's: when it last took or looked for a request (`monotonic`, seconds)
 _STATE: Final = 16
 
 SLOTS: Final = 8
 _BLOCKS_A_PLACE: Final = 2
+_OTHER_BLOCKS: Final = 2  # a shadow's, and the supervisor's
 _DOUBLE: Final = 8
 _DIRECTORY_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 1 << 20
@@ -87,7 +93,7 @@ def shared_file(workers: int, capacity: int = _CAPACITY) -> int:
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _size(_BLOCKS_A_PLACE * workers + 1, capacity))
+    os.ftruncate(descriptor, _size(_BLOCKS_A_PLACE * workers + _OTHER_BLOCKS, capacity))
     return descriptor
 
 
@@ -98,6 +104,11 @@ def _size(blocks: int, capacity: int) -> int:
 def blocks_of(place: int, workers: int) -> tuple[int, int]:
     """The blocks that processes of a worker's place use in turns."""
     return place, place + workers
+
+
+def shadow_block(workers: int) -> int:
+    """The block that a shadow counts in."""
+    return _BLOCKS_A_PLACE * workers
 
 
 def slot_prefix(slot: int) -> str:
@@ -118,7 +129,7 @@ class Cells:
     def __init__(
         self, workers: int = 1, block: int | None = 0, *, descriptor: int | None = None, capacity: int = _CAPACITY
     ) -> None:
-        blocks = workers if descriptor is None else _BLOCKS_A_PLACE * workers + 1
+        blocks = workers if descriptor is None else _BLOCKS_A_PLACE * workers + _OTHER_BLOCKS
         whole = memoryview(mmap.mmap(-1 if descriptor is None else descriptor, _size(blocks, capacity)))
         self._descriptor = descriptor
         self._directory = whole[:_DIRECTORY_BYTES]
@@ -202,7 +213,7 @@ class Cells:
     @property
     def _processes(self) -> list[memoryview[float]]:
         """Blocks of workers."""
-        return self._blocks if self._descriptor is None else self._blocks[:-1]
+        return self._blocks if self._descriptor is None else self._blocks[:-_OTHER_BLOCKS]
 
     def forget(self, block: int) -> None:
         """Take back what a block says its process is doing; that one of its place has started stays true."""

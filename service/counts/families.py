@@ -75,7 +75,7 @@ class ServiceCollector(Collector):
         yield _gauge("reaction_model_info", [((m.model, *m.info), 1.0) for m in served])
         yield _gauge("reaction_model_load_seconds", [((m.model,), m.load_seconds) for m in models])
         yield from feedback_families(metrics.feedback, _counter, _gauge)
-        yield from trial_families(metrics.cells, _counter, _gauge)
+        yield from trial_families(metrics.cells, _counter, _gauge, _histogram)
 
 
 def _fields(models: Sequence[ModelCounts]) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from service.openinference.pipeline import InferWork
 from service.pipeline import Stages
 from service.routes.score import HandOver, ScoreEndpoint
 from service.runtime import Model, Runtime
+from service.trial.feed import INFER_FORM
 
 __all__ = ["INFER", "PATHS", "InferEndpoint", "router"]
 
@@ -38,6 +39,7 @@ class InferEndpoint(ScoreEndpoint):
 
     label = _PATH
     _faults = get_logger("service.openinference")
+    _form = INFER_FORM
 
     def stages(self, model: Model) -> Stages[Any]:
         """What runs requests of this form."""

@@ -23,6 +23,7 @@ from service.errors import (
 from service.logging import get_logger
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
+from service.trial.feed import SCORE_FORM
 from service.wire import JSON, MSGPACK
 
 __all__ = ["GONE", "OK", "PATH", "HandOver", "ScoreEndpoint", "router"]
@@ -50,6 +51,7 @@ class ScoreEndpoint:
 
     label = PATH
     _faults = _log
+    _form = SCORE_FORM
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -58,6 +60,7 @@ class ScoreEndpoint:
         self._gzip_bytes = runtime.settings.gzip_bytes
         self._log_ratio = runtime.settings.request_log_ratio
         self._recorder = runtime.recorder
+        self._feed = runtime.feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -188,6 +191,8 @@ class ScoreEndpoint:
             model.metrics.record(_outcome(status), work, received, ended)
             if work is not None and work.feedback is not None and status == OK and self._runtime.feedback is not None:
                 self._runtime.feedback.count_issued(model.label, work.feedback)
+        if self._feed is not None and work is not None and status == OK:
+            self._feed.offer(self._form, work)
         if self._recorder is not None and status == OK and self._recorder.draw() and model is not None:
             self._recorder.offer(model.scorer, self._path_again(model), work, received)
         if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it

@@ -28,6 +28,7 @@ class Assignment:
         low: They are at full strength, so it gets ready with what they leave it.
         part: What it must serve: what others serve, or what was chosen; None for the bundle of the settings.
         canary: What is to get a share of that; None for nothing.
+        shadow: Descriptor that requests for a shadow are written to; None where there never is one.
         tell: Told once requests can be scored, or that they never will be; on any thread.
     """
 
@@ -36,4 +37,5 @@ class Assignment:
     low: bool = False
     part: Part | None = None
     canary: Part | None = None
+    shadow: int | None = None
     tell: Callable[[Told], None] = _nobody

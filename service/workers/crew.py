@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from service.counts.cells import RESTARTS, SPENT_SECONDS, STARTED, Cells, blocks_of, shared_file
 from service.counts.slots import SlotTable
 from service.logging import get_logger
+from service.trial.keeper import Keeper
 from service.workers.order import RETIRE, Order, Part
 from service.workers.place import Place, start_worker
 
@@ -46,6 +47,8 @@ class Crew:
     Attributes:
         places: One for each worker.
         cells: The supervisor's view of all counts.
+        descriptor: The file of the counts.
+        keeper: Of a shadow.
     """
 
     def __init__(self, settings: Settings, given: Mapping[str, Any], plan: Plan, listener: socket.socket) -> None:
@@ -53,9 +56,10 @@ class Crew:
         self._given = dict(given)
         self._plan = plan
         self._listener = listener
-        self._file = shared_file(plan.workers)
-        self.cells = Cells(plan.workers, None, descriptor=self._file)
+        self.descriptor = shared_file(plan.workers)
+        self.cells = Cells(plan.workers, None, descriptor=self.descriptor)
         self._slots = SlotTable(self.cells)
+        self.keeper = Keeper(self, settings, given, plan)
         self.places = [Place(number, blocks_of(number, plan.workers)) for number in range(plan.workers)]
 
     @property
@@ -114,7 +118,8 @@ class Crew:
             block=block,
             plan=self._plan,
             listener=self._listener.fileno(),
-            cells=self._file,
+            cells=self.descriptor,
+            shadow=self.keeper.sender,
             reports=-1,
             late=low or bool(self.cells.states(STARTED)[place.number]),
             low=low,
@@ -126,7 +131,7 @@ class Crew:
 
     def part(self, version: Deployed | None, *taken: int) -> Part:
         """A version as a process is told of it, with a slot for its counts beside those `taken`."""
-        in_use = {slot for process in self.processes for slot in process.slots} | set(taken)
+        in_use = {slot for process in self.processes for slot in process.slots} | set(taken) | self.keeper.slots
         if version is None:
             return Part(str(self._settings.bundle), None, *self._slots.take(None, None, in_use))
         slot, label = self._slots.take(version.manifest_sha256, version.model_id, in_use)
@@ -142,7 +147,7 @@ class Crew:
 
     def hear(self, other: int, seconds: float) -> None:
         """Wait until a process tells something, `other` can be read, or so many seconds have passed."""
-        processes = self.processes
+        processes = [*self.processes, *self.keeper.processes]
         tellers = [process.reports for process in processes if process.reports >= 0]
         select.select([other, *tellers], [], [], seconds)
         for process in processes:

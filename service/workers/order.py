@@ -44,6 +44,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         plan: The plan of all.
         listener: Descriptor of the listening socket.
         cells: Descriptor of the counts' file.
+        shadow: Descriptor that requests for a shadow are written to.
         reports: Descriptor that it writes lines of `Told` to.
         late: Others serve meanwhile: it takes connections only once it is ready.
         low: They are at full strength: it gets ready with what they leave it.
@@ -57,6 +58,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: Plan
     listener: int
     cells: int
+    shadow: int
     reports: int
     late: bool
     low: bool

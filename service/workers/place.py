@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from service.versions.store import Deployed
 
-__all__ = ["Place", "WorkerProcess", "start_worker"]
+__all__ = ["Place", "WorkerProcess", "start_process", "start_worker"]
 
 _READ_BYTES: Final = 1 << 16
 
@@ -139,14 +139,33 @@ class Place:
 
 
 def start_worker(order: Order, version: Deployed | None) -> WorkerProcess:
-    """Start a process and give it its order; `order.reports` is filled in here."""
+    """Start a worker and give it its order; `order.reports` is filled in here."""
+    given = (order.listener, order.cells, order.shadow)
+    process, reader = start_process(["service.workers.worker", *([LOW] if order.low else [])], order, given)
+    slots = tuple(part.slot for part in (order.part, order.canary) if part is not None)
+    return WorkerProcess(process, order.block, slots, version, reader)
+
+
+def start_process(
+    module: list[str], order: msgspec.Struct, given: tuple[int, ...]
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a process of ours and give it its order.
+
+    Args:
+        module: Its module and words.
+        order: Its order; `reports` is filled in here.
+        given: Descriptors that it gets.
+
+    Returns:
+        The process, and the descriptor of what it reports.
+    """
     reader, writer = os.pipe()
     order = msgspec.structs.replace(order, reports=writer)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.workers.worker", *([LOW] if order.low else [])],
+            [sys.executable, "-m", *module],
             stdin=subprocess.PIPE,
-            pass_fds=(order.listener, order.cells, writer),
+            pass_fds=(*given, writer),
             # Ctrl-C in a terminal is for the supervisor, which drains the workers; see also `low_priority`.
             start_new_session=True,
         )
@@ -156,5 +175,4 @@ def start_worker(order: Order, version: Deployed | None) -> WorkerProcess:
         with contextlib.suppress(BrokenPipeError):  # it ended at once, and will be reaped
             process.stdin.write(msgspec.json.encode(order) + b"\n")
             process.stdin.flush()
-    slots = tuple(part.slot for part in (order.part, order.canary) if part is not None)
-    return WorkerProcess(process, order.block, slots, version, reader)
+    return process, reader

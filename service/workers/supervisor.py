@@ -93,7 +93,8 @@ class Supervisor:
             while True:
                 self._obey()
                 self._reap()
-                if self._stop_by and not self.crew.processes:
+                self.crew.keeper.step(self.rollout.trial, stopping=bool(self._stop_by))
+                if self._stop_by and not self.crew.processes and not self.crew.keeper.processes:
                     break
                 if not self._stop_by:
                     self._watch()
@@ -125,7 +126,9 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """What is served and what is to be, for the admin API; to be called on the supervisor's own thread."""
         return {
-            **self.rollout.status(),
+            **(found := self.rollout.status()),
+            "changing": found["changing"] or self.crew.keeper.changing(self.rollout.trial),
+            "shadow": self.crew.keeper.status(),
             "stopping": bool(self._stop_by),
             "workers": self.crew.status(),
         }
@@ -158,6 +161,7 @@ class Supervisor:
         if not self._stop_by:
             due += [place.due for place in self.crew.places if place.worker is None]
             due += [self._look_at] if self._look_at else []
+            due += self.crew.keeper.due()
             due += [self.rollout.due] if not self.rollout.may_start else []
         return max(0.0, min(due, default=monotonic() + _IDLE_SECONDS) - monotonic())
 

@@ -34,7 +34,8 @@ def run() -> int:
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
     settings = load_settings(**order.given).model_copy(update={"bundle": Path(order.part.bundle)})
     configure_logging(settings.log_level, worker=order.number)
-    os.set_inheritable(order.reports, False)
+    for descriptor in (order.reports, order.shadow):
+        os.set_inheritable(descriptor, False)
 
     def tell(told: Told) -> None:
         with contextlib.suppress(OSError):  # the supervisor has gone, and so will this process
@@ -50,6 +51,7 @@ def run() -> int:
             low=order.low,
             part=order.part,
             canary=order.canary,
+            shadow=order.shadow,
             tell=tell,
         ),
     )
