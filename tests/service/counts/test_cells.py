@@ -70,7 +70,7 @@ def test_processes_that_ask_at_the_same_time_get_one_place_for_a_name() -> None:
 
 def test_a_full_block_says_so() -> None:
     cells = Cells(capacity=64)
-    cells.take("a", 50)
+    cells.take("a", 40)
     with pytest.raises(MemoryError, match="expected at most 64 a worker"):
         cells.take("b", 50)
     assert cells.take("c", 3) == cells.take("c", 3)

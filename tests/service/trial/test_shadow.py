@@ -13,6 +13,7 @@ from processes import GOOD, count_all, is_alive, wait_for, workers_of
 from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, serving
 from stores import SEEDS, add_version, build_store, expected_scores, flip, load, reloads
 
+from service.counts.catalogue import CATALOGUE
 from service.trial.candidate import Candidate
 from service.versions import trials
 
@@ -86,6 +87,13 @@ def test_a_shadow_scores_every_request_and_is_compared_and_may_be_promoted(tmp_p
         total = counts['reaction_shadow_score_total{model="second",of="shadow"}']
         assert total == pytest.approx(sum(second) * scored / 3, abs=2.001)
         assert 'reaction_candidates_total{model="second"}' not in counts, "it serves nobody"
+        for row in CATALOGUE.values():
+            if row.name.startswith("reaction_shadow_") and row.name != "reaction_shadow_ends_total":
+                shown = [
+                    name for name in counts if name.startswith(f"{row.name}{'_count' * (row.type == 'histogram')}")
+                ]
+                assert shown, row.name
+                assert all(f'{label}="' in name for name in shown for label in row.labels)
         assert [requests(running, other) for other in ("refused", "failed", "dropped", "too_long")] == [0, 0, 0, 0]
         assert set(workers) < set(workers_of(running)), "no worker was restarted for it"
         trials.promote(store)
