@@ -12,6 +12,7 @@ import msgspec
 from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
 
+from service import VERSION
 from service.documents.openapi import add_keys, add_scoring
 from service.edge.api_keys import OPEN_PATHS
 from service.errors import (
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from service.workers.plan import Plan
 
 __all__ = ["VERSION", "ServiceApp", "create_app"]
-
-VERSION: Final = "0.1.0"
 
 # Whatever a browser makes of an answer, it is what its type says.
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")

@@ -20,6 +20,8 @@ from service.counts.model_counts import OUTCOMES, STAGES, About, ModelCounts, Mo
 from service.counts.process_metrics import process_collector
 from service.recording.recorder import OUTCOMES as RECORDED
 from service.recording.recorder import cell_of
+from service.tracing.tracer import OUTCOMES as TRACED
+from service.tracing.tracer import span_cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +58,7 @@ class ServiceMetrics:
         self._shed = {reason: self.cells.take(f"shed {reason}", 1) for reason in SHED}
         self._cuts = {reason: self.cells.take(f"cut {reason}", 1) for reason in CUTS}
         self._recorded = {outcome: cell_of(self.cells, outcome) for outcome in RECORDED}
+        self._traced = {outcome: span_cell(self.cells, outcome) for outcome in TRACED}
         self.registry.register(ServiceCollector(self))
         self.registry.register(process_collector(self.cells))
 
@@ -178,6 +181,10 @@ class ServiceMetrics:
     def recorded(self) -> Mapping[str, float]:
         """Requests of all workers that were drawn to be recorded, by what became of that."""
         return {outcome: self.cells.totals(cell)[0] for outcome, cell in self._recorded.items()}
+
+    def traced(self) -> Mapping[str, float]:
+        """Requests of all workers that were to be traced, by what became of that."""
+        return {outcome: self.cells.totals(cell)[0] for outcome, cell in self._traced.items()}
 
     def flush(self) -> None:
         """Count what is queued."""

@@ -60,6 +60,7 @@ class Work:
         accept_encoding: Encodings of the answer that the client takes, as its header says.
         deflate_from: An answer of at least so many bytes is compressed if the client takes that.
         deflated: Whether the answer is compressed.
+        traceparent: The header of that name, as it came; empty where none did.
         feedback: Tokens in the answer; None where it was not drawn.
         routing_key: What a sticky split hashes, as its header says; None where it does not.
         arm: While there is a split, one of `service.trial.canary.ARMS`; else empty.
@@ -92,6 +93,7 @@ class Work:
         "scores",
         "started",
         "top_k",
+        "traceparent",
         "version",
     )
 
@@ -115,7 +117,7 @@ class Work:
         self.feedback: Issued | None = None
         self.routing_key: bytes | None = None
         self.arm = self.fault = ""
-        self.version = b""
+        self.version = self.traceparent = b""
 
     def inflate(self) -> None:
         """Replace a compressed body by what it holds.

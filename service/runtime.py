@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from service import VERSION
 from service.admission import Gate
 from service.bundle import BundleError
 from service.coalesce import Coalescer
@@ -26,6 +27,7 @@ from service.openinference.pipeline import InferPipeline, InferWork
 from service.pipeline import Pipeline, RequestIds
 from service.recording.recorder import Recorder
 from service.scorer import ScorerError
+from service.tracing.tracer import Tracer
 from service.trial.canary import Canary, Split
 from service.trial.feed import Feed
 from service.versions.loading import load_model
@@ -119,6 +121,7 @@ class Runtime:
         self.feed = None if shadow is None else Feed(self.metrics.cells, shadow)
         self.feedback = self.metrics.feedback = Desk.open(settings, self.metrics.cells)
         self.recorder = Recorder.open(settings, self.metrics.cells)
+        self.tracer = Tracer.open(settings, self.metrics.cells, VERSION)
         self.leaving = False
         self.new_request_id = RequestIds()
         self.stage: Stage = "starting"
@@ -176,8 +179,9 @@ class Runtime:
         self.stage = "stopping"
         self.metrics.ready = False
         self.metrics.flush()
-        if self.recorder is not None:
-            self.recorder.close()
+        for beside in (self.recorder, self.tracer):
+            if beside is not None:
+                beside.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def ready_model(self) -> Model:

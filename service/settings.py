@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -150,6 +151,19 @@ class Settings(BaseSettings):
     request_log_ratio: float = Field(
         0.01, ge=0.0, le=1.0, description="Share of scoring requests that get a log line of their own, drawn at random."
     )
+    server_timing: bool = Field(
+        default=False, description="Whether answers with scores say in `Server-Timing` how long their stages took."
+    )
+    trace_url: str | None = Field(
+        None,
+        description="OpenTelemetry collector to send spans to by OTLP/HTTP, such as http://otel:4318; unset, none go.",
+    )
+    trace_ratio: float = Field(
+        0.01,
+        ge=0.0,
+        le=1.0,
+        description="Share of requests that are traced where `traceparent` leaves it open, drawn at random.",
+    )
     record_directory: Path | None = Field(
         None,
         description="Directory where sampled requests are recorded whole, to be replayed; they hold what clients send, "
@@ -213,6 +227,9 @@ def load_settings(**given: Any) -> Settings:
         raise SettingsError(str(error)) from None
     if settings.feedback_ratio and not secrets:
         raise SettingsError(f"{PREFIX}FEEDBACK_RATIO: expected {PREFIX}FEEDBACK_SECRET or its file too, got neither")
+    url = urlsplit(settings.trace_url or "http://none")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SettingsError(f"{PREFIX}TRACE_URL: expected http://HOST[:PORT][/PATH], got {settings.trace_url!r}")
     if settings.record_ratio and settings.record_directory is None:
         raise SettingsError(f"{PREFIX}RECORD_RATIO: expected {PREFIX}RECORD_DIRECTORY too, got none")
     return settings

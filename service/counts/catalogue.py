@@ -60,6 +60,12 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "Requests drawn to be recorded: written; lost because writing was lagging, or failed.",
         ),
         (
+            "reaction_traced_requests_total",
+            "counter",
+            "outcome",
+            "Requests to be traced: exported; lost because the collector was lagging, or did not take them.",
+        ),
+        (
             "reaction_stage_seconds",
             "histogram",
             "model stage outcome",

@@ -47,6 +47,7 @@ class ServiceCollector(Collector):
         yield _counter(
             "reaction_recorded_requests_total", [((what,), count) for what, count in metrics.recorded().items()]
         )
+        yield _counter("reaction_traced_requests_total", [((what,), count) for what, count in metrics.traced().items()])
         yield _counter("reaction_reloads_total", list(metrics.reloads().items()))
         yield _gauge("reaction_deployed_refused", [((), metrics.deployed_refused())])
         models = metrics.all_models()

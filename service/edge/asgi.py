@@ -31,6 +31,7 @@ __all__ = [
     "refusal_headers",
     "send_answer",
     "send_refusal",
+    "server_timing",
 ]
 
 _JSON_TYPES: Final = (b"application/json",)
@@ -43,6 +44,7 @@ _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
 # Of an answer that is compressed, and of one that would be for another client: caches must not mix them up.
+_TIMED: Final = ("queue", "decode", "encode", "infer")
 _DEFLATED: Final = (b"content-encoding", WRITTEN)
 _VARIES: Final = (b"vary", b"accept-encoding")
 _ROUTING_KEY: Final = b"x-routing-key"
@@ -206,6 +208,14 @@ def answer_headers(work: Work, media_type: bytes) -> list[tuple[bytes, bytes]]:
     if work.version:
         headers.append((b"x-model-version", work.version))
     return headers
+
+
+def server_timing(work: Work) -> tuple[bytes, bytes]:
+    """How long the stages took so far, in milliseconds (W3C Server Timing)."""
+    marks = (work.received - work.lag, work.started, work.decoded, work.encoded, work.inferred)
+    stages = zip(_TIMED, marks, marks[1:], strict=False)
+    text = ", ".join([f"{name};dur={(end - begin) * 1e3:.3f}" for name, begin, end in stages])
+    return b"server-timing", text.encode()
 
 
 def refusal_headers(error: BaseException, body: bytes, media_type: bytes, request_id: str) -> list[tuple[bytes, bytes]]:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.logging import get_logger
 from service.routes.score import GONE, OK
+from service.tracing.context import TRACEPARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -121,8 +122,8 @@ class FastLane:
 
     def remember(self, head: bytes, known: Known, length: int) -> None:
         """Keep what was made of a head, for requests that begin with the same bytes."""
-        if len(head) > _LONGEST_HEAD:
-            return
+        if len(head) > _LONGEST_HEAD or TRACEPARENT in known.head.named:
+            return  # one that names its span never comes again
         if len(self._heads) >= _MOST_HEADS:
             self._heads.clear()
             self._digested = False

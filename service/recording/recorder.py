@@ -1,21 +1,19 @@
 """Records a share of the scored requests, off the response path.
 
-The event loop only appends to a queue; a thread of its own encodes and writes, a few times a second. The queue is
-bounded: what has no room, because the disk is slow or stands still, and what the disk does not take, is counted and
+What has no room in the queue, because the disk is slow or stands still, and what the disk does not take, is counted and
 gone. No request waits for it, and none fails.
 """
 
 from __future__ import annotations
 
 import random
-import threading
-from collections import deque
 from hashlib import sha256
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from service.beside import Beside
 from service.logging import get_logger
 from service.recording.files import RecordFiles
 from service.recording.records import JSON, MSGPACK, Recorded
@@ -25,16 +23,14 @@ if TYPE_CHECKING:
     from service.scorer import Scorer
     from service.settings import Settings
 
+    # When, seconds since its last byte, what scored it, where it is to be sent again, the request.
+    _Taken = tuple[float, float, Scorer, str, Any]
+
 __all__ = ["OUTCOMES", "Recorder", "cell_of"]
 
 OUTCOMES: Final = ("written", "lagging", "failed")
 _FILES: Final = 16
-_LOOK_SECONDS: Final = 0.2
 _QUEUED_BYTES: Final = 16 << 20
-# A batch is encoded with the interpreter's lock held: a few hundred microseconds, and one system call.
-_BATCH_REQUESTS: Final = 64
-_BATCH_BYTES: Final = 256 << 10
-_END_SECONDS: Final = 2.0
 _BYTES_A_SCORE: Final = 24  # as text, and as the array that waits
 _BYTES_BESIDE: Final = 512
 _BINARY: Final = "application/octet-stream"
@@ -66,15 +62,9 @@ class Recorder:
         # Each cell is one thread's: `lagging` the event loop's, the others the writer's.
         self._values = cells.values
         self._cells = {outcome: cell_of(cells, outcome) for outcome in OUTCOMES}
-        self._queue: deque[tuple[float, float, Scorer, str, Any, int]] = deque()
-        self._put = 0  # bytes, by the event loop
-        self._taken = 0  # bytes, by the writer
         self._failing = False
         self._digests: dict[bytes, str] = {}
-        self._end = threading.Event()
-        # A daemon: a disk that never answers holds up no end.
-        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
-        self._thread.start()
+        self._beside: Beside[_Taken] = Beside("record", self._write, most_bytes=_QUEUED_BYTES, end=self._files.close)
 
     @classmethod
     def open(cls, settings: Settings, cells: Cells) -> Recorder | None:
@@ -95,38 +85,18 @@ class Recorder:
             received: When its last byte was there (`perf_counter`, seconds).
         """
         size = len(work.body) + _BYTES_A_SCORE * len(work.scores) + _BYTES_BESIDE
-        if self._put - self._taken + size > _QUEUED_BYTES and self._queue:
+        taken = (time(), perf_counter() - received, scorer, path, work)
+        if not self._beside.offer(taken, size):
             self._values[self._cells["lagging"]] += 1.0
-            return
-        self._put += size
-        self._queue.append((time(), perf_counter() - received, scorer, path, work, size))
 
     def close(self) -> None:
         """Write what is queued, unless that takes long."""
-        if not self._end.is_set():
-            self._end.set()
-            self._thread.join(_END_SECONDS)
+        self._beside.close()
 
     # The writer's.
 
-    def _run(self) -> None:
-        while not self._end.wait(_LOOK_SECONDS):
-            self._write_queued()
-        self._write_queued()
-        self._files.close()
-
-    def _write_queued(self) -> None:
-        while self._queue:
-            lines: list[bytes] = []
-            taken = 0
-            while self._queue and len(lines) < _BATCH_REQUESTS and taken < _BATCH_BYTES:
-                when, seconds, scorer, path, work, size = self._queue.popleft()
-                lines.append(msgspec.json.encode(self._recorded(when, seconds, scorer, path, work)))
-                taken += size
-            self._append(lines)
-            self._taken += taken
-
-    def _append(self, lines: list[bytes]) -> None:
+    def _write(self, batch: list[_Taken]) -> None:
+        lines = [msgspec.json.encode(self._recorded(*taken)) for taken in batch]
         try:
             self._files.append(b"\n".join((*lines, b"")))
         except OSError as error:

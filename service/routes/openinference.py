@@ -45,8 +45,7 @@ class InferEndpoint(ScoreEndpoint):
         """What runs requests of this form."""
         return model.inference
 
-    def answer_headers(self, work: Any) -> list[tuple[bytes, bytes]]:
-        """Headers of a good answer."""
+    def _form_headers(self, work: Any) -> list[tuple[bytes, bytes]]:
         if work.answer_header_length is None:
             return answer_headers(work, _JSON)
         return [*answer_headers(work, _BINARY), (_HEADER_LENGTH, b"%d" % work.answer_header_length)]

@@ -11,7 +11,15 @@ from starlette.types import Receive, Scope, Send
 
 from service.admission import Terms
 from service.coalesce import Coalescer
-from service.edge.asgi import ScoreHead, answer_headers, read_body, refusal_headers, send_answer, send_refusal
+from service.edge.asgi import (
+    ScoreHead,
+    answer_headers,
+    read_body,
+    refusal_headers,
+    send_answer,
+    send_refusal,
+    server_timing,
+)
 from service.edge.joined_writes import watch
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -23,6 +31,7 @@ from service.errors import (
 from service.logging import get_logger
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
+from service.tracing.context import TRACEPARENT, read_traceparent
 from service.trial.feed import SCORE_FORM
 from service.wire import JSON, MSGPACK
 
@@ -61,6 +70,8 @@ class ScoreEndpoint:
         self._log_ratio = runtime.settings.request_log_ratio
         self._recorder = runtime.recorder
         self._feed = runtime.feed
+        self._tracer = runtime.tracer
+        self._tells_timing = runtime.settings.server_timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -76,6 +87,7 @@ class ScoreEndpoint:
             body = await read_body(scope, receive, self._max_body_bytes)
             received = perf_counter()
             work = self.make_work(body, request_id, head)
+            work.received = received
             await self._run(self.stages(model), work, terms, scope, self._coalescer(model))
             status = OK
             await send_answer(scope, send, self.answer_headers(work), work.answer)
@@ -108,6 +120,7 @@ class ScoreEndpoint:
     def make_work(self, body: bytes, request_id: str, head: Any) -> Work:
         """A request whose body is there."""
         work: Work = self._new_work(body, request_id, head)
+        work.traceparent = head.named.get(TRACEPARENT, b"")
         work.accept_encoding, work.deflate_from = head.accept_encoding, self._gzip_bytes
         work.routing_key = head.routing_key
         if head.compressed:
@@ -120,7 +133,10 @@ class ScoreEndpoint:
 
     def answer_headers(self, work: Any) -> list[tuple[bytes, bytes]]:
         """Headers of a good answer."""
-        return answer_headers(work, _MSGPACK if work.answer_packed else _JSON)
+        headers = self._form_headers(work)
+        if self._tells_timing:
+            headers.append(server_timing(work))
+        return headers
 
     def refuse(
         self, error: Exception, request_id: str, model: Model | None
@@ -143,6 +159,9 @@ class ScoreEndpoint:
 
     def _new_work(self, body: bytes, request_id: str, head: Any) -> Any:
         return Work(body, request_id=request_id, packed=head.packed, answer_packed=head.answer_packed)
+
+    def _form_headers(self, work: Any) -> list[tuple[bytes, bytes]]:
+        return answer_headers(work, _MSGPACK if work.answer_packed else _JSON)
 
     def _coalescer(self, model: Model) -> Coalescer | None:
         return model.coalescer
@@ -195,14 +214,28 @@ class ScoreEndpoint:
             self._feed.offer(self._form, work)
         if self._recorder is not None and status == OK and self._recorder.draw() and model is not None:
             self._recorder.offer(model.scorer, self._path_again(model), work, received)
+        trace_id = ""
+        if self._tracer is not None and work is not None:
+            trace_id = self._tracer.trace(work, self.label, "" if model is None else model.label, status, ended)
         if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
-            _log.info(
-                "request",
-                request_id=None if work is None else work.request_id,
-                status=status,
-                candidates=len(work.scores) if status == OK and work is not None else None,
-                seconds=round(ended - received, 6) if received else None,
-            )
+            self._log_request(work, status, ended - received if received else None, trace_id)
+
+    @staticmethod
+    def _log_request(work: Work | None, status: int, seconds: float | None, trace_id: str) -> None:
+        facts: dict[str, str] = {}
+        if work is not None and work.traceparent and not trace_id:
+            caller = read_traceparent(work.traceparent)
+            trace_id = "" if caller is None else caller.trace_id
+        if trace_id:
+            facts["trace_id"] = trace_id
+        _log.info(
+            "request",
+            request_id=None if work is None else work.request_id,
+            status=status,
+            candidates=len(work.scores) if status == OK and work is not None else None,
+            seconds=None if seconds is None else round(seconds, 6),
+            **facts,
+        )
 
 
 def _outcome(status: int) -> str:

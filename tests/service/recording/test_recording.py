@@ -252,8 +252,8 @@ def test_a_disk_that_stands_still_holds_up_no_request_and_no_end(bundles: Path, 
     counts = metrics.recorded()
     assert 100 - counts["lagging"] in range(15, 20), "what fits into the queue, and a batch that is on its way"
     recorder.close()
-    assert recorder._thread.is_alive()
-    while recorder._thread.is_alive():
+    assert recorder._beside.thread.is_alive()
+    while recorder._beside.thread.is_alive():
         os.read(reading, 1 << 20)
     os.close(reading)
     assert sum(metrics.recorded().values()) == 100
