@@ -1,4 +1,4 @@
-"""`python -m benchmarks.reliability reload`, `restart`, `soak`, `faults`: try a promise for long; `page`."""
+"""`python -m benchmarks.reliability reload`, `restart`, `shadow`, `soak`, `faults`: try a promise for long; `page`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmarks.reliability.faults import fault_figures
 from benchmarks.reliability.page import FIGURES, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import restart_figures
+from benchmarks.reliability.shadow import shadow_figures
 from benchmarks.reliability.soak import soak_figures
 from benchmarks.reliability.telemetry import telemetry_figures
 
@@ -46,6 +47,18 @@ def restart(
     behind = restart_figures(balancer="nginx", rounds=rounds, rate=rate)
     found["rolling_restart_nginx_failed_requests"] = behind["rolling_restart_failed_requests"]
     _report(found, to)
+
+
+@app.command()
+def shadow(
+    rounds: Annotated[int, typer.Option(min=2, help="turns of each kind of shadow")] = 8,
+    rate: Annotated[float, typer.Option(help="requests a second")] = 300.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="of a turn")] = 7.0,
+    workers: Annotated[int, typer.Option(min=1, help="processes that serve")] = 1,
+    to: _Figures = FIGURES,
+) -> None:
+    """Serve without a shadow, beside one that works, and beside two that hang, in turns."""
+    _report(shadow_figures(rounds=rounds, rate=rate, seconds=seconds, workers=workers), to)
 
 
 @app.command()

@@ -119,6 +119,36 @@ SECTIONS: Final = (
         ),
     ),
     Section(
+        "Shadow",
+        "python -m benchmarks.reliability shadow",
+        "Nothing on trial, a shadow that works, one that stands still (SIGSTOP) and one that computes without an end "
+        "take turns under one steady load of requests of 20 candidates, service, shadow and clients on the same two "
+        "cores. Those that hang do so for all of their turn. Ratios are of p99s, intervals from resampled turns. A "
+        "latency counts from when a request was due.",
+        (
+            Figure("shadow_rounds", "turns of each"),
+            Figure("shadow_workers", "workers"),
+            Figure("shadow_requests", "requests"),
+            Figure("shadow_failed_requests", "requests without scores", most=0),
+            Figure("shadow_wrong_answers", "answers that are not the current version's", most=0),
+            Figure("shadow_scored", "requests that the working shadow scored too"),
+            Figure("shadow_none_p99_ms", "p99 without a shadow, ms"),
+            Figure("shadow_working_p99_ms", "beside one that works, ms"),
+            Figure("shadow_stopped_p99_ms", "beside one that stands still, ms"),
+            Figure("shadow_spinning_p99_ms", "beside one that spins, ms"),
+            Figure("shadow_p99_ratio", "ratio beside one that hangs, the worse of the two", most=1.05),
+            Figure("shadow_stopped_p99_ratio", "standing still"),
+            Figure("shadow_stopped_p99_ratio_low", "its 95% interval, from"),
+            Figure("shadow_stopped_p99_ratio_high", "to"),
+            Figure("shadow_spinning_p99_ratio", "spinning"),
+            Figure("shadow_spinning_p99_ratio_low", "its 95% interval, from"),
+            Figure("shadow_spinning_p99_ratio_high", "to"),
+            Figure("shadow_working_p99_ratio", "working"),
+            Figure("shadow_working_p99_ratio_low", "its 95% interval, from"),
+            Figure("shadow_working_p99_ratio_high", "to"),
+        ),
+    ),
+    Section(
         "Rolling restart",
         "python -m benchmarks.reliability restart",
         "Two replicas behind a real balancer (HAProxy, without retries), restarted one after the other with SIGTERM "

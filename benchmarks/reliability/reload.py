@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.reliability.services import VERSIONS, make_store, service
 from benchmarks.reliability.steady import clients
 
-__all__ = ["reload_figures"]
+__all__ = ["p99_interval", "reload_figures"]
 
 _SETTLE_SECONDS: Final = 3.0
 _P: Final = 99.0
@@ -69,7 +69,7 @@ def reload_figures(
                 descriptors.append(running.descriptors())
     steady, swapping = seen.latencies(calm), seen.latencies(busy)
     tenth = max(1, swaps // 10)
-    low, high = _interval([seen.latencies([span]) for span in calm], [seen.latencies([span]) for span in busy])
+    low, high = p99_interval([seen.latencies([span]) for span in calm], [seen.latencies([span]) for span in busy])
     return {
         "reload_swaps": swaps,
         "reload_workers": workers,
@@ -92,8 +92,13 @@ def reload_figures(
     }
 
 
-def _interval(calm: list[np.ndarray], busy: list[np.ndarray]) -> tuple[float, float]:
-    """95% interval of the ratio of p99s, from resampled spans: what disturbs one span disturbs all of its requests."""
+def p99_interval(calm: list[np.ndarray], busy: list[np.ndarray]) -> tuple[float, float]:
+    """95% interval of the ratio of p99s, from resampled spans: what disturbs one span disturbs all of its requests.
+
+    Args:
+        calm: Seconds of the requests of each span without.
+        busy: Those of as many spans with.
+    """
     generator = np.random.default_rng(1)
     ratios = []
     for _ in range(_RESAMPLES):

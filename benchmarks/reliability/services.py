@@ -76,6 +76,15 @@ class Service:
                 found += sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
         return found
 
+    def metrics(self) -> dict[str, float]:
+        """A scrape, by `name{labels}`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_SECONDS)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        samples = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
     def workers(self) -> list[int]:
         """Processes that serve."""
         found = self.ask("GET", "/status")[1]["workers"]

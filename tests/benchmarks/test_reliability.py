@@ -12,6 +12,7 @@ from benchmarks.reliability.faults import FAULTS, try_fault
 from benchmarks.reliability.page import FIGURES, PAGE, SECTIONS, page, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import BALANCERS, found, restart_figures
+from benchmarks.reliability.shadow import shadow_figures
 from benchmarks.reliability.soak import soak_figures
 from service.counts.model_counts import _REQUESTS_QUEUED
 
@@ -35,6 +36,13 @@ def test_a_rolling_restart_behind_a_real_balancer_loses_nothing() -> None:
     figures = restart_figures(balancer=installed[0], rounds=1, rate=50)
     assert (figures["rolling_restarts"], figures["rolling_restart_requests"] > 50) == (2, True)
     assert figures["rolling_restart_failed_requests"] == figures["rolling_restart_wrong_answers"] == 0
+
+
+@needs_processes
+def test_no_kind_of_shadow_changes_an_answer() -> None:
+    figures = shadow_figures(rounds=1, rate=100, seconds=0.5)
+    assert (figures["shadow_failed_requests"], figures["shadow_wrong_answers"]) == (0, 0)
+    assert min(figures["shadow_requests"], figures["shadow_scored"]) > 50
 
 
 @needs_processes

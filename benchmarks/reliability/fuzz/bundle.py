@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from benchmarks.reliability.endless import make_endless
 from model_export.fusion import FusedTower, FusionFacts, fuse, logits
 from model_export.fusion.layout import SIDES
 from model_export.fusion.tower import Dense, FusedField
@@ -108,6 +109,7 @@ def write_small_bundle(
     seed: int = 11,
     ads: int = 12,
     reference: Mapping[str, Any] = _REFERENCE,
+    endless_above: int | None = None,
 ) -> None:
     """Write it, through the export's own passes: in every precision, tables beside their graphs and within.
 
@@ -117,6 +119,7 @@ def write_small_bundle(
         seed: Of its weights.
         ads: Values that the vocabulary of one field holds.
         reference: What training saw, or is said to have seen.
+        endless_above: It never ends where there are more candidates; None for never.
     """
     known = _encoder(ads)
     fused = fuse(_tower(known, seed), FusionFacts())
@@ -131,6 +134,8 @@ def write_small_bundle(
     scores = sigmoid(logits(fused, *ids))
     with write_bundle(path) as staged:
         save(graph, staged.path / MODEL_FILE, external_above=0)
+        if endless_above is not None:
+            make_endless(staged.path / MODEL_FILE, endless_above)
         facts = {}
         for precision in TABLE_PASSES:
             name = variant_file(precision)

@@ -98,7 +98,7 @@ def test_a_shadow_scores_every_request_and_is_compared_and_may_be_promoted(tmp_p
         assert set(workers) < set(workers_of(running)), "no worker was restarted for it"
         trials.promote(store)
         wait_for(lambda: not is_alive(process), "it has gone", seconds=120)
-        wait_for(lambda: count(running, 'reaction_candidates_total{model="second"}') == 0, "it serves", seconds=120)
+        wait_for(lambda: 'reaction_candidates_total{model="second"}' in count_all(running), "it serves", seconds=120)
     assert running.process.returncode == 0
     assert "Traceback" not in str(running.log)
 
