@@ -277,8 +277,10 @@ def resampled_auc(label: Floats, score: Floats, weights: Floats) -> Floats:
     order = np.argsort(score, kind="stable")
     s, y, w = score[order], label[order], weights[:, order]
     starts = np.flatnonzero(np.r_[True, s[1:] != s[:-1]])
-    clicks = np.add.reduceat(w * y, starts, axis=1)
-    others = np.add.reduceat(w * (1.0 - y), starts, axis=1)
+    clicks = w * y
+    others = w - clicks
+    if len(starts) < len(s):  # adding ties up costs more than all else
+        clicks, others = (np.add.reduceat(part, starts, axis=1) for part in (clicks, others))
     beaten = (clicks * (np.cumsum(others, axis=1) - 0.5 * others)).sum(1)
     pairs = clicks.sum(1) * others.sum(1)
     return np.where(pairs > 0.0, beaten / np.where(pairs > 0.0, pairs, 1.0), 0.5)
