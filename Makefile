@@ -49,6 +49,8 @@ test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 
 soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)
 	$(BIN)/python -m benchmarks.reliability reload
+	$(BIN)/python -m benchmarks.reliability.overload
+	$(BIN)/python -m benchmarks.reliability backpressure
 	$(BIN)/python -m benchmarks.reliability restart
 	$(BIN)/python -m benchmarks.reliability shadow
 	$(BIN)/python -m benchmarks.reliability soak

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.reliability.backpressure import backpressure_figures
 from benchmarks.reliability.drift import drift_figures
 from benchmarks.reliability.faults import fault_figures
 from benchmarks.reliability.page import FIGURES, publish
@@ -34,6 +36,16 @@ def reload(
 ) -> None:
     """Swap versions under a steady load."""
     _report(reload_figures(swaps=swaps, rate=rate, workers=workers, values=values), to)
+
+
+@app.command()
+def backpressure(
+    seconds: Annotated[float, typer.Option(min=1, help="length of each run")] = 20.0,
+    to: _Figures = FIGURES,
+) -> None:
+    """Offer requests of one row at multiples of the most that a worker answers."""
+    with tempfile.TemporaryDirectory(prefix="backpressure-") as folder:
+        _report(backpressure_figures(Path(folder), seconds), to)
 
 
 @app.command()

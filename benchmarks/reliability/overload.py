@@ -75,10 +75,10 @@ def measure(folder: Path, seconds: float) -> Overload:
     write_bundles(folder)
     contents = [to_json(ranking_rows(rows)) for rows in random_batches(CANDIDATES, _BODIES, shared=True)]
     bodies = [Body(content, candidates=CANDIDATES) for content in contents]
-    with _server(folder / "bundle", folder / "log") as port:
+    with server(folder / "bundle", folder / "log") as port:
         target = Target("127.0.0.1", port, headers=(("X-Request-Deadline-Ms", str(DEADLINE_MS)),))
         _closed_loop(port, contents, 2.0)
-        brief = max(3.0, seconds / 6)
+        brief = max(min(3.0, seconds), seconds / 6)
         peak = _closed_loop(port, contents, brief)
         runs, peaks = {}, {}
         for multiple in MULTIPLES:
@@ -88,12 +88,21 @@ def measure(folder: Path, seconds: float) -> Overload:
             peaks[multiple], peak = (peak + after_it) / 2, after_it
         run_load(target, bodies, MULTIPLES[-1] * peak / CANDIDATES, brief, connections=_CONNECTIONS, timeout=5.0)
         # A second after the last of it, half the most is scored in full.
-        after = run_load(target, bodies, 0.5 * peak / CANDIDATES, max(3.0, seconds / 6), warm_up=1.0, timeout=5.0)
+        after = run_load(target, bodies, 0.5 * peak / CANDIDATES, brief, warm_up=1.0, timeout=5.0)
     return Overload(peaks, runs, after)
 
 
 @contextmanager
-def _server(bundle: Path, log: Path) -> Iterator[int]:
+def server(bundle: Path, log: Path) -> Iterator[int]:
+    """Start a service of one worker on the server's core, yield its port, and end it.
+
+    Args:
+        bundle: What it serves.
+        log: File for its log.
+
+    Raises:
+        TimeoutError: It does not become ready.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REACTION_")}
     settings = {"BUNDLE": bundle, "PORT": 0, "WORKERS": 1, "REQUEST_LOG_RATIO": 0}
     environment = clean | {f"REACTION_{name}": str(value) for name, value in settings.items()}

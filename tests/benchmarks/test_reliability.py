@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.reliability.backpressure import backpressure_figures
 from benchmarks.reliability.faults import FAULTS, try_fault
-from benchmarks.reliability.page import FIGURES, PAGE, SECTIONS, page, publish
+from benchmarks.reliability.overload import figures_of, measure
+from benchmarks.reliability.page import FIGURES, PAGE, page, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import BALANCERS, found, restart_figures
+from benchmarks.reliability.sections import SECTIONS
 from benchmarks.reliability.shadow import shadow_figures
 from benchmarks.reliability.soak import soak_figures
 from service.counts.model_counts import _REQUESTS_QUEUED
@@ -54,6 +58,22 @@ def test_a_short_soak_loses_and_mixes_nothing_and_counts_every_answer() -> None:
     assert {what: figures[f"soak_{what}"] for what in nothing} == dict.fromkeys(nothing, 0)
     assert figures["soak_ended_badly"] == 0
     assert figures["soak_uncounted_answers"] <= _REQUESTS_QUEUED * figures["soak_kills"]
+
+
+@needs_processes
+def test_what_is_offered_beyond_the_most_is_scored_or_refused_and_never_fails(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    try:
+        figures = figures_of(measure(tmp_path, 1.0), 1.0)
+        assert figures["overload_failed"] == 0
+        assert figures["overload_refused_5x"] > figures["overload_refused_1x"]
+        assert min(figures[f"overload_goodput_{multiple}x"] for multiple in (1, 2, 5)) > 0
+        (tmp_path / "one").mkdir()
+        figures = backpressure_figures(tmp_path / "one", 1.0, (2.0,))
+        assert figures["backpressure_failed"] == 0, "small requests are never refused: they wait in sockets"
+        assert figures["backpressure_goodput_2x"] > 0
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @needs_processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.reliability.page import SECTIONS
+from benchmarks.reliability.sections import SECTIONS
 from benchmarks.reliability.telemetry import WAYS, WORKLOADS, Round, compared
 
 

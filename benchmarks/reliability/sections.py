@@ -1,0 +1,314 @@
+"""What is promised, one section a promise, and by which figures it is held; in the order of the page.
+
+A further promise is a section here and a command that calls `publish`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["SECTIONS", "Figure", "Section"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A line of the page.
+
+    Attributes:
+        key: In the JSON.
+        what: What it counts.
+        most: The target: at most this; None where the figure only tells the size of what was done.
+        least: The target: at least this.
+    """
+
+    key: str
+    what: str
+    most: float | None = None
+    least: float | None = None
+
+    def target(self) -> str:
+        """The target in words."""
+        if self.most is not None:
+            return f"{self.most:g}" if self.most == 0 else f"at most {self.most:g}"
+        return "" if self.least is None else f"at least {self.least:g}"
+
+    def met(self, value: float) -> str:
+        """Whether a value meets it."""
+        if self.most is None and self.least is None:
+            return ""
+        good = (self.most is None or value <= self.most) and (self.least is None or value >= self.least)
+        return "yes" if good else "**no**"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A promise.
+
+    Attributes:
+        title: Its name.
+        command: What measures it.
+        text: How, in a sentence or two.
+        figures: What comes of it.
+    """
+
+    title: str
+    command: str
+    text: str
+    figures: tuple[Figure, ...]
+
+
+SECTIONS: Final = (
+    Section(
+        "Reload",
+        "python -m benchmarks.reliability reload",
+        "Two versions take turns under a steady load of requests of 20 candidates. Every answer is compared with the "
+        "scores of the version that it names. Spans of a swap, from the request for it until the processes before have "
+        "gone, and spans without one take turns; the ratio is that of their p99s, its interval from resampled spans. "
+        "Latency counts from when a request was due.",
+        (
+            Figure("reload_swaps", "swaps"),
+            Figure("reload_workers", "workers"),
+            Figure("reload_vocabulary_values", "values in the largest vocabulary"),
+            Figure("reload_requests", "requests"),
+            Figure("reload_requests_during_swaps", "of these due during a swap"),
+            Figure("reload_failed_requests", "requests without scores", most=0),
+            Figure("reload_mixed_answers", "answers that are not one version's", most=0),
+            Figure("reload_seconds", "median seconds of a swap"),
+            Figure("reload_steady_p99_ms", "p99 without a swap, ms"),
+            Figure("reload_p99_ms", "p99 during swaps, ms"),
+            Figure("reload_p99_ratio", "ratio of the two", most=1.2),
+            Figure("reload_p99_ratio_low", "its 95% interval, from"),
+            Figure("reload_p99_ratio_high", "to"),
+            Figure("reload_median_ratio", "ratio of the medians"),
+            Figure(
+                "reload_memory_growth_ratio", "memory (PSS, all processes) of the last tenth over the second", most=1.02
+            ),
+            Figure("reload_descriptor_growth", "more open files of the supervisor at the end", most=0),
+        ),
+    ),
+    Section(
+        "Overload",
+        "python -m benchmarks.reliability.overload",
+        "One worker on one core, the generator on another: 1000 candidates of 39 fields a request, each with a "
+        "deadline of 250 ms, at multiples of the most that clients get which each wait for their answer. Goodput: "
+        "candidates of answers with scores, as a share of that, measured before and after each run, for other work on "
+        "the machine changes it. Latency counts from when a request was due.",
+        (
+            Figure("overload_seconds", "seconds of each run"),
+            Figure("overload_peak_candidates", "the most, candidates/s"),
+            Figure("overload_goodput_1x", "goodput at 1x"),
+            Figure("overload_goodput_2x", "goodput at 2x", least=0.9),
+            Figure("overload_goodput_5x", "goodput at 5x", least=0.75),
+            Figure("overload_p99_ms_1x", "p99 of answers with scores at 1x, ms", most=300),
+            Figure("overload_p99_ms_2x", "at 2x", most=300),
+            Figure("overload_p99_ms_5x", "at 5x", most=300),
+            Figure("overload_refused_1x", "requests refused at 1x"),
+            Figure("overload_refused_2x", "at 2x"),
+            Figure("overload_refused_5x", "at 5x"),
+            Figure("overload_failed", "requests with no answer", most=0),
+            Figure("overload_refused_after", "refused at half the most, from a second after 5x on", most=0),
+        ),
+    ),
+    Section(
+        "Shadow",
+        "python -m benchmarks.reliability shadow",
+        "Nothing on trial, a shadow that works, one that stands still (SIGSTOP) and one that computes without an end "
+        "take turns under one steady load of requests of 20 candidates, service, shadow and clients on the same two "
+        "cores. Those that hang do so for all of their turn. Ratios are of p99s, intervals from resampled turns. A "
+        "latency counts from when a request was due.",
+        (
+            Figure("shadow_rounds", "turns of each"),
+            Figure("shadow_workers", "workers"),
+            Figure("shadow_requests", "requests"),
+            Figure("shadow_failed_requests", "requests without scores", most=0),
+            Figure("shadow_wrong_answers", "answers that are not the current version's", most=0),
+            Figure("shadow_scored", "requests that the working shadow scored too"),
+            Figure("shadow_none_p99_ms", "p99 without a shadow, ms"),
+            Figure("shadow_working_p99_ms", "beside one that works, ms"),
+            Figure("shadow_stopped_p99_ms", "beside one that stands still, ms"),
+            Figure("shadow_spinning_p99_ms", "beside one that spins, ms"),
+            Figure("shadow_p99_ratio", "ratio beside one that hangs, the worse of the two", most=1.05),
+            Figure("shadow_stopped_p99_ratio", "standing still"),
+            Figure("shadow_stopped_p99_ratio_low", "its 95% interval, from"),
+            Figure("shadow_stopped_p99_ratio_high", "to"),
+            Figure("shadow_spinning_p99_ratio", "spinning"),
+            Figure("shadow_spinning_p99_ratio_low", "its 95% interval, from"),
+            Figure("shadow_spinning_p99_ratio_high", "to"),
+            Figure("shadow_working_p99_ratio", "working"),
+            Figure("shadow_working_p99_ratio_low", "its 95% interval, from"),
+            Figure("shadow_working_p99_ratio_high", "to"),
+        ),
+    ),
+    Section(
+        "Requests of one row",
+        "python -m benchmarks.reliability backpressure",
+        "One worker on one core, the generator on another, on 32 kept connections: requests of one row at multiples of "
+        "the most that is answered when far more are offered. Nothing is refused; what a worker has not come to waits "
+        "in its sockets, and clients wait for a free connection. Goodput is the share of that most; the p99 counts "
+        "from when a request was sent.",
+        (
+            Figure("backpressure_seconds", "seconds of each run"),
+            Figure("backpressure_connections", "connections"),
+            Figure("backpressure_most_requests", "the most, requests/s"),
+            Figure("backpressure_goodput_0.5x", "goodput at half of it"),
+            Figure("backpressure_goodput_1x", "goodput at 1x"),
+            Figure("backpressure_goodput_2x", "goodput at 2x", least=0.9),
+            Figure("backpressure_goodput_3x", "goodput at 3x", least=0.9),
+            Figure("backpressure_p99_ms_0.5x", "p99 at half of it, ms"),
+            Figure("backpressure_p99_ms_1x", "at 1x"),
+            Figure("backpressure_p99_ms_2x", "at 2x"),
+            Figure("backpressure_p99_ms_3x", "at 3x"),
+            Figure("backpressure_generator_busy_0.5x", "share of the time the generator was busy at half of it"),
+            Figure("backpressure_generator_busy_1x", "at 1x"),
+            Figure("backpressure_generator_busy_2x", "at 2x"),
+            Figure("backpressure_generator_busy_3x", "at 3x"),
+            Figure("backpressure_failed", "requests sent that got no scores", most=0),
+        ),
+    ),
+    Section(
+        "Rolling restart",
+        "python -m benchmarks.reliability restart",
+        "Two replicas behind a real balancer (HAProxy, without retries), restarted one after the other with SIGTERM "
+        "under a steady load.",
+        (
+            Figure("rolling_restarts", "restarts of a replica"),
+            Figure("rolling_restart_requests", "requests"),
+            Figure("rolling_restart_failed_requests", "requests without scores", most=0),
+            Figure("rolling_restart_wrong_answers", "wrong answers", most=0),
+            Figure("rolling_restart_nginx_failed_requests", "requests without scores, behind nginx", most=0),
+        ),
+    ),
+    Section(
+        "Soak",
+        "python -m benchmarks.reliability soak",
+        "Everything at once on two workers: requests of 1, 20, 200 and 1000 candidates as rows, columns, gzip and "
+        "MessagePack, each answer compared with the scores of the version it names; spoilt requests, clients that stop "
+        "in the middle of a head or a body, probes; in the last three fifths also swaps of the version and workers "
+        "killed with SIGKILL. A request is lost if it failed and was not in flight while a worker was killed. Memory "
+        "(PSS of all processes) and open files are compared within the part without kills, where the same processes "
+        "live through it, and within the part with them; the larger ratio counts.",
+        (
+            Figure("soak_seconds", "seconds"),
+            Figure("soak_requests", "requests with answers to check"),
+            Figure("soak_candidates_most", "most candidates in one"),
+            Figure("soak_wrong_answers", "answers with other scores than expected", most=0),
+            Figure("soak_lost_answers", "requests lost", most=0),
+            Figure("soak_in_flight_at_a_kill", "requests that were in flight at a kill"),
+            Figure("soak_kills", "workers killed"),
+            Figure("soak_swaps", "swaps"),
+            Figure("soak_swaps_undone", "swaps not done", most=0),
+            Figure("soak_spoilt", "spoilt requests answered"),
+            Figure("soak_5xx", "of these with a fault of the server, or lost", most=0),
+            Figure("soak_slow_clients", "slow clients cut off"),
+            Figure("soak_slow_clients_left", "slow clients not cut off", most=0),
+            Figure("soak_probes", "probes"),
+            Figure("soak_probes_failed", "of these without a good answer", most=0),
+            Figure("soak_uncounted_answers", "answers that `/metrics` does not count: a killed worker's last"),
+            Figure("soak_rss_growth_ratio", "memory at the end over that near the beginning", most=1.05),
+            Figure("soak_rss_growth_ratio_calm", "the same in the part without kills"),
+            Figure("soak_descriptor_growth", "more open files of the supervisor", most=0),
+            Figure("soak_p99_ms", "p99 of all, ms"),
+            Figure("soak_ended_badly", "exit status other than 0 at the end", most=0),
+        ),
+    ),
+    Section(
+        "Faults of the machine",
+        "python -m benchmarks.reliability faults",
+        "One at a time, under a steady load: the log on a full disk; a log nobody reads; a version added where "
+        "there is no room for it; a version cut short, and a worker lost meanwhile; the whole store gone, and a worker "
+        "lost meanwhile; a clock that jumps by a day forth and back (libfaketime), with a swap at each time; no "
+        "descriptors left; the temporary directory gone. Each has to be served on through, or refused clearly.",
+        (
+            Figure("faults", "faults"),
+            Figure("fault_requests", "requests"),
+            Figure("fault_failed_requests", "requests without scores, but for those in flight at a kill", most=0),
+            Figure("fault_wrong_answers", "wrong answers", most=0),
+            Figure("faults_not_borne", "faults after which something was not as it had to be", most=0),
+        ),
+    ),
+    Section(
+        "Drift",
+        "python -m benchmarks.reliability drift",
+        "A real Prometheus with the shipped rules, whose durations are divided so that half an hour passes sooner. "
+        "Each kind of traffic has a server of its own with the same model: rows drawn as training's were, and such "
+        "rows with a field left out, all ads unknown, prices four times as high, the best candidates alone, or one "
+        "candidate over and over.",
+        (
+            Figure("drift_seconds", "seconds"),
+            Figure("drift_durations_divided_by", "durations of the rules divided by"),
+            Figure("drift_kinds", "kinds of drift"),
+            Figure("drift_requests", "requests"),
+            Figure("drift_wrong_answers", "requests without the right scores", most=0),
+            Figure("drift_alerts_expected", "alerts that had to fire"),
+            Figure("drift_alerts_missed", "of these that did not", most=0),
+            Figure("drift_null_alerts", "alerts of the model on traffic like training's", most=0),
+        ),
+    ),
+    Section(
+        "What telemetry costs",
+        "python -m benchmarks.reliability telemetry",
+        "Throughput of one worker on one core, wrk on another: with everything that is on by default (stage and "
+        "score histograms, feature health, log lines, a scrape every turn) beside a service that counts and logs "
+        "nothing, and with 1% of the requests recorded besides. The services take turns; ratios are of one round, "
+        "intervals from resampled rounds. CPU is the service's own, a request.",
+        (
+            Figure("telemetry_rounds", "rounds"),
+            Figure("telemetry_round_seconds", "seconds of a turn"),
+            Figure("telemetry_requests_per_second", "requests/s of 1 candidate without telemetry"),
+            Figure("telemetry_cost_ratio", "share of them that telemetry costs", most=0.03),
+            Figure("telemetry_cost_ratio_low", "its 95% interval, from"),
+            Figure("telemetry_cost_ratio_high", "to"),
+            Figure("telemetry_cpu_ratio", "the same of CPU"),
+            Figure("telemetry_recording_cost_ratio", "with recording"),
+            Figure("telemetry_recording_cost_ratio_low", "its 95% interval, from"),
+            Figure("telemetry_recording_cost_ratio_high", "to"),
+            Figure("telemetry_recording_cpu_ratio", "the same of CPU"),
+            Figure("telemetry_requests_per_second_100", "requests/s of 100 candidates without telemetry"),
+            Figure("telemetry_cost_ratio_100", "share of them that telemetry costs", most=0.03),
+            Figure("telemetry_cost_ratio_100_low", "its 95% interval, from"),
+            Figure("telemetry_cost_ratio_100_high", "to"),
+            Figure("telemetry_cpu_ratio_100", "the same of CPU"),
+            Figure("telemetry_recording_cost_ratio_100", "with recording"),
+            Figure("telemetry_recording_cost_ratio_100_low", "its 95% interval, from"),
+            Figure("telemetry_recording_cost_ratio_100_high", "to"),
+            Figure("telemetry_recording_cpu_ratio_100", "the same of CPU"),
+        ),
+    ),
+    Section(
+        "Bundles that were damaged",
+        "python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json",
+        "Every file of a signed bundle, by bytes with digests as they were written, and by bytes and values with "
+        "digests made to fit.",
+        (
+            Figure("bundle_flips", "damages with digests as written"),
+            Figure("bundle_flips_accepted", "of these served", most=0),
+            Figure("bundle_damages_fitted", "damages with digests made to fit"),
+            Figure("bundle_damages_served", "of these served, with scores as good as the golden rows can tell"),
+            Figure("bundle_child_crashes", "crashes and hangs of the process that opens them", most=0),
+            Figure("bundle_faults", "errors that are no refusal, and scores out of range", most=0),
+        ),
+    ),
+    Section(
+        "Requests that were spoilt",
+        "python -m benchmarks.reliability.fuzz requests --figures benchmarks/reliability.json",
+        "A grammar's requests on bodies and binary tensors against a real server.",
+        (
+            Figure("fuzz_inputs", "requests"),
+            Figure("fuzz_5xx", "answered with a fault of the server", most=0),
+            Figure("fuzz_crashes", "without an answer, or the server's end", most=0),
+            Figure("fuzz_wrong_answers", "wrong answers", most=0),
+            Figure("fuzz_memory_growth_ratio", "memory at the end over that after a fifth", most=1.05),
+            Figure("fuzz_descriptor_growth", "more open files at the end", most=0),
+        ),
+    ),
+    Section(
+        "Answers held to the OpenAPI document",
+        "python -m benchmarks.reliability.fuzz documented --figures benchmarks/reliability.json",
+        "schemathesis, where it is installed: requests made from the document, good and bad, and sequences of them.",
+        (
+            Figure("documented_cases", "requests and sequences"),
+            Figure("documented_failed", "campaigns in which an answer broke the document", most=0),
+        ),
+    ),
+)
