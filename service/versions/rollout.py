@@ -118,6 +118,7 @@ class Rollout:
         self.last: Outcome | None = None
         self.trial = Trial(bundle, self._refuse_trial)
         self._share = 0.0
+        self._losses = 0  # of workers, since the canary's trial began
         self._looked = False
 
     def begin(self) -> None:
@@ -164,6 +165,7 @@ class Rollout:
             again: Also take one that was refused before.
         """
         self._looked = True
+        self._share = self.share
         self.trial.look(again=again)
         try:
             found = deployed(self._bundle)
@@ -199,10 +201,10 @@ class Rollout:
         """Of the routing keys that the canary is to score now: none before every worker can, or once it is unwanted."""
         good, target = self.good, self.target
         if good is None or good.canary is None:
-            self._share = 0.0
-        elif target is None or not _same(target, good.canary):  # promoted, it keeps its share until it has all
-            self._share = self.trial.share if good.canary == self.trial.canary else 0.0
-        return self._share
+            return 0.0
+        if target is not None and _same(target, good.canary):
+            return self._share  # promoted, it keeps that until it has all
+        return self.trial.share if good.canary == self.trial.canary else 0.0
 
     @property
     def may_start(self) -> bool:
@@ -221,6 +223,7 @@ class Rollout:
             if not _same(self.good, before):
                 self._end("loaded", self.good.version, "", "")
             elif self.good.canary is not None:
+                self._losses = 0
                 self._end("trial_began", self.good.canary.version, "", "")
             elif before is not None and before.canary is not None:
                 self._end("trial_ended", before.canary.version, "", "")
@@ -268,6 +271,20 @@ class Rollout:
         canary = None if version is None else version.canary
         if canary is not None and canary == self.trial.canary:
             self.trial.refuse(canary, "CanaryFailedError", detail)
+            self.look()
+
+    def lost(self, version: Deployed | None) -> None:
+        """A worker ended unasked. Where that goes on, its canary may be why: it is taken out, and the next one tells.
+
+        Args:
+            version: What it served.
+        """
+        canary = None if version is None else version.canary
+        if canary is None or canary != self.trial.canary:
+            return
+        self._losses += 1
+        if self._losses >= _ATTEMPTS:
+            self.trial.refuse(canary, "crashed", f"expected workers that live, {self._losses} ended while it was tried")
             self.look()
 
     def status(self) -> dict[str, Any]:

@@ -282,4 +282,5 @@ class Supervisor:
                 self._status = START_ERROR
                 self._stop()
                 return
+        self.rollout.lost(process.version)
         self.crew.replace_soon(place, process, status)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shadow needs a service of several processes")
 
+EXPECTED = expected_scores()
 HOW: dict[str, Any] = {"workers": 2, "watch_seconds": 0.05, "request_log_ratio": 0}
 
 
@@ -49,7 +50,7 @@ def shadow(server: Server, store: Store, **how: float) -> int:
 
 
 def first_scores(times: int = 1) -> Any:
-    return pytest.approx(expected_scores()["first"] * times, abs=1e-6)
+    return pytest.approx(EXPECTED["first"] * times, abs=1e-6)
 
 
 def score(server: Server, document: dict[str, Any] = GOOD, times: int = 1) -> None:
@@ -62,7 +63,7 @@ def score(server: Server, document: dict[str, Any] = GOOD, times: int = 1) -> No
 
 def test_a_shadow_scores_every_request_and_is_compared_and_may_be_promoted(tmp_path: Path) -> None:
     store = build_store(tmp_path, "first", "second")
-    first, second = expected_scores()["first"], expected_scores()["second"]
+    first, second = EXPECTED["first"], EXPECTED["second"]
     apart = [abs(a - b) for a, b in zip(first, second, strict=True)]
     tolerance = sorted(apart)[1] + 1e-4  # one of three is further
     with serving(store.root, **HOW) as running:
