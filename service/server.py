@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from service.app import ServiceApp, create_app
+from service.counts.cells import BEAT
 from service.edge.fast_lane import FastLane
 from service.edge.guard import Guard, Limits
 from service.edge.protocol import LaneProtocol
@@ -38,6 +39,7 @@ __all__ = ["START_ERROR", "serve", "server_config"]
 
 START_ERROR: Final = 1
 _LOOK_SECONDS: Final = 0.05
+_TICKS_A_BEAT: Final = 5  # the web server ticks ten times a second
 _PARTING: Final = (b"connection", b"close")
 # Threads that have nothing left to do end within this time after the server; what goes on is cut off.
 _THREADS_END_SECONDS: Final = 0.5
@@ -69,6 +71,12 @@ class _Server(uvicorn.Server):
         self._cells = runtime.cells
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Beat, by which the supervisor sees that this process comes round; returns whether to end."""
+        if self._cells is not None and not counter % _TICKS_A_BEAT:
+            self._cells.values[BEAT] = monotonic()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; called on a signal, perhaps before anything listens. A second one ends the delay."""

@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         300.0, gt=0.0, description="How long another version may take to become ready before it is refused."
     )
+    hang_seconds: float = Field(
+        30.0, ge=0.0, description="How long one of several workers may stand still before it is replaced; 0 for ever."
+    )
     shadow_seconds: float = Field(
         10.0, gt=0.0, description="How long a shadow may take for one request before its process is replaced."
     )

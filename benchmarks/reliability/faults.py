@@ -214,6 +214,15 @@ def _no_descriptors(trial: _Trial) -> None:
         trial.until(lambda: get(running.port, "/readyz")[0] == _OK, "new connections once descriptors are free")
 
 
+def _hung_worker(trial: _Trial) -> None:
+    with trial.served(in_flight=True, hang_seconds=_HANG_SECONDS) as running:
+        hung = running.workers()[0]
+        os.kill(hung, signal.SIGSTOP)
+        trial.until(lambda: hung not in running.workers() and len(running.workers()) == _WORKERS, "another worker")
+        told = [event for event in running.log() if event["event"] == "worker_hung"]
+        trial.outcome.expect([event["process"] for event in told] == [hung], f"a line that says so, got {told}")
+
+
 def _no_temporary_directory(trial: _Trial) -> None:
     scratch = trial.place / "scratch"
     scratch.mkdir()
@@ -235,6 +244,7 @@ FAULTS: Final[dict[str, Callable[[_Trial], None]]] = {
     "store_gone": _store_gone,
     "clock_jumps": _clock_jumps,
     "no_descriptors": _no_descriptors,
+    "hung_worker": _hung_worker,
     "no_temporary_directory": _no_temporary_directory,
 }
 

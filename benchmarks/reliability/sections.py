@@ -215,10 +215,11 @@ SECTIONS: Final = (
     Section(
         "Faults of the machine",
         "python -m benchmarks.reliability faults",
-        "One at a time, under a steady load: the log on a full disk; a log nobody reads; a version added where "
-        "there is no room for it; a version cut short, and a worker lost meanwhile; the whole store gone, and a worker "
-        "lost meanwhile; a clock that jumps by a day forth and back (libfaketime), with a swap at each time; no "
-        "descriptors left; the temporary directory gone. Each has to be served on through, or refused clearly.",
+        "One at a time, under a steady load: the log on a full disk; a log nobody reads; a version added where there "
+        "is no room for it; a version cut short, and a worker lost meanwhile; the whole store gone, and a worker lost "
+        "meanwhile; a worker that stands still; a clock that jumps by a day forth and back (libfaketime), with a swap "
+        "at each time; no descriptors left; the temporary directory gone. Each has to be served on through, or refused "
+        "clearly.",
         (
             Figure("faults", "faults"),
             Figure("fault_requests", "requests"),

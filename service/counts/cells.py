@@ -66,7 +66,7 @@ REFUSED: Final = 5  # supervisor: what is deployed was refused, and something el
 SHARE: Final = 6  # supervisor: of the routing keys that the canary scores now
 TRIAL_REFUSED: Final = 7  # supervisor: what is on trial was refused or taken out
 SHADOW: Final = 8  # supervisor: where workers count what a shadow loses, while there is one; else 0
-BEAT: Final = 9  # a shadow's: when it last took or looked for a request (`monotonic`, seconds)
+BEAT: Final = 9  # when its loop last came round, a shadow's for a request (`monotonic`, seconds)
 _STATE: Final = 16
 
 SLOTS: Final = 8
@@ -218,7 +218,7 @@ class Cells:
     def forget(self, block: int) -> None:
         """Take back what a block says its process is doing; that one of its place has started stays true."""
         state = self.state_of(block)
-        for cell in (PID, READY, CONNECTIONS, ACTIVE):
+        for cell in (PID, READY, CONNECTIONS, ACTIVE, BEAT):
             state[cell] = 0.0
 
     # ---- pages: what the counts of a slot's model are

@@ -27,6 +27,7 @@ from service.versions.rollout import Rollout
 from service.versions.store import is_store
 from service.workers.crew import Crew
 from service.workers.order import HURRY
+from service.workers.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +73,7 @@ class Supervisor:
         self._status = 0
         self.crew = Crew(settings, given, plan, listener)
         self.rollout = Rollout(settings.bundle, self._count_reload)
+        self._watchdog = Watchdog(self.crew.cells, settings.hang_seconds)
 
     def run(self) -> int:
         """Serve until told to stop.
@@ -101,6 +103,7 @@ class Supervisor:
                     self._hear_of_canaries()
                     self._change_versions()
                     self._start_what_is_due()
+                    self._watchdog.look(place.worker for place in self.crew.places if place.worker is not None)
                 self._say()
                 self.crew.kill_what_is_late()
                 self._wait(reader)
@@ -162,6 +165,7 @@ class Supervisor:
             due += [place.due for place in self.crew.places if place.worker is None]
             due += [self._look_at] if self._look_at else []
             due += self.crew.keeper.due()
+            due += [self._watchdog.due] if self._watchdog.due is not None else []
             due += [self.rollout.due] if not self.rollout.may_start else []
         return max(0.0, min(due, default=monotonic() + _IDLE_SECONDS) - monotonic())
 
