@@ -4,6 +4,7 @@ Runs where `prometheus` and `promtool` are installed (Debian: the package `prome
 it may.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -73,9 +74,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def wait_for_scrapes(prometheus: str, service: str) -> None:
-    """Keep the service busy until the counters were seen at several points in time."""
+    """Keep the service busy until counters were seen at several points in time, also those of windows that are over."""
     body = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES, "top_k": 2}
-    seen: list[str] = []
+    seen: dict[str, set[str]] = {}
     end = time.monotonic() + 60
     while time.monotonic() < end:
         for _ in range(REQUESTS):
@@ -83,12 +84,11 @@ def wait_for_scrapes(prometheus: str, service: str) -> None:
             assert answer.status_code == 200
         event = {"token": answer.json()["feedback_tokens"][0], "click": True}
         assert httpx.post(f"{service}/feedback", json=event).status_code == 202
-        try:
-            found = ask(prometheus, "sum(reaction_candidates_total)[1m:1s]")
-        except OSError:
-            found = []  # not listening yet
-        seen = [value for series in found for _, value in series["values"]]
-        if len(set(seen)) >= SCRAPES:
+        with contextlib.suppress(OSError):  # not listening yet
+            for metric in ("reaction_candidates_total", 'reaction_feedback_scored_total{event="click"}'):
+                found = ask(prometheus, f"sum({metric})[1m:1s]")
+                seen[metric] = {value for series in found for _, value in series["values"]}
+        if seen and min(len(values) for values in seen.values()) >= SCRAPES:
             return
         time.sleep(0.3)
     pytest.fail(f"expected {SCRAPES} different scrapes, got {seen}")
