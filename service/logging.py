@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 # structlog loads rich where it finds it, to colour tracebacks on a console: time and memory for what is never used.
 _HIDE_RICH: Final = "rich" not in sys.modules
@@ -19,10 +23,17 @@ finally:
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-__all__ = ["configure_logging", "get_logger"]
+__all__ = ["configure_logging", "get_logger", "log_often"]
 
 # Loggers of the web server that would otherwise write lines of their own form.
 _SERVER_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+class _Often:
+    """What `log_often` knows of the writer; nothing before that is set up."""
+
+    writes: bool | None = None
+    worker: int | None = None
 
 
 def configure_logging(level: str, worker: int | None = None) -> None:
@@ -71,6 +82,7 @@ def configure_logging(level: str, worker: int | None = None) -> None:
         logger.handlers = []
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
+    _Often.writes, _Often.worker = root.level <= logging.INFO, worker
     # Start and stop are logged by the service itself, with more to say.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
 
@@ -78,6 +90,23 @@ def configure_logging(level: str, worker: int | None = None) -> None:
 def get_logger(name: str) -> Any:
     """A logger whose methods take an event and keyword facts."""
     return structlog.get_logger(name)
+
+
+def log_often(name: str, event: str, facts: dict[str, Any]) -> None:
+    """Log an event at level info, as `get_logger(name).info(event, **facts)` does, by a hundredth of the code.
+
+    A line of a request that comes by lot finds none of that code in a processor's caches: half a millisecond a line.
+    """
+    if _Often.writes is None:
+        get_logger(name).info(event, **facts)
+    if not _Often.writes:
+        return
+    line = facts if _Often.worker is None else {**facts, "worker": _Often.worker}
+    stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    text = msgspec.json.encode({**line, "level": "info", "logger": name, "timestamp": stamp, "event": event})
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        sys.stderr.write(text.decode() + "\n")
+        sys.stderr.flush()
 
 
 def _drop_colours(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -113,7 +113,7 @@ def drift(
 
 @app.command()
 def telemetry(
-    rounds: Annotated[int, typer.Option(min=2, help="turns of each service")] = 30,
+    rounds: Annotated[int, typer.Option(min=2, help="turns of each service")] = 20,
     seconds: Annotated[float, typer.Option(min=1, help="of a turn")] = 2.0,
     to: _Figures = FIGURES,
 ) -> None:

@@ -74,13 +74,18 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
         ("reaction_candidates_total", "counter", "model", "Candidates scored."),
         ("reaction_request_candidates", "histogram", "model", "Candidates a scored request."),
         ("reaction_score", "histogram", "model", "Scores given: predicted click probabilities."),
-        ("reaction_field_values_total", "counter", "model field", "Values read by a field, missing ones included."),
-        ("reaction_field_missing_total", "counter", "model field", "Values that were missing."),
+        (
+            "reaction_field_values_total",
+            "counter",
+            "model field",
+            "Values of a field that were looked at, missing ones included; of many rows at once a sample.",
+        ),
+        ("reaction_field_missing_total", "counter", "model field", "Of these, those that were missing."),
         (
             "reaction_field_out_of_vocabulary_total",
             "counter",
             "model field",
-            "Values that held something training had not seen often enough.",
+            "Of these, those that held something training had not seen often enough.",
         ),
         ("reaction_field_reference_missing_ratio", "gauge", "model field", "Share of missing values in training."),
         (
@@ -93,7 +98,7 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "reaction_field_bin_values_total",
             "counter",
             "model field bin",
-            "Values of a sample of rows: missing, unknown, the most frequent of training in groups, the rest.",
+            "The same by bin: missing, unknown, the most frequent of training in groups, the rest.",
         ),
         ("reaction_field_reference_bin_ratio", "gauge", "model field bin", "Share of these in training."),
         (

@@ -7,8 +7,8 @@ encoding a one-row request. So matrices are counted in batches.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     from service.counts.stability import BinCounts
     from service.features.encoder import FeatureEncoder
 
-__all__ = ["SCORE_BOUNDS", "FeatureHealth", "FieldCounts", "ScoreRepeats", "field_ratios", "score_bounds"]
+__all__ = [
+    "SAMPLED_ROWS",
+    "SCORE_BOUNDS",
+    "FeatureHealth",
+    "FieldCounts",
+    "ScoreRepeats",
+    "field_ratios",
+    "score_bounds",
+]
 
-NumberT = TypeVar("NumberT", np.int32, np.float32)
-
+# Rows of a batch whose fields are looked at.
+SAMPLED_ROWS: Final = 256
 MISSING_ID: Final = 0
 OUT_OF_VOCABULARY_ID: Final = 1
 # Click probabilities are small, so buckets are geometric.
@@ -115,6 +123,7 @@ class FeatureHealth:
     ) -> None:
         self._stability = {side: Stability(cells, encoder, side, bins) for side in ("context", "candidate")}
         self._repeats = repeats
+        self._random = np.random.default_rng()
         self._columns = {side: encoder.columns(side) for side in ("context", "candidate")}
         self.fields = fields
         self._cells = np.asarray(cells.values)
@@ -130,16 +139,24 @@ class FeatureHealth:
 
     def count(
         self,
-        contexts: Sequence[NDArray[np.int32]],
-        candidates: Sequence[NDArray[np.int32]],
-        scores: Sequence[NDArray[np.float32]],
+        contexts: NDArray[np.int32],
+        candidates: NDArray[np.int32],
+        scores: NDArray[np.float32],
     ) -> None:
-        """Count what requests were encoded to, (1 or N, Cc) and (N, Ci) each, and their scores (N,)."""
-        self._count("context", _joined(contexts))
-        self._count("candidate", _joined(candidates))
-        every = _joined(scores)
-        self._scores.observe_array(every)
-        self._repeats.count(every)
+        """Count what requests were encoded to, (M, Cc) and (N, Ci), and their scores (N,); M is N at most.
+
+        Of many rows a sample: what is shown of fields are shares.
+        """
+        self._count("context", self._sample(contexts))
+        self._count("candidate", self._sample(candidates))
+        self._scores.observe_array(scores)
+        self._repeats.count(scores)
+
+    def _sample(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        if len(ids) <= SAMPLED_ROWS:
+            return ids
+        # By chance: requests are alike in length, and every so many-th row might always be the first of one.
+        return ids[self._random.integers(len(ids), size=SAMPLED_ROWS)]
 
     def _count(self, side: str, ids: NDArray[np.int32]) -> None:
         self._stability[side].count(ids)
@@ -158,16 +175,6 @@ class FeatureHealth:
                 # A missing multi-value is the missing id once, in its first column, and padding after it.
                 cells[place + 1] += missing[first]
                 cells[place + 2] += np.count_nonzero(unknown_mask[:, first : first + width].any(axis=1))
-
-
-def _joined(arrays: Sequence[NDArray[NumberT]]) -> NDArray[NumberT]:
-    """Arrays (n, ...) one after the other; where each is one run of memory, for a quarter of what numpy takes."""
-    try:
-        content = b"".join(arrays)  # type: ignore[arg-type]
-    except (BufferError, ValueError):  # column after column, as many rows at once are encoded
-        return np.concatenate(arrays)
-    first = arrays[0]
-    return np.frombuffer(content, first.dtype).reshape(-1, *first.shape[1:])
 
 
 def _down_the_columns(mask: NDArray[np.bool_]) -> NDArray[np.int32]:

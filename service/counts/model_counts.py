@@ -6,7 +6,7 @@ only these serve, before or after a change of versions (`ModelCounts`).
 
 from __future__ import annotations
 
-from itertools import chain
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,8 +20,6 @@ from service.counts.stability import BinCounts, FieldBins, field_bins, score_sha
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from service.counts.cells import Cells
     from service.features.encoder import FeatureEncoder
     from service.pipeline import Work
@@ -33,9 +31,13 @@ OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 # 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
 SECONDS_BOUNDS: Final = tuple(float(f"{1e-5 * 2 ** (k / 2):.3g}") for k in range(41))
 # A queue is counted when it holds this many requests or rows: a pause of a few hundred microseconds at most.
-_REQUESTS_QUEUED: Final = 512
+_REQUESTS_QUEUED: Final = 1024
 _ROWS_QUEUED: Final = 4096
-_MARKS: Final = 6  # times of a request
+_MARKS: Final = 7  # six times of a request, and its candidates
+_pack: Final = Struct(f"={_MARKS}d").pack
+_SCORE_BYTES: Final = 4
+_MARKS_QUEUED: Final = _REQUESTS_QUEUED * _MARKS * 8
+_SCORES_QUEUED: Final = _ROWS_QUEUED * _SCORE_BYTES
 CANDIDATES_BOUNDS: Final = tuple(float(2**k) for k in range(15))
 
 
@@ -124,6 +126,23 @@ class ModelCounts:
         }
 
 
+class _Waiting:
+    """What is to be counted of requests, one after the other.
+
+    Copies: were arrays kept, those of the next request would each time lie on memory that no cache holds.
+
+    Attributes:
+        marks: Of each request its times (as of `Work`) and its candidates, float64.
+        contexts, candidates: Ids, int32.
+        scores: float32.
+    """
+
+    __slots__ = ("candidates", "contexts", "marks", "scores")
+
+    def __init__(self) -> None:
+        self.marks, self.contexts, self.candidates, self.scores = bytearray(), bytearray(), bytearray(), bytearray()
+
+
 class ModelMetrics(ModelCounts):
     """Counts what this process scores with a model.
 
@@ -137,9 +156,8 @@ class ModelMetrics(ModelCounts):
     def __init__(self, cells: Cells, slot: int, about: About, encoder: FeatureEncoder) -> None:
         super().__init__(cells, slot, about)
         self._health = FeatureHealth(cells, encoder, self.fields, self.scores, repeats=self.repeats, bins=self.bins)
-        # Times of a request (as of `Work`), its ids and scores, which must not change any more.
-        self._queue: list[tuple[tuple[float, ...], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
-        self._rows = 0
+        self._widths = encoder.width("context"), encoder.width("candidate")
+        self._waiting = _Waiting()
 
     def record(self, outcome: str, work: Work | None, received: float, ended: float) -> None:
         """Count one request.
@@ -155,12 +173,14 @@ class ModelMetrics(ModelCounts):
             ended -= work.lag
             if outcome == "ok":
                 # Counted in batches: one by one, histograms and fields take longer than a one-row request.
-                scores = work.scores
-                times = (received, work.started, work.decoded, work.encoded, work.inferred, ended)
-                queue = self._queue
-                queue.append((times, work.context_ids, work.candidate_ids, scores))
-                self._rows += len(scores)
-                if len(queue) >= _REQUESTS_QUEUED or self._rows >= _ROWS_QUEUED:
+                waiting, scores = self._waiting, work.scores.tobytes()
+                rows = len(scores) // _SCORE_BYTES
+                marks = waiting.marks
+                marks += _pack(received, work.started, work.decoded, work.encoded, work.inferred, ended, rows)
+                waiting.contexts += work.context_ids.tobytes()
+                waiting.candidates += work.candidate_ids.tobytes()
+                waiting.scores += scores
+                if len(marks) >= _MARKS_QUEUED or len(waiting.scores) >= _SCORES_QUEUED:
                     self.flush()
                 return
         stages = self.stages[outcome]
@@ -179,15 +199,18 @@ class ModelMetrics(ModelCounts):
 
     def flush(self) -> None:
         """Count what is queued."""
-        if not self._queue:
+        waiting = self._waiting
+        if not waiting.marks:
             return
-        times, contexts, candidates, scores = zip(*self._queue, strict=True)
-        self._queue.clear()
-        self._rows = 0
-        marks = np.fromiter(chain.from_iterable(times), np.float64, _MARKS * len(times)).reshape(-1, _MARKS).T
+        self._waiting = _Waiting()
+        *marks, rows = np.frombuffer(waiting.marks, np.float64).reshape(-1, _MARKS).T.copy()
         stages = self.stages["ok"]
-        for stage, seconds in zip(STAGES, np.diff(marks, axis=0), strict=False):
-            stages[stage].observe_array(seconds)
-        stages["total"].observe_array(marks[5] - marks[0])
-        self.candidates.observe_array(np.fromiter(map(len, scores), np.float64, len(scores)))
-        self._health.count(contexts, candidates, scores)
+        for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False):
+            stages[stage].observe_array(end - begin)
+        stages["total"].observe_array(marks[-1] - marks[0])
+        self.candidates.observe_array(rows)
+        contexts, candidates = (
+            np.frombuffer(ids, np.int32).reshape(-1, width) if width else np.zeros((0, 0), np.int32)
+            for ids, width in zip((waiting.contexts, waiting.candidates), self._widths, strict=True)
+        )
+        self._health.count(contexts, candidates, np.frombuffer(waiting.scores, np.float32))

@@ -1,7 +1,7 @@
 """How live values of fields are spread, beside how they were in training: what a population stability index is made of.
 
 Ids of a field fall into few bins: missing, unknown, the ids that training saw most in groups of about the same share,
-and the rest. A random sample of rows is enough for shares, and keeps the cost of a row small.
+and the rest.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BinCounts", "FieldBins", "Stability", "field_bins", "score_shares"]
 
-# Rows of a batch that are looked at.
-SAMPLED_ROWS: Final = 128
 _GROUPS: Final = 8
 # Named ids of hashed fields may be large; these stay apart, the others count as the rest.
 _LARGEST_ID: Final = 1 << 16
@@ -159,7 +157,6 @@ class Stability:
         ]
         self._kept = np.array([number for number, _ in kept], np.intp)
         self._places = np.array([place for _, place in kept], np.intp)
-        self._random = np.random.default_rng()
 
     @staticmethod
     def _table(bins: FieldBins, *, several: bool) -> NDArray[np.intp]:
@@ -173,12 +170,9 @@ class Stability:
         return table
 
     def count(self, ids: NDArray[np.int32]) -> None:
-        """Count a sample of rows of ids (N, C)."""
+        """Count rows of ids (N, C)."""
         if not len(self._columns):
             return
-        if len(ids) > SAMPLED_ROWS:
-            # By chance: requests are alike in length, and every so many-th row might always be the first of one.
-            ids = ids[self._random.integers(len(ids), size=SAMPLED_ROWS)]
         numbers = self._table_of_all[np.minimum(ids[:, self._columns], self._last) + self._starts]
         counts = np.bincount(numbers.ravel(), minlength=self._bins)
         self._cells[self._places] += counts[self._kept]

@@ -28,7 +28,7 @@ from service.errors import (
     problem_bytes,
     problem_of,
 )
-from service.logging import get_logger
+from service.logging import get_logger, log_often
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
 from service.tracing.context import TRACEPARENT, read_traceparent
@@ -207,7 +207,7 @@ class ScoreEndpoint:
         if model is not None:
             if work is not None and work.arm and model.canary is not None:
                 model = model.canary.count(model, work)
-            model.metrics.record(_outcome(status), work, received, ended)
+            model.metrics.record("ok" if status == OK else _outcome(status), work, received, ended)
             if work is not None and work.feedback is not None and status == OK and self._runtime.feedback is not None:
                 self._runtime.feedback.count_issued(model.label, work.feedback)
         if self._feed is not None and work is not None and status == OK:
@@ -222,25 +222,21 @@ class ScoreEndpoint:
 
     @staticmethod
     def _log_request(work: Work | None, status: int, seconds: float | None, trace_id: str) -> None:
-        facts: dict[str, str] = {}
         if work is not None and work.traceparent and not trace_id:
             caller = read_traceparent(work.traceparent)
             trace_id = "" if caller is None else caller.trace_id
+        facts: dict[str, Any] = {
+            "request_id": None if work is None else work.request_id,
+            "status": status,
+            "candidates": len(work.scores) if status == OK and work is not None else None,
+            "seconds": None if seconds is None else round(seconds, 6),
+        }
         if trace_id:
             facts["trace_id"] = trace_id
-        _log.info(
-            "request",
-            request_id=None if work is None else work.request_id,
-            status=status,
-            candidates=len(work.scores) if status == OK and work is not None else None,
-            seconds=None if seconds is None else round(seconds, 6),
-            **facts,
-        )
+        log_often("service.score", "request", facts)
 
 
 def _outcome(status: int) -> str:
-    if status == OK:
-        return "ok"
     if status == GONE:
         return "gone"
     return "refused" if status < _SERVER_FAULT else "failed"

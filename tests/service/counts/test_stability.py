@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from serving import FIELDS, MODEL_ID, ROW_CANDIDATES, ROW_CONTEXT, build_encoder, samples, serving
 
 from service.counts.cells import Cells
-from service.counts.stability import SAMPLED_ROWS, BinCounts, Stability, field_bins, score_shares
+from service.counts.feature_health import SAMPLED_ROWS, SCORE_BOUNDS, FeatureHealth, FieldCounts, ScoreRepeats
+from service.counts.histogram import Histogram
+from service.counts.stability import BinCounts, Stability, field_bins, score_shares
 from training.reference import reference_statistics
 
 if TYPE_CHECKING:
@@ -82,15 +84,20 @@ def test_a_long_batch_is_sampled_without_favour() -> None:
     cells = Cells()
     bins = field_bins(ENCODER, {"rows": 1, "fields": {"user": {"histogram": {"ids": [2], "counts": [1]}}}})
     counts = BinCounts(cells, "user", bins["user"])
-    stability = Stability(cells, ENCODER, "context", {"user": counts})
+    fields = {field.name: FieldCounts(cells, field.name, {}) for field in ENCODER.fields}
+    scores = Histogram(cells, "scores", SCORE_BOUNDS)
+    repeats = ScoreRepeats(cells, "repeats")
+    health = FeatureHealth(cells, ENCODER, fields, scores, repeats=repeats, bins={"user": counts})
     (user,) = [column.first for column in ENCODER.columns("context") if column.name == "user"]
     ids = np.full((SAMPLED_ROWS * 3, ENCODER.width("context")), 2, np.int32)
     ids[::3, user] = 0
     for _ in range(50):
-        stability.count(ids)
+        health.count(ids, np.zeros((1, ENCODER.width("candidate")), np.int32), np.full(len(ids), 0.5, np.float32))
     missing = counts.counts[0] / sum(counts.counts)
-    assert sum(counts.counts) == 50 * SAMPLED_ROWS
+    assert sum(counts.counts) == fields["user"].values == 50 * SAMPLED_ROWS
+    assert fields["user"].missing == counts.counts[0]
     assert abs(missing - 1 / 3) < 0.03  # seven deviations
+    assert (scores.cumulative()[-1], repeats.total) == (50 * len(ids), 50 * len(ids) - 1), "all scores are counted"
 
 
 def test_bins_are_few_and_hold_about_as_much_each_and_rare_ids_are_told_by_their_shares() -> None:
