@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from training.phases.tables import TableBank
     from training.towers.gates import FieldGates
 
-_TEACHING = CalibrationConfig(knots=2)
-"""How a pair is calibrated before it teaches. Few knots: what the student is taught has to stay simple to learn."""
+_TEACHING = CalibrationConfig(knots=2, folds=2)
+"""How a pair is calibrated before it teaches: simply, for what the student is taught has to be learnt, and quickly."""
 
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
