@@ -1,7 +1,7 @@
 """Work beside the event loop that may be lost: a bounded queue, and a thread that empties it a few times a second.
 
-The event loop only appends. A batch is handled with the interpreter's lock held between system calls, so it is kept to
-a few hundred microseconds; one item at a time would wait for that lock, up to 5 ms, once an item.
+The event loop only appends. A batch is handled with the interpreter's lock held between system calls, so it is kept
+small; one item at a time would wait for that lock, up to its switch interval of 5 ms, once an item.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A request as spans in the JSON form of the OpenTelemetry protocol (OTLP 1.x, `ExportTraceServiceRequest`).
 
-Ids are hexadecimal text there, and 64-bit numbers are text. The form is small and needs no library: OpenTelemetry's own
-would cost every worker some ten megabytes and a request a hundred microseconds of the event loop.
+Ids are hexadecimal text there, and 64-bit numbers are text. The form is small and needs no library.
 """
 
 from __future__ import annotations

@@ -149,6 +149,7 @@ def test_answers_are_the_same_bytes_apart_from_the_last_digit_of_scores_and_metr
         if name.startswith("reaction_")
         and "seconds" not in name
         and "readyz" not in name
+        and "repeats" not in name  # that is by the order in which they come
         and counted[True][name] != pytest.approx(counted[False][name], rel=1e-6)
     }
     assert different == set()
