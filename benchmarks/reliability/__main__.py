@@ -63,7 +63,7 @@ def restart(
 
 @app.command()
 def shadow(
-    rounds: Annotated[int, typer.Option(min=2, help="turns of each kind of shadow")] = 8,
+    rounds: Annotated[int, typer.Option(min=2, help="turns of each kind of shadow")] = 10,
     rate: Annotated[float, typer.Option(help="requests a second")] = 300.0,
     seconds: Annotated[float, typer.Option(min=0.1, help="of a turn")] = 5.0,
     workers: Annotated[int, typer.Option(min=1, help="processes that serve")] = 1,

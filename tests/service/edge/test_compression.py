@@ -195,5 +195,5 @@ def test_a_compressed_body_never_holds_up_the_event_loop(inflate_to: int | None)
         settings, gate = Settings(bundle="b"), Gate(workers, 1, 100, 60.0, ServiceMetrics())
         work = Work(b"short", request_id="r", packed=False, answer_packed=False)
         work.inflate_to = inflate_to
-        asyncio.run(ask(SimpleNamespace(settings=settings, gate=gate), work))
+        asyncio.run(ask(SimpleNamespace(settings=settings, gate=gate, recorder=None, feed=None, tracer=None), work))
     assert (ran_in[0] is threading.main_thread()) == (inflate_to is None)
