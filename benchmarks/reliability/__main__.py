@@ -80,7 +80,10 @@ def soak(
     to: _Figures = FIGURES,
 ) -> None:
     """Mixed load, spoilt requests, slow clients, swaps and kills, all at once."""
-    _report(soak_figures(seconds=seconds, rate=rate), to)
+    found, findings = soak_figures(seconds=seconds, rate=rate)
+    for finding in findings:
+        typer.echo(f"  {finding}")
+    _report(found, to)
 
 
 @app.command()

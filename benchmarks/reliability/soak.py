@@ -42,6 +42,7 @@ _SLOW_GRACE_SECONDS: Final = 3.0
 _FAULT: Final = 500
 _OK: Final = 200
 _RECOVERY_SECONDS: Final = 60.0
+_MOST: Final = 10
 
 
 @dataclass(slots=True)
@@ -55,10 +56,12 @@ class _Outcomes:
         spoilt: Spoilt requests answered.
         faults: Of these, answers with a status of 500 or more, and connections that ended with none.
         fault_spans: When those without an answer were sent and had failed.
+        fault_whys: And how.
         slow: Slow clients cut off.
         slow_left: Slow clients that were not, long past their deadline.
         probes: Answers of `/metrics` and `/livez`.
-        probes_failed: Where there was none.
+        probe_spans: When those without a good answer were sent and had failed.
+        probe_whys: And how.
         ok: Answers with scores, to spoilt requests that were good enough.
     """
 
@@ -68,16 +71,18 @@ class _Outcomes:
     spoilt: int = 0
     faults: list[str] = field(default_factory=list)
     fault_spans: list[tuple[float, float]] = field(default_factory=list)
+    fault_whys: list[str] = field(default_factory=list)
     slow: int = 0
     slow_left: int = 0
     probes: int = 0
     probe_spans: list[tuple[float, float]] = field(default_factory=list)
+    probe_whys: list[str] = field(default_factory=list)
     ok: int = 0
 
 
 def soak_figures(
     *, seconds: float, rate: float, workers: int = 2, swap_seconds: float = 10.0, kill_seconds: float = 15.0
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[str]]:
     """Soak a service of its own.
 
     Args:
@@ -88,7 +93,7 @@ def soak_figures(
         kill_seconds: From one worker killed to the next.
 
     Returns:
-        Figures by key.
+        Figures by key, and what was not as it has to be, at most a few of a kind.
     """
     outcomes, end, calm_end = _Outcomes(), threading.Event(), threading.Event()
     memory: list[tuple[float, int]] = []
@@ -136,10 +141,21 @@ def soak_figures(
             _recovered(running, workers)
             counted = _counted(running.port)
         alive = running.process.returncode == 0
-    return _figures(seen, outcomes, memory, descriptors, seconds) | {
+    figures = _figures(seen, outcomes, memory, descriptors, seconds) | {
         "soak_uncounted_answers": max(0, len(seen.seconds) + outcomes.ok - counted),
         "soak_ended_badly": int(not alive),
     }
+    lost = [
+        f"{what} at {begin:.3f}, failed at {end_of_it:.3f}: {why}; kills {outcomes.kills}"
+        for what, spans, whys in (
+            ("asked", seen.failed_spans, seen.failed),
+            ("spoilt", outcomes.fault_spans, outcomes.fault_whys),
+            ("probed", outcomes.probe_spans, outcomes.probe_whys),
+        )
+        for (begin, end_of_it), why in zip(spans, whys, strict=True)
+        if not _explained(begin, end_of_it, outcomes.kills)
+    ]
+    return figures, [*lost[:_MOST], *outcomes.faults[:_MOST], *outcomes.swaps_undone[:_MOST], *seen.mixed[:_MOST]]
 
 
 def _spoil(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
@@ -149,8 +165,9 @@ def _spoil(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
         sent, begin = spoilt(seed), time.perf_counter()
         try:
             status, _, body = client.ask(sent)
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
             outcomes.fault_spans.append((begin, time.perf_counter()))
+            outcomes.fault_whys.append(f"seed {seed}: {error!r}")
             continue
         outcomes.spoilt += 1
         outcomes.ok += status == _OK and sent.path == "/score"
@@ -182,9 +199,10 @@ def _be_slow(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
 def _probe(port: int, outcomes: _Outcomes, end: threading.Event) -> None:
     while not end.wait(0.5):
         for path in ("/metrics", "/livez", "/model"):
-            begin, (status, _) = time.perf_counter(), get(port, path)
+            begin, (status, text) = time.perf_counter(), get(port, path)
             outcomes.probes += 1
             if status != _OK:
+                outcomes.probe_whys.append(f"{path}: {status} {text[:200]}")
                 outcomes.probe_spans.append((begin, time.perf_counter()))
 
 
@@ -257,11 +275,16 @@ def _counted(port: int) -> int:
     return sum(int(float(line.split()[-1])) for line in lines if 'route="/score"' in line and 'status="200"' in line)
 
 
+def _explained(begin: float, failed: float, kills: list[tuple[float, float]]) -> bool:
+    """Whether what was sent and failed at these times was in flight while a worker was killed."""
+    return any(begin <= gone and failed >= kill for kill, gone in kills)
+
+
 def _figures(
     seen: Seen, outcomes: _Outcomes, memory: list[tuple[float, int]], descriptors: list[int], seconds: float
 ) -> dict[str, float]:
     def explained(spans: list[tuple[float, float]]) -> int:
-        return sum(any(begin <= gone and failed >= kill for kill, gone in outcomes.kills) for begin, failed in spans)
+        return sum(_explained(begin, failed, outcomes.kills) for begin, failed in spans)
 
     def lost(spans: list[tuple[float, float]]) -> int:
         return len(spans) - explained(spans)
