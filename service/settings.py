@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         300.0, gt=0.0, description="How long another version may take to become ready before it is refused."
     )
+    patience_seconds: float = Field(
+        10.0, gt=0.0, description="How long it gets ready with what those that serve leave, before it takes its share."
+    )
     hang_seconds: float = Field(
         30.0, ge=0.0, description="How long one of several workers may stand still before it is replaced; 0 for ever."
     )

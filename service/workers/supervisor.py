@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from service.settings import Settings
+    from service.versions.store import Deployed
     from service.workers.place import Place, WorkerProcess
     from service.workers.plan import Plan
 
@@ -73,6 +74,7 @@ class Supervisor:
         self._status = 0
         self.crew = Crew(settings, given, plan, listener)
         self.rollout = Rollout(settings.bundle, self._count_reload)
+        self._hurried: Deployed | None = None  # what is taken up at full priority, having not come up at the lowest
         self._watchdog = Watchdog(self.crew.cells, settings.hang_seconds)
 
     def run(self) -> int:
@@ -206,13 +208,18 @@ class Supervisor:
         if not behind:
             if all(place.worker is not None and place.worker.ready for place in self.crew.places):
                 self.rollout.done()
+                self._hurried = None
             return
         place = behind[0]
         # One that was lost is started again first; and the one that its block belonged to has to have gone.
         if place.worker is not None and place.free_block() is not None and self.rollout.may_start:
-            place.incoming = self.crew.start(place, target, low=True)
+            low = self._hurried != target
+            place.incoming = self.crew.start(place, target, low=low)
             if place.incoming is not None:
-                place.incoming.kill_by = monotonic() + self._settings.reload_seconds
+                seconds = self._settings.reload_seconds
+                place.incoming.kill_by = monotonic() + (
+                    min(seconds, self._settings.patience_seconds) if low else seconds
+                )
 
     def _count_reload(self, outcome: str, reason: str) -> None:
         cells = self.crew.cells
@@ -266,7 +273,14 @@ class Supervisor:
         """A process that was to serve another version ended instead."""
         if self._stop_by or process.version != self.rollout.target:
             return
-        if monotonic() - process.since >= self._settings.reload_seconds:
+        low = self._hurried != process.version
+        took, patience = monotonic() - process.since, self._settings.patience_seconds
+        if low and process.told is None and patience <= took < self._settings.reload_seconds:
+            # Those that serve leave it nothing. A version that takes all there is must be got rid of all the same.
+            self._hurried = process.version
+            _log.warning("reload_hurried", seconds=patience)
+            return
+        if took >= self._settings.reload_seconds:
             kind, detail = "timeout", f"expected it ready within {self._settings.reload_seconds:g} s, got no answer"
         else:
             kind, detail = process.why_ended(status)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 from processes import count_all, workers_of
 from processes import wait_for as wait
@@ -77,6 +78,22 @@ def test_a_version_is_taken_up_by_all_workers_under_load_and_no_request_is_lost_
             assert scored >= answers - _REQUESTS_QUEUED
     assert running.process.returncode == 0
     assert "Traceback" not in str(running.log)
+
+
+def test_a_version_that_is_left_no_time_to_get_ready_takes_its_share(tmp_path: Path) -> None:
+    store = build_store(tmp_path, "first", "second")
+    with serving(store.root, watch_seconds=0.05, patience_seconds=1, request_log_ratio=0) as running:
+        supervisor = psutil.Process(running.process.pid)
+        before = set(supervisor.children())
+        store.activate("second")
+        wait_for(lambda: bool(set(supervisor.children()) - before), "it is started")
+        (starved,) = set(supervisor.children()) - before
+        starved.suspend()  # as if those that serve took all there is
+        assert starved.cmdline()[-1] == "low"
+        wait_for(lambda: model_of(running) == "second", "it is served")
+        (serves,) = set(supervisor.children()) - before - {starved}
+        assert serves.cmdline()[-1] != "low"
+    assert "reload_hurried" in str(running.log)
 
 
 def spoil(store: Store, root: Path, name: str) -> None:
