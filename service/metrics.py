@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CATALOGUE", "OUTCOMES", "STAGES", "MetricRow", "ModelMetrics", "ServiceMetrics", "metrics_markdown"]
 
 # Why a connection is cut.
-CUTS: Final = ("malformed", "head_late", "body_late", "head_too_large", "answer_late")
+CUTS: Final = ("malformed", "head_late", "body_late", "head_too_large", "answer_late", "idle", "full")
 # Why a long request is not scored.
 SHED: Final = ("hopeless", "queue_full", "expired", "gone")
 _REQUESTS: Final = "requests "

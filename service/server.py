@@ -137,10 +137,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
         self._loop = asyncio.get_running_loop()
-        if self._cells is None or sockets is None:
+        if sockets is None:
             await super().startup(sockets)
             return
         await super().startup([])
+        # A client that says nothing in the handshake is one that sends no head.
+        handshake_seconds = self.runtime.settings.head_seconds
 
         def make_protocol() -> Connection:
             made: Connection = self.config.http_protocol_class(  # type: ignore[call-arg, assignment]
@@ -148,6 +150,17 @@ class _Server(uvicorn.Server):
             )
             return made
 
+        if self._cells is None:
+            for listener in sockets:
+                server = await self._loop.create_server(
+                    make_protocol,
+                    sock=listener,
+                    ssl=self.config.ssl,
+                    ssl_handshake_timeout=None if self.config.ssl is None else handshake_seconds,
+                    backlog=self.config.backlog,
+                )
+                self.servers.append(server)
+            return
         for listener in sockets:
             acceptor = Acceptor(
                 listener,
@@ -155,6 +168,7 @@ class _Server(uvicorn.Server):
                 lambda: len(self.server_state.connections),
                 self._cells,
                 tls=self.config.ssl,
+                handshake_seconds=handshake_seconds,
             )
             self.servers.append(acceptor)  # type: ignore[arg-type]
         self.runtime.listens()

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     answer_seconds: float = Field(
         30, ge=0.1, description="How long a client may take nothing of an answer before its connection is cut."
     )
+    max_connections: int | None = Field(
+        None,
+        ge=1,
+        description="Most open connections of a worker, at most (and unset) 64 fewer than it may have descriptors; "
+        "beyond it the one idle for longest is closed for a new one.",
+    )
     max_candidates: int = Field(10_000, ge=1, description="Most candidates in one request; more are refused (422).")
     inline_body_bytes: int = Field(
         65_536,

@@ -51,7 +51,7 @@ CATALOGUE: Final[dict[str, MetricRow]] = {
             "reaction_connections_cut_total",
             "counter",
             "reason",
-            "Connections cut: malformed (400), head_late, body_late (408), head_too_large (431), answer_late.",
+            "Ended: malformed (400), head_late, body_late (408), head_too_large (431), full (503), answer_late, idle.",
         ),
         (
             "reaction_recorded_requests_total",

@@ -7,11 +7,14 @@ request that comes in one piece is in none of it.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from service.metrics import ServiceMetrics
     from service.settings import Settings
@@ -22,12 +25,40 @@ if TYPE_CHECKING:
         def look(self, now: float) -> None:
             """End it if that takes too long."""
 
+    class Idle(Protocol):
+        """A connection that may be idle."""
+
+        def idle_since(self) -> float | None:
+            """Since when, by the event loop's clock; None while it is not."""
+
+        def make_room(self) -> None:
+            """End at once: it is idle, and its descriptor is needed."""
+
 
 __all__ = ["Guard", "Limits"]
 
 _LOOK_SECONDS: Final = 1.0
 # Of the shortest deadline: how much later than it a connection may be ended.
 _LOOK_SHARE: Final = 0.25
+# Descriptors for all that is no connection, and for connections that come during one turn of the event loop.
+_OTHER_DESCRIPTORS: Final = 64
+_FEWEST_CONNECTIONS: Final = 16
+
+
+def most_connections(asked: int | None) -> int:
+    """How many connections this process may hold open, so that there always is a descriptor for another one.
+
+    Args:
+        asked: Most of them by the settings; None for as many as there can be.
+    """
+    most = sys.maxsize if asked is None else asked
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not there on Windows
+
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if descriptors != resource.RLIM_INFINITY:
+            most = min(most, max(_FEWEST_CONNECTIONS, descriptors - _OTHER_DESCRIPTORS))
+    return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +71,7 @@ class Limits:
         head_seconds: From a head's first byte to its end.
         body_seconds: From there to the last byte of the body.
         answer_seconds: For as long may a client take nothing of an answer that waits for it.
+        connections: Most open ones.
     """
 
     head_bytes: int
@@ -47,6 +79,7 @@ class Limits:
     head_seconds: float
     body_seconds: float
     answer_seconds: float
+    connections: int = sys.maxsize
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -57,6 +90,7 @@ class Limits:
             head_seconds=settings.head_seconds,
             body_seconds=settings.body_seconds,
             answer_seconds=settings.answer_seconds,
+            connections=most_connections(settings.max_connections),
         )
 
 
@@ -76,6 +110,29 @@ class Guard:
             _LOOK_SECONDS, _LOOK_SHARE * min(limits.head_seconds, limits.body_seconds, limits.answer_seconds)
         )
         self._due: float | None = None
+        self._longest_idle: list[tuple[float, Idle]] = []  # as they were at some moment, the longest last
+
+    def make_room(self, connections: Iterable[Idle]) -> bool:
+        """End the connection that is idle for longest; false where none is.
+
+        All are looked at once for many ends: whichever has been idle since it was looked at has been so for longer
+        than any that was busy meanwhile.
+
+        Args:
+            connections: All that are open.
+        """
+        while True:
+            while self._longest_idle:
+                since, connection = self._longest_idle.pop()
+                if connection.idle_since() == since:
+                    self.count("idle", None)
+                    connection.make_room()
+                    return True
+            looked = ((one.idle_since(), one) for one in connections)
+            idle = [(since, one) for since, one in looked if since is not None]
+            if not idle:
+                return False
+            self._longest_idle = sorted(idle, key=itemgetter(0), reverse=True)
 
     def watch(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> None:
         """Look at a connection from now on."""

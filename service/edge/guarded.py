@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.edge.joined_writes import JOINED_WRITES, JoinedWrites
 from service.edge.patient_flow import PatientFlow
-from service.edge.refusals import answer_bytes, late, malformed, reason_of, too_large
+from service.edge.refusals import answer_bytes, full, late, malformed, not_to_the_letter, reason_of, too_large
 from service.errors import problem_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ __all__ = ["GuardedProtocol"]
 # take to answer what cannot be received any more.
 _LINGER_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0
+# Connections beyond the most that may be open: each is told so, and holds a descriptor until its client has read it.
+_MOST_LINGER: Final = 24
 # Between the parts of a header, and the line ends around it.
 _AROUND_HEADER: Final = 4
 
@@ -68,7 +70,21 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_closing = transport.is_closing
         super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self._unsent)))
         self.flow = PatientFlow(transport, self.pipeline)
+        beyond = len(self.connections) - self._limits.connections
+        if beyond > 0 and not self._guard.make_room(cast("set[GuardedProtocol]", self.connections)):
+            self._refuse(full(self._limits.connections))
+            if beyond > _MOST_LINGER:
+                self.transport.close()
+            return
         self._rest()
+
+    def idle_since(self) -> float | None:
+        """Since when nothing is on its way, nor was refused; None while something is."""
+        return None if self._over or self._stuck_since is not None or self._is_closing() else self._idle_since
+
+    def make_room(self) -> None:
+        """End at once, without waiting for TLS's farewell: it is idle, and its descriptor is needed."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -152,6 +168,9 @@ class GuardedProtocol(HttpToolsProtocol):
             if size > limits.head_bytes:
                 self._fault = too_large(f"at most {limits.head_bytes} bytes", f"{size} or more")
                 raise self._fault
+        self._fault = not_to_the_letter(self.parser.get_http_version(), headers)
+        if self._fault is not None:
+            raise self._fault
         self._begin_request()
         self._in_head = False
         self._unread_bytes = 0

@@ -11,6 +11,7 @@ from service.errors import (
     HeadTooLargeError,
     LateRequestError,
     MalformedHttpError,
+    OverloadedError,
     problem_bytes,
     problem_of,
 )
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
     from service.errors import ServiceError
 
-__all__ = ["answer_bytes", "late", "malformed", "reason_of", "too_large"]
+__all__ = ["answer_bytes", "full", "late", "malformed", "not_to_the_letter", "reason_of", "too_large"]
 
-_REASONS: Final = {HeadTooLargeError: "head_too_large", MalformedHttpError: "malformed"}
+_REASONS: Final = {HeadTooLargeError: "head_too_large", MalformedHttpError: "malformed", OverloadedError: "full"}
+_VERSIONS: Final = frozenset(("1.1", "1.0"))
 _ANSWER: Final = (
     b"content-type: " + PROBLEM_MEDIA_TYPE.encode() + b"\r\ncontent-length: %d\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n%b"
@@ -39,11 +41,34 @@ def malformed(error: Exception) -> MalformedHttpError:
     )
 
 
+def not_to_the_letter(version: str, headers: Iterable[tuple[bytes, bytes]]) -> MalformedHttpError | None:
+    """The error for a head that the parser takes and the standard does not; None where it does.
+
+    Args:
+        version: Of HTTP; 0.9 where the request names none.
+        headers: Their names in small letters.
+    """
+    hosts = sum(name == b"host" for name, _ in headers)
+    if (hosts == 1 and version in _VERSIONS) or (hosts == 0 and version == "1.0"):
+        return None
+    return MalformedHttpError(
+        "The head of the request is not HTTP/1.1's.",
+        where="head",
+        expected="HTTP/1.1 with one Host header",
+        got=f"HTTP/{version} with {hosts} Host headers",
+    )
+
+
 def too_large(expected: str, got: str) -> HeadTooLargeError:
     """The error for a head that is over a limit."""
     return HeadTooLargeError(
         f"The head of the request: expected {expected}, got {got}.", where="head", expected=expected, got=got
     )
+
+
+def full(most: int) -> OverloadedError:
+    """The error for a connection that is one too many."""
+    return OverloadedError(f"{most} connections are open, and none is idle", 1.0)
 
 
 def late(where: str, seconds: float) -> LateRequestError:
@@ -70,5 +95,6 @@ def answer_bytes(error: ServiceError, headers: Iterable[tuple[bytes, bytes]]) ->
     """
     body = problem_bytes(error)
     lines = [STATUS_LINE[problem_of(error).status], *(b"%b: %b\r\n" % header for header in headers)]
+    lines += [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in error.headers]
     lines.append(_ANSWER % (len(body), body))
     return b"".join(lines)

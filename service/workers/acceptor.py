@@ -36,11 +36,11 @@ _GIVE_WAY_SECONDS: Final = 0.001
 # More than another worker by this much, and by this share of what it holds, is no reason to give way.
 _SLACK: Final = 1
 _SLACK_SHARE: Final = 8
+# In one turn of the event loop: only after it are those made room for that are too many.
+_MOST_AT_ONCE: Final = 16
 # Without a descriptor or memory for a connection there is nothing to do but wait; as asyncio does.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_SECONDS: Final = 1.0
-# A server that ends waits for connections that arrive.
-_HANDSHAKE_SECONDS: Final = 10.0
 
 _log: Final = get_logger("service")
 
@@ -54,6 +54,7 @@ class Acceptor:
         served: Connections that are served now.
         cells: Where workers tell each other how many they hold.
         tls: What connections are encrypted by; None for plain ones.
+        handshake_seconds: How long a client may take until it is, for which a server that ends waits.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Acceptor:
         cells: Cells,
         *,
         tls: ssl.SSLContext | None = None,
+        handshake_seconds: float | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
@@ -71,6 +73,7 @@ class Acceptor:
         self._served = served
         self._cells = cells
         self._tls = tls
+        self._handshake_seconds = None if tls is None else handshake_seconds
         self._closed = False
         self._patience = 1  # connections taken after giving way, whoever holds fewer
         self._pause: asyncio.TimerHandle | None = None
@@ -118,7 +121,7 @@ class Acceptor:
             if not self._take():
                 self._patience = 1
                 return
-        self._patience *= 2
+        self._patience = min(2 * self._patience, _MOST_AT_ONCE)
 
     def _take(self) -> bool:
         """Take one connection; false where none waits."""
@@ -150,7 +153,7 @@ class Acceptor:
                 self._make_protocol,
                 connection,
                 ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else _HANDSHAKE_SECONDS,
+                ssl_handshake_timeout=self._handshake_seconds,
             )
         except OSError:  # the client has gone meanwhile
             return

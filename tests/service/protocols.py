@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from service.runtime import Runtime
 
 GOOD = json.dumps({"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}).encode()
-HEAD = b"POST /score HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+HEAD = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
 
 
 async def ready(runtime: Runtime) -> None:

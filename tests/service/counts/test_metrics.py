@@ -117,7 +117,10 @@ def test_requests_are_counted_exactly_as_their_clients_counted_them(fresh: Serve
 
 
 def test_a_client_that_hangs_up_before_its_answer_is_counted_as_gone(fresh: Server) -> None:
-    talk(fresh.address, b"POST /score HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{")
+    talk(
+        fresh.address,
+        b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{",
+    )
     name = 'reaction_requests_total{route="/score",status="499"}'
     for _ in range(100):
         counted = scrape(fresh)

@@ -79,6 +79,12 @@ AMBIGUOUS = {
     "unknown version": post(b"Content-Length: 5", line=b"POST /score HTTP/1.2"),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HIDDEN,
     "HTTP/0.9": b"GET /model\r\n" + HIDDEN,
+    "HTTP/0.9 with a header": b"GET /model\r\nHost: x\r\n\r\n" + HIDDEN,
+    "HTTP/2.0 in lines": post(b"Content-Length: 5", line=b"POST /score HTTP/2.0"),
+    "no host": b"GET /model HTTP/1.1\r\n\r\n" + HIDDEN,
+    "two hosts": b"GET /model HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n" + HIDDEN,
+    "two hosts in HTTP/1.0": b"GET /model HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n" + HIDDEN,
+    "no host in the lane": post(b"Content-Length: %d" % len(GOOD), body=GOOD + HIDDEN).replace(b"Host: x\r\n", b"", 1),
     "tunnel": b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
     "method in small letters": post(b"Content-Length: 5", line=b"post /score HTTP/1.1"),
 }
@@ -138,6 +144,10 @@ def test_what_is_odd_but_clear_ends_where_it_says(victim: Server, name: str) -> 
     assert answered[0] in {400, 422}  # what was left for a body is no document
     assert answered[1:] == [200]
     assert models_told(victim) == before + 1
+
+
+def test_only_a_client_of_before_hosts_may_name_none(victim: Server) -> None:
+    assert statuses(hear(victim, b"GET /livez HTTP/1.0\r\n\r\n", 9)) == [200]
 
 
 def peak_kib(server: Server) -> int:

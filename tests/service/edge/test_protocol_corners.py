@@ -126,7 +126,8 @@ def test_a_body_that_grows_too_long_for_the_lane_during_a_stop_is_the_last_of_it
 
 def test_trailers_are_no_headers_and_do_not_ask_for_a_100_continue(bundle: Path) -> None:
     chunked = (
-        b"POST /score HTTP/1.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n"
+        b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"%x\r\n%b\r\n0\r\n"
     )
     wire = chunked % (len(GOOD), GOOD) + b"content-encoding: gzip\r\nexpect: 100-continue\r\nx-secret: 1\r\n\r\n"
 
@@ -142,5 +143,5 @@ def test_trailers_are_no_headers_and_do_not_ask_for_a_100_continue(bundle: Path)
     for piece in (len(wire), 7):
         written, headers, expects = asyncio.run(asyncio.wait_for(go(piece), 10))
         assert written[0].startswith(b"HTTP/1.1 200 ")
-        assert [name for name, _ in headers] == [b"content-type", b"transfer-encoding"]
+        assert [name for name, _ in headers] == [b"host", b"content-type", b"transfer-encoding"]
         assert not expects

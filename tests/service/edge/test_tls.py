@@ -102,6 +102,19 @@ def test_what_is_served_by_tls_is_what_is_served_without(
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_says_nothing_in_the_handshake_is_one_who_sends_no_head(bundle: Path, tmp_path: Path, workers: int) -> None:
+    certificate, key = certify(tmp_path, "own")
+    files: dict[str, object] = {"tls_certificate_file": certificate, "tls_key_file": key}
+    server = start(bundle, wait=False, workers=workers, head_seconds=0.2, **files)
+    try:
+        with socket.create_connection(server.address, timeout=20) as silent:
+            silent.settimeout(8)
+            assert silent.recv(1) == b""
+    finally:
+        assert server.stop() == 0
+
+
 def test_files_that_do_not_fit_end_the_start(bundle: Path, tmp_path: Path) -> None:
     certificate, key = certify(tmp_path, "own")
     _, other = certify(tmp_path, "other")
