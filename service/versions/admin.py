@@ -88,17 +88,18 @@ class Admin:
         """What is served, what is to be, how the last change ended, and every worker."""
         return self._ask(self._supervisor.status)
 
-    def reload(self, version: str | None, wait_seconds: float) -> dict[str, Any]:
+    def reload(self, query: Mapping[str, str]) -> dict[str, Any]:
         """Take up what is deployed, also what was refused before.
 
         Args:
-            version: Deploy this version of the store first.
-            wait_seconds: Return once that has ended, or after so long.
+            query: `version`, to deploy this version of the store first; `wait_seconds`: return once that has ended, or
+                after so long.
         """
-        return self._change(lambda: None if version is None else self._store().activate(version), wait_seconds)
+        version = _version(query) if "version" in query else None
+        return self._change(lambda: None if version is None else self._store().activate(version), _seconds(query))
 
     def rollback(self, wait_seconds: float) -> dict[str, Any]:
-        """Deploy the version before the current one, and take it up."""
+        """Deploy the last proven version that is not current, or the one before the current one, and take it up."""
         return self._change(self._store().rollback, wait_seconds)
 
     def put_on_trial(self, mode: Mode, query: Mapping[str, str]) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class Admin:
             query: `version`; `share` of a canary, `tolerance` of a shadow, `wait_seconds` as of `reload`.
         """
         share, tolerance = _number(query, "share", 1.0, 0.05), _number(query, "tolerance", 1.0, 0.01)
-        candidate = Candidate(name=query.get("version", ""), mode=mode, share=share, tolerance=tolerance)
+        candidate = Candidate(name=_version(query), mode=mode, share=share, tolerance=tolerance)
         found = self._change(lambda: trials.put_on_trial(self._store(), candidate), _seconds(query))
         if found["trial_refused"] is not None:
             raise AdminError(HTTPStatus.CONFLICT, found["trial_refused"])
@@ -120,7 +121,15 @@ class Admin:
         return self._change(lambda: trials.end_trial(self._store()), wait_seconds)
 
     def promote(self, wait_seconds: float) -> dict[str, Any]:
-        """Deploy the version on trial, and take it up."""
+        """Deploy the version on trial, and take it up; not one that was refused."""
+
+        def look() -> dict[str, Any]:
+            self._supervisor.rollout.look()
+            return self._supervisor.status()
+
+        refused = self._ask(look)["trial_refused"]
+        if refused is not None:
+            raise AdminError(HTTPStatus.CONFLICT, refused)
         return self._change(lambda: trials.promote(self._store()), wait_seconds)
 
     def _store(self) -> Store:
@@ -131,7 +140,7 @@ class Admin:
     def _change(self, deploy: Callable[[], object], wait_seconds: float) -> dict[str, Any]:
         try:
             deploy()
-        except StoreError as error:
+        except (OSError, StoreError) as error:
             raise AdminError(HTTPStatus.CONFLICT, str(error)) from error
 
         def look() -> dict[str, Any]:
@@ -174,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(
             {
-                "/reload": lambda query: self.server.admin.reload(query.get("version"), _seconds(query)),
+                "/reload": self.server.admin.reload,
                 "/rollback": lambda query: self.server.admin.rollback(_seconds(query)),
                 "/canary": lambda query: self.server.admin.put_on_trial("canary", query),
                 "/shadow": lambda query: self.server.admin.put_on_trial("shadow", query),
@@ -189,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             if url.path not in does:
                 known = "GET /status, POST /reload, /rollback, /canary, /shadow, /promote, /end"
                 raise AdminError(HTTPStatus.NOT_FOUND, f"expected {known}, got {self.command} {url.path}")  # noqa: TRY301
-            query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+            query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
             status, document = HTTPStatus.OK, does[url.path](query)
             if document["changing"] and self.command == "POST":
                 status = HTTPStatus.ACCEPTED
@@ -197,12 +206,25 @@ class _Handler(BaseHTTPRequestHandler):
             status, document = error.status, {"title": error.status.phrase, "detail": str(error)}
         if self.command == "POST":
             _log.info("admin_asked", request=self.path, status=status)
+        self._send(status, document)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """What the base class refuses, as a problem document: other methods, and what is no HTTP."""
+        status, detail = HTTPStatus(code), message or HTTPStatus(code).phrase
+        if status is HTTPStatus.NOT_IMPLEMENTED:
+            status, detail = HTTPStatus.METHOD_NOT_ALLOWED, f"expected GET or POST, got {self.command}"
+        self._send(status, {"title": status.phrase, "detail": detail})
+
+    def _send(self, status: HTTPStatus, document: dict[str, Any]) -> None:
         body = json.dumps(document, indent=1).encode() + b"\n"
         self.send_response(status)
         self.send_header("content-type", "application/json" if status < HTTPStatus.BAD_REQUEST else _PROBLEM)
         self.send_header("content-length", str(len(body)))
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("allow", "GET, POST")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def address_string(self) -> str:
         """A Unix socket's client has no address."""
@@ -237,6 +259,12 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base class's
         """A client that went away, or sent what is no HTTP, is nobody's fault."""
         _log.warning("admin_request_failed", exc_info=True)
+
+
+def _version(query: Mapping[str, str]) -> str:
+    if not query.get("version"):
+        raise AdminError(HTTPStatus.BAD_REQUEST, "version: expected the name of a version, got none")
+    return query["version"]
 
 
 def _seconds(query: Mapping[str, str]) -> float:

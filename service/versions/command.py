@@ -10,7 +10,7 @@ import typer
 from service.bundle_format.manifest import MANIFEST_FILE, BundleError, decode_manifest
 from service.trial.candidate import Candidate
 from service.versions import trials
-from service.versions.store import Store, StoreError
+from service.versions.store import Store, StoreError, is_store
 
 __all__ = ["cli"]
 
@@ -27,8 +27,11 @@ _Root = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the s
 
 @cli.command(name="list")
 def show(store: _Root) -> None:
-    """List versions, the latest added last; `*` is current, `-` the one before, `+` the one on trial."""
+    """List versions, the latest added last; `*` is current, `-` the one before, `+` on trial; which was proven last."""
+    if not is_store(store):
+        _refuse(StoreError(f"{store}: expected a store of versions, got {'a bundle' if store.is_dir() else 'none'}"))
     held = Store(store)
+    good = held.good()
     marks = {held.previous(): "-", held.tried(): "+", held.current(): "*"}
     for name in held.names():
         path = held.path(name) / MANIFEST_FILE
@@ -37,7 +40,7 @@ def show(store: _Root) -> None:
             facts = f"{manifest.model_id}  {manifest.created}"
         except (OSError, BundleError) as error:
             facts = f"unreadable: {error}"
-        typer.echo(f"{marks.get(name, ' ')} {name}  {facts}")
+        typer.echo(f"{marks.get(name, ' ')} {name}  {facts}{'  (last proven)' if name == good else ''}")
 
 
 @cli.command()
@@ -85,7 +88,7 @@ def activate(store: _Root, name: Annotated[str, typer.Argument(help="Of the vers
 
 @cli.command()
 def rollback(store: _Root) -> None:
-    """Make the version before the current one current again."""
+    """Make the last proven version that is not current the current one again, or the one before it."""
     try:
         name = Store(store).rollback()
     except (OSError, StoreError) as error:
@@ -142,7 +145,7 @@ def end(store: _Root) -> None:
 def prune(
     store: _Root, keep: Annotated[int, typer.Option(min=1, help="How many of the latest to keep, at least.")] = 5
 ) -> None:
-    """Remove old versions; the current, the previous and the one on trial stay."""
+    """Remove old versions; the current, the previous, the last proven and the one on trial stay."""
     try:
         removed = Store(store).prune(keep)
     except (OSError, StoreError) as error:

@@ -3,7 +3,7 @@
 A version is proven by the first worker that serves it: a process of its own has read it, checked its digests and scored
 its golden rows, while others served. Until then, whatever goes wrong means that it is refused. Later failures are tried
 again, and if they stay, all workers go back to the version before. At the start there is nobody who serves: then the
-version before the current one is tried.
+version before the current one is tried, and the last that was proven. What all serve is noted in the store as `good`.
 
 A canary is one half of what every worker serves. One half changes at a time, so that what fails is known; its share
 of the traffic is told apart, and only while all have it.
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from service.bundle_format.manifest import BundleError
 from service.logging import get_logger
 from service.trial.trial import Trial
-from service.versions.store import StoreError, deployed, deployed_before
+from service.versions.proven import Proven
+from service.versions.store import StoreError, deployed, fallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class Outcome:
         reason: Why; empty if it was loaded.
         detail: What was expected and what came.
         at: When, in seconds of the epoch.
-        seconds: How long it took.
+        seconds: How long it took, from when it began; 0 where a look found it.
     """
 
     outcome: str
@@ -110,6 +111,8 @@ class Rollout:
         self._attempts = 0
         self._retry_at = 0.0
         self._began = 0.0
+        self._took = 0.0  # by the change that is ending
+        self._proven = Proven(bundle)
         self._crashes = 0
         self.refused = False
         self.ended = 0
@@ -150,8 +153,8 @@ class Rollout:
         return self._fall_back(kind, detail)
 
     def _fall_back(self, kind: str, detail: str) -> bool:
-        before = deployed_before(self._bundle)
-        if before is None or before.manifest_sha256 in self._refused:
+        before = next((it for it in fallbacks(self._bundle) if it.manifest_sha256 not in self._refused), None)
+        if before is None:
             return False
         bad = self._bundle.name if self.good is None else self.good.version
         self.good = self.target = before
@@ -220,6 +223,7 @@ class Rollout:
         """Every worker serves the target."""
         if self.target is not None and self.target != self.good:
             before, self.good = self.good, self.target
+            self._took = monotonic() - self._began
             if not _same(self.good, before):
                 self._end("loaded", self.good.version, "", "")
             elif self.good.canary is not None:
@@ -230,6 +234,8 @@ class Rollout:
             self.look()
         elif not self._looked:
             self.look()
+        if self.good is not None:
+            self._proven.note(self.good)
 
     def failed(self, kind: str, detail: str, *, proven: bool) -> None:
         """A process that was to serve the target did not come to it.
@@ -251,7 +257,7 @@ class Rollout:
             self._retry_at = monotonic() + _RETRY_SECONDS
             _log.warning("reload_retried", version=target.version, reason=reason_of(kind), error=detail)
             return
-        good, self._retry_at = self.good, 0.0
+        good, self._retry_at, self._took = self.good, 0.0, monotonic() - self._began
         if target.canary is not None and _same(target, good):
             self.target = good
             self.trial.refuse(target.canary, kind, detail)
@@ -306,7 +312,7 @@ class Rollout:
 
     def _end(self, outcome: str, version: str, kind: str, detail: str) -> None:
         reason = reason_of(kind) if kind else ""
-        seconds = round(monotonic() - self._began, 3) if self._began else 0.0
+        seconds, self._took = round(self._took, 3), 0.0
         self.last = Outcome(outcome, version, reason, detail, time(), seconds)
         self.ended += 1
         self._count(outcome, reason)

@@ -5,27 +5,30 @@
     store/ versions/<name>/   bundles, each as export wrote it
            current            symbolic link to the one that is served
            previous           the one before it, for a rollback
+           good               the last that a service proved: all its workers served it
            candidate.json     the one on trial beside it, and how (`service.trial`)
 
 A version appears whole (written aside, synced, renamed) and is never changed. `current` changes by one rename, so that
 whoever looks sees the old version or the new one. What is served is a version's own directory, not the link to it.
+
+`good` changes likewise, and by services alone (`service.versions.proven`). After two bad deploys, one upon the other,
+`previous` is bad too: `good` is what is served still, so that it is never removed, and the way back leads there.
+A service that may not write to its store cannot say so; then there are `current` and `previous`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
-import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from service.bundle_format.manifest import MANIFEST_FILE, BundleError, BundleFormatError, decode_manifest
+from service.bundle_format.manifest import MANIFEST_FILE, BundleError, decode_manifest
 from service.trial.candidate import CandidateError, read_candidate
+from service.versions.described import Deployed, describe_bundle
 
 if sys.platform != "win32":
     import fcntl
@@ -38,8 +41,8 @@ __all__ = [
     "Store",
     "StoreError",
     "deployed",
-    "deployed_before",
     "describe_bundle",
+    "fallbacks",
     "is_store",
     "served_bundle",
 ]
@@ -47,36 +50,13 @@ __all__ = [
 VERSIONS: Final = "versions"
 CURRENT: Final = "current"
 PREVIOUS: Final = "previous"
+GOOD: Final = "good"
 _LOCK: Final = ".lock"
-_LARGEST_MANIFEST: Final = 1 << 25
-_NEVER_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _is_name: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}").fullmatch
 
 
 class StoreError(ValueError):
     """A store, or what it is asked for, is not as it has to be; the message says what was expected and what came."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deployed:
-    """A bundle that can be served.
-
-    Attributes:
-        path: Its own directory, links on the way there resolved.
-        manifest_sha256: What its manifest is, and so all that it digests.
-        model_id: The model's name in answers.
-        canary: Another one, served beside it to a share of the traffic.
-    """
-
-    path: Path
-    manifest_sha256: str
-    model_id: str
-    canary: Deployed | None = None
-
-    @property
-    def version(self) -> str:
-        """Name of its directory."""
-        return self.path.name
 
 
 def is_store(path: Path) -> bool:
@@ -109,46 +89,19 @@ def deployed(path: Path) -> Deployed:
     return describe_bundle(served_bundle(path))
 
 
-def deployed_before(path: Path) -> Deployed | None:
-    """The version before the current one of the store at a path; None where there is none that can be read."""
-    name = Store(path).previous() if is_store(path) else None
-    if name is None:
-        return None
-    try:
-        return describe_bundle(path / VERSIONS / name)
-    except (OSError, BundleError):
-        return None
+def fallbacks(path: Path) -> list[Deployed]:
+    """What may be served in place of the current version of the store at a path, as far as it can be read.
 
-
-def describe_bundle(bundle: Path) -> Deployed:
-    """What can be served of a directory, by its manifest.
-
-    Raises:
-        BundleError: Its manifest cannot be read as one.
-        OSError: Its manifest cannot be read.
+    The one before it, which was meant to be served last, then the last that a service proved.
     """
-    root = bundle.resolve()
-    manifest_path = root / MANIFEST_FILE
-    content = _read_manifest(manifest_path)
-    manifest = decode_manifest(content, str(manifest_path))
-    return Deployed(root, hashlib.sha256(content).hexdigest(), manifest.model_id)
-
-
-def _read_manifest(path: Path) -> bytes:
-    """Content of a manifest, so that nothing else that lies there holds a supervisor up or fills its memory.
-
-    Raises:
-        BundleFormatError: It is too long, or no regular file.
-        OSError: It cannot be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | _NEVER_WAIT)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleFormatError(f"{path}: expected a regular file, got something else")
-        content = file.read(_LARGEST_MANIFEST + 1)
-    if len(content) > _LARGEST_MANIFEST:
-        raise BundleFormatError(f"{path}: expected at most {_LARGEST_MANIFEST} bytes, got more")
-    return content
+    store = Store(path)
+    names = dict.fromkeys((store.previous(), store.good())) if is_store(path) else {}
+    found = []
+    for name in names:
+        if name is not None and name != store.current():
+            with contextlib.suppress(OSError, BundleError):
+                found.append(describe_bundle(path / VERSIONS / name))
+    return found
 
 
 class Store:
@@ -176,6 +129,10 @@ class Store:
     def previous(self) -> str | None:
         """Name of the version that was served before it."""
         return self._link(PREVIOUS)
+
+    def good(self) -> str | None:
+        """Name of the last version that a service proved; None where none did, or none that could say so."""
+        return self._link(GOOD)
 
     def tried(self) -> str | None:
         """Name of the version that is on trial beside the current one; None where nobody can tell."""
@@ -207,9 +164,10 @@ class Store:
             The version's name.
 
         Raises:
-            StoreError: The name is taken, or no name.
+            StoreError: The name is taken, or no name; or the root is a bundle.
             BundleError: It has no manifest that can be read.
         """
+        self._refuse_bundle()
         from service.features.files import new_directory  # noqa: PLC0415 - a supervisor loads no numpy
 
         manifest_path = bundle / MANIFEST_FILE
@@ -243,25 +201,51 @@ class Store:
             self._point(CURRENT, name)
 
     def rollback(self) -> str:
-        """Make the version before the current one current again, and return its name.
+        """Make the last proven version that is not current the current one again, and return its name.
+
+        That is `good`, unless it is current or nobody can tell; then it is the version before the current one.
 
         Raises:
             StoreError: There is none.
         """
-        name = self.previous()
-        if name is None or name == self.current():
-            raise StoreError(f"{self.root}: expected a version before {self.current()!r}, got none")
+        current = self.current()
+        name = next((name for name in (self.good(), self.previous()) if name not in {None, current}), None)
+        if name is None:
+            raise StoreError(f"{self.root}: expected a version before {current!r}, got none")
         self.activate(name)
         return name
 
+    def prove(self, name: str) -> bool:
+        """Note that a version is served by all workers of a service.
+
+        Returns:
+            Whether that is noted now; not while somebody else changes the store, for whom nobody waits.
+
+        Raises:
+            StoreError: There is none of this name.
+            OSError: The store cannot be written to.
+        """
+        if self.good() == name:
+            return True
+        self.path(name)
+        try:
+            with self.alone(wait=False):
+                self._point(GOOD, name)
+        except BlockingIOError:
+            return False
+        return True
+
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the latest versions, the current, the previous and the one on trial; what was removed.
+        """Remove all but the latest versions; what was removed.
+
+        The current, the previous, the one on trial and the last proven one stay, however old.
 
         Processes that still serve a removed version keep what they have mapped.
         """
         with self.alone():
             names = self.names()
-            kept = {self.current(), self.previous(), self.tried(), *names[max(0, len(names) - keep) :]}
+            needed = {self.current(), self.previous(), self.good(), self.tried()}
+            kept = {*needed, *names[max(0, len(names) - keep) :]}
             removed = [name for name in names if name not in kept]
             for name in removed:
                 # Renamed first: it is gone at once, and whole while it was there.
@@ -279,19 +263,33 @@ class Store:
         return target.name if inside and _is_name(target.name) else None
 
     def _point(self, link: str, name: str) -> None:
-        from service.features.files import sync  # noqa: PLC0415 - a supervisor loads no numpy
-
         aside = self.root / f".{link}.new"
         with contextlib.suppress(FileNotFoundError):  # of somebody who did not come to an end
             aside.unlink()
         aside.symlink_to(Path(VERSIONS) / name, target_is_directory=True)
         aside.replace(self.root / link)
-        sync(self.root)
+        descriptor = os.open(self.root, os.O_RDONLY)  # not `sync` of files: with it comes numpy, into a supervisor
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _refuse_bundle(self) -> None:
+        """A bundle is what its manifest lists: nothing may be written into it."""
+        if os.path.lexists(self.root / MANIFEST_FILE):
+            raise StoreError(f"{self.root}: expected a store of versions, got a bundle: it holds {MANIFEST_FILE}")
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep others from changing the store meanwhile; the kernel lets go for one that dies."""
+    def alone(self, *, wait: bool = True) -> Iterator[None]:
+        """Keep others from changing the store meanwhile; the kernel lets go for one that dies.
+
+        Raises:
+            StoreError: The root is a bundle.
+            BlockingIOError: Somebody else is changing it, and nobody waits.
+            OSError: It cannot be written to.
+        """
+        self._refuse_bundle()
         with (self.root / _LOCK).open("a") as file:
             if sys.platform != "win32":
-                fcntl.flock(file, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield

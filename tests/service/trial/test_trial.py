@@ -102,6 +102,32 @@ def test_a_canary_beside_which_workers_end_again_and_again_is_taken_out_until_to
     assert (aims(rollout), rollout.trial.refused) == (("first", "second"), False)
 
 
+def test_what_a_look_finds_wrong_took_no_time_and_a_change_took_its_own(
+    store: Store, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("service.versions.rollout.monotonic", lambda: now[0])
+    store.activate("second")
+    rollout.look()
+    now[0] += 5
+    rollout.done()
+    assert rollout.last is not None
+    assert (rollout.last.outcome, rollout.last.seconds) == ("loaded", 5.0)
+    now[0] += 60
+    (store.root / "candidate.json").write_text("no candidate")
+    rollout.look()
+    assert (rollout.last.outcome, rollout.last.seconds) == ("trial_refused", 0.0)
+    (store.root / "current").unlink()
+    rollout.look()
+    assert (rollout.last.outcome, rollout.last.seconds) == ("refused", 0.0)
+    try_canary(store, rollout, "third")
+    store.activate("first")
+    rollout.look()
+    now[0] += 3
+    rollout.failed("SelfTestError", "no", proven=False)
+    assert (rollout.last.outcome, rollout.last.seconds) == ("refused", 3.0)
+
+
 def test_what_is_on_trial_is_kept_and_what_says_so_is_read_strictly(store: Store) -> None:
     with pytest.raises(StoreError, match="not current, got 'first'"):
         trials.put_on_trial(store, Candidate(name="first", mode="shadow"))

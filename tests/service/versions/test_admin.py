@@ -90,6 +90,44 @@ def test_a_version_is_loaded_refused_and_taken_back_by_the_admin_api(tmp_path: P
     ]
 
 
+def test_a_refused_trial_is_not_promoted_and_nothing_is_written(tmp_path: Path) -> None:
+    store, path = build_store(tmp_path, "first", "second"), tmp_path / "admin.sock"
+    flip(store.path("second") / "model.onnx")
+    with serving(store.root, watch_seconds=0, admin_socket=path) as running:
+        assert asked(path, "POST", "/canary", version="second", **WAIT)[0] == 409
+        status, found = asked(path, "POST", "/promote", **WAIT)
+        assert (status, found["detail"][:16]) == (409, "second: refused:")
+        assert (store.current(), store.tried(), model_of(running)) == ("first", "second", "first")
+
+
+def test_what_cannot_be_written_or_is_asked_wrongly_is_answered_as_a_problem(tmp_path: Path) -> None:
+    store, path = build_store(tmp_path, "first", "second"), tmp_path / "admin.sock"
+    store.activate("second")
+    (store.root / ".lock").unlink()
+    (store.root / ".lock").mkdir()  # who is root may write to what is read-only: so nobody can
+    with serving(store.root, watch_seconds=0.05, admin_socket=path) as running:
+        for url, query in (("/rollback", {}), ("/reload", {"version": "first"})):
+            status, found = asked(path, "POST", url, **query)
+            assert (status, "Is a directory" in found["detail"]) == (409, True)
+        (store.root / ".lock").rmdir()
+        (store.root / "candidate.json").mkdir()
+        for url in ("/promote", "/end"):
+            assert asked(path, "POST", url)[0] == 409
+        for url, query in (("/reload", {"version": ""}), ("/canary", {"version": ""}), ("/shadow", {})):
+            status, found = asked(path, "POST", url, **query)
+            assert (status, found["detail"]) == (400, "version: expected the name of a version, got none")
+        for method in ("PUT", "DELETE", "HEAD", "PATCH"):
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+                answer = client.request(method, "http://admin/status")
+            assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
+            assert answer.headers["allow"] == "GET, POST"
+            assert method == "HEAD" or answer.json()["detail"] == f"expected GET or POST, got {method}"
+        assert (store.current(), model_of(running)) == ("second", "second")
+    (told,) = [line for line in running.log if line["event"] == "good_not_noted"]
+    assert "Is a directory" in told["error"]
+    assert "Traceback" not in str(running.log)
+
+
 EVERYTHING = (("GET", "/status"), ("POST", "/reload"), ("POST", "/rollback"))
 
 

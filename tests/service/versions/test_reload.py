@@ -161,6 +161,34 @@ def test_a_start_that_finds_a_bad_version_serves_the_one_before_and_says_so(tmp_
     assert running.process.returncode == 0
 
 
+def test_after_two_bad_deploys_what_is_served_outlives_a_prune_and_is_what_a_rollback_and_a_start_find(
+    tmp_path: Path,
+) -> None:
+    store = build_store(tmp_path, "second", "third")
+    add_version(store, tmp_path, "first")
+    store.activate("first")
+    for name in ("second", "third"):
+        flip(store.path(name) / "model.onnx")
+    with serving(store.root, watch_seconds=0.05) as running:
+        wait_for(lambda: store.good() == "first", "it is noted as proven")
+        for number, name in enumerate(("second", "third"), start=1):
+            store.activate(name)
+            wait_for(lambda: reloads(running, "refused", "corrupt") == number, f"{name} is refused")  # noqa: B023
+        for number in range(2):
+            shutil.copytree(store.path("third"), tmp_path / f"more-{number}")
+            store.add(tmp_path / f"more-{number}", f"more-{number}")
+        assert store.prune(2) == []
+        os.kill(workers_of(running)[0], signal.SIGKILL)
+        wait_for(lambda: count_all(running)["reaction_worker_restarts_total"] == 1, "the loss is noticed")
+        wait_for(lambda: count_all(running)['reaction_workers{state="ready"}'] == 1, "it is replaced")
+        assert model_of(running) == "first"
+    with serving(store.root, watch_seconds=0.05) as running:
+        assert model_of(running) == "first"
+        assert reloads(running, "fell_back", "corrupt") == 2
+        assert store.rollback() == "first"
+        wait_for(lambda: count_all(running)["reaction_deployed_refused"] == 0, "what is deployed is served")
+
+
 def test_one_bundle_served_by_one_process_outlives_a_hang_up(bundle: Path) -> None:
     with serving(bundle) as running:
         running.process.send_signal(signal.SIGHUP)

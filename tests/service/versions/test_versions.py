@@ -16,7 +16,7 @@ from service.bundle_format.manifest import BundleFormatError
 from service.counts.cells import SLOTS, Cells, shared_file, slot_prefix
 from service.counts.slots import SlotTable
 from service.versions.command import cli
-from service.versions.store import Store, StoreError, deployed, deployed_before, is_store, served_bundle
+from service.versions.store import Store, StoreError, deployed, fallbacks, is_store, served_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,12 +38,15 @@ def test_a_store_is_told_from_a_bundle_and_serves_its_current_version(store: Sto
     assert served_bundle(tmp_path / "first") == tmp_path / "first"
     found = deployed(store.root)
     assert (found.version, found.model_id, found.path) == ("first", "first", store.path("first").resolve())
-    assert deployed_before(store.root) is None
+    assert fallbacks(store.root) == []
     store.activate("second")
     assert deployed(store.root).version == "second"
-    before = deployed_before(store.root)
-    assert before is not None
-    assert before.version == "first"
+    assert [before.version for before in fallbacks(store.root)] == ["first"]
+    assert store.prove("third")
+    assert [before.version for before in fallbacks(store.root)] == ["first", "third"]
+    assert store.prove("first")
+    assert [before.version for before in fallbacks(store.root)] == ["first"], "each once"
+    assert fallbacks(tmp_path / "first") == []
 
 
 def test_a_rollback_goes_back_and_another_one_forth(store: Store) -> None:
@@ -53,6 +56,40 @@ def test_a_rollback_goes_back_and_another_one_forth(store: Store) -> None:
     store.activate("second")  # again: the version before is still the one before
     assert [store.rollback() for _ in range(3)] == ["first", "second", "first"]
     assert (store.current(), store.previous()) == ("first", "second")
+
+
+def test_the_way_back_leads_to_the_last_proven_version_and_from_it_to_the_one_before(store: Store) -> None:
+    assert store.prove("first")
+    store.activate("second")
+    store.activate("third")
+    assert (store.current(), store.previous(), store.good()) == ("third", "second", "first")
+    assert store.prune(1) == []
+    assert [store.rollback() for _ in range(2)] == ["first", "third"]
+
+
+def test_what_is_proven_is_noted_without_waiting_for_whoever_changes_the_store(store: Store) -> None:
+    with store.alone():
+        assert not store.prove("first")
+    assert store.good() is None
+    assert store.prove("first")
+    with pytest.raises(StoreError, match="expected one of the versions"):
+        store.prove("none")
+
+
+def test_nothing_is_written_into_a_bundle(tmp_path: Path) -> None:
+    root, other = tmp_path / "plain", tmp_path / "other"
+    for path in (root, other):
+        build_bundle(path)
+    names = sorted(path.name for path in root.iterdir())
+    for words in (("prune", root), ("rollback", root), ("end", root)):
+        code, said = run(*words)
+        assert (code, "expected a" in said) == (2, True)
+    assert "got a bundle: it holds manifest.json" in run("add", root, other, "--name", "it", "--activate")[1]
+    assert sorted(path.name for path in root.iterdir()) == names
+    code, said = run("list", root)
+    assert (code, "expected a store of versions, got a bundle" in said) == (2, True)
+    code, said = run("list", tmp_path / "nope")
+    assert (code, "expected a store of versions, got none" in said) == (2, True)
 
 
 def test_whoever_looks_while_versions_change_sees_one_of_them(store: Store) -> None:
@@ -124,6 +161,8 @@ def test_the_command_adds_lists_chooses_and_goes_back(tmp_path: Path) -> None:
         assert (code, said.splitlines()[-1]) == (0, f"added {name}, which is current now")
         assert "checked: 9 golden rows" in said
     assert [line[:5] for line in run("list", root)[1].splitlines()] == ["- one", "* two"]
+    Store(root).prove("two")
+    assert [line.endswith("  (last proven)") for line in run("list", root)[1].splitlines()] == [False, True]
     assert run("rollback", root) == (0, "current: one\n")
     assert run("activate", root, "two") == (0, "current: two\n")
     assert run("prune", root) == (0, "removed: none\n")
