@@ -10,6 +10,7 @@ import typer
 from service.bundle_format.manifest import MANIFEST_FILE, BundleError, decode_manifest
 from service.trial.candidate import Candidate
 from service.versions import trials
+from service.versions.check import check_bundle
 from service.versions.store import Store, StoreError, is_store
 
 __all__ = ["cli"]
@@ -51,6 +52,7 @@ def add(
     *,
     activate: Annotated[bool, typer.Option(help="Serve it from now on.")] = False,
     check: Annotated[bool, typer.Option(help="Score its golden rows first, and add nothing if they differ.")] = True,
+    check_seconds: Annotated[float, typer.Option(min=0.001, help="How long that may take.")] = 300.0,
     keys_file: Annotated[
         Path | None,
         typer.Option(envvar="REACTION_BUNDLE_KEYS_FILE", help="Public keys of which one must have signed it."),
@@ -59,13 +61,7 @@ def add(
     """Copy a bundle into the store, whole or not at all."""
     try:
         if check:
-            from service.scorer import ScorerError  # noqa: PLC0415
-            from service.versions.loading import load_model  # noqa: PLC0415 - heavy, and other commands do without
-
-            try:
-                report = load_model(bundle, threads=1, keys_file=keys_file).report
-            except ScorerError as error:
-                raise StoreError(str(error)) from error
+            report = check_bundle(bundle, keys_file, check_seconds)
             typer.echo(f"checked: {report.rows} golden rows within {report.largest_difference:.1e}")
         held = Store(store)
         added = held.add(bundle, name)

@@ -188,6 +188,17 @@ def test_the_command_adds_nothing_that_a_service_would_refuse(tmp_path: Path) ->
     assert Store(root).names() == ["tiny-1"]
 
 
+def test_a_bundle_whose_check_hangs_or_crashes_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, bundle = tmp_path / "store", tmp_path / "bundle"
+    build_bundle(bundle)
+    code, said = run("add", root, bundle, "--check-seconds", 0.001)  # before any interpreter has begun
+    assert (code, said) == (2, f"error: {bundle}: expected it checked within 0.001 s, got no answer\n")
+    monkeypatch.setenv("PYTHONMALLOC", "nonsense")  # with which none begins
+    code, said = run("add", root, bundle)
+    assert (code, f"error: {bundle}: expected it checked, got exit status " in said) == (2, True)
+    assert not root.exists()
+
+
 def test_slots_of_counts_are_reused_and_a_version_that_comes_back_finds_its_own() -> None:
     cells = Cells(1, None, descriptor=shared_file(1))
     table = SlotTable(cells)
