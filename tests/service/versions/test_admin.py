@@ -109,6 +109,9 @@ def test_what_cannot_be_written_or_is_asked_wrongly_is_answered_as_a_problem(tmp
         for url, query in (("/rollback", {}), ("/reload", {"version": "first"})):
             status, found = asked(path, "POST", url, **query)
             assert (status, "Is a directory" in found["detail"]) == (409, True)
+        (store.root / "aside").symlink_to("versions/first")
+        (store.root / "aside").replace(store.root / "current")
+        assert asked(path, "POST", "/reload", **WAIT)[1]["serves"] == "first"
         (store.root / ".lock").rmdir()
         (store.root / "candidate.json").mkdir()
         for url in ("/promote", "/end"):
@@ -122,8 +125,8 @@ def test_what_cannot_be_written_or_is_asked_wrongly_is_answered_as_a_problem(tmp
             assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
             assert answer.headers["allow"] == "GET, POST"
             assert method == "HEAD" or answer.json()["detail"] == f"expected GET or POST, got {method}"
-        assert (store.current(), model_of(running)) == ("second", "second")
-    (told,) = [line for line in running.log if line["event"] == "good_not_noted"]
+        assert (store.current(), model_of(running)) == ("first", "first")
+    (told,) = [line for line in running.log if line["event"] == "good_not_noted"]  # once, and not of each
     assert "Is a directory" in told["error"]
     assert "Traceback" not in str(running.log)
 
