@@ -31,9 +31,8 @@ def train(seed: int, directory: Path) -> Path:
     assert "rows = 150_000" in text
     assert "[train]" not in text
     experiment = directory / f"{seed}.toml"
-    text = text.replace("seed = 1\n", f"seed = {seed}\n")
-    if seed != SEEDS[0]:  # the search for it is as it ships on the first seed, and takes longer than all else
-        text += f"\n[train]\ntable_l2 = {USUAL_L2}\n"
+    # The search for it takes longer than all else; `make demo` shows it, `test_table_prior` holds it.
+    text = text.replace("seed = 1\n", f"seed = {seed}\n") + f"\n[train]\ntable_l2 = {USUAL_L2}\n"
     experiment.write_text(text, encoding="utf-8")
     data, run = directory / f"data{seed}", directory / f"run{seed}"
     for words in (
