@@ -62,12 +62,13 @@ class Overload:
         return (self.runs[multiple].candidates or 0.0) / self.peaks[multiple]
 
 
-def measure(folder: Path, seconds: float) -> Overload:
+def measure(folder: Path, seconds: float, multiples: Sequence[float] = MULTIPLES) -> Overload:
     """Measure.
 
     Args:
         folder: For a bundle and a log.
         seconds: Length of each run.
+        multiples: Of the most, to offer; the heaviest last.
 
     Raises:
         TimeoutError: The server does not become ready.
@@ -81,12 +82,12 @@ def measure(folder: Path, seconds: float) -> Overload:
         brief = max(min(3.0, seconds), seconds / 6)
         peak = _closed_loop(port, contents, brief)
         runs, peaks = {}, {}
-        for multiple in MULTIPLES:
+        for multiple in multiples:
             rate = multiple * peak / CANDIDATES
             runs[multiple] = run_load(target, bodies, rate, seconds, connections=_CONNECTIONS, timeout=5.0)
             after_it = _closed_loop(port, contents, brief)
             peaks[multiple], peak = (peak + after_it) / 2, after_it
-        run_load(target, bodies, MULTIPLES[-1] * peak / CANDIDATES, brief, connections=_CONNECTIONS, timeout=5.0)
+        run_load(target, bodies, multiples[-1] * peak / CANDIDATES, brief, connections=_CONNECTIONS, timeout=5.0)
         # A second after the last of it, half the most is scored in full.
         after = run_load(target, bodies, 0.5 * peak / CANDIDATES, brief, warm_up=1.0, timeout=5.0)
     return Overload(peaks, runs, after)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability.backpressure import backpressure_figures
-from benchmarks.reliability.faults import FAULTS, try_fault
-from benchmarks.reliability.overload import figures_of, measure
 from benchmarks.reliability.page import FIGURES, PAGE, page, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import BALANCERS, found, restart_figures
@@ -51,39 +47,13 @@ def test_no_kind_of_shadow_changes_an_answer() -> None:
 
 @needs_processes
 def test_a_short_soak_loses_and_mixes_nothing_and_counts_every_answer() -> None:
-    figures, findings = soak_figures(seconds=15, rate=60, swap_seconds=1, kill_seconds=2)
-    assert figures["soak_requests"] > 500
+    figures, findings = soak_figures(seconds=12, rate=60, swap_seconds=1, kill_seconds=1.5)
+    assert figures["soak_requests"] > 400
     assert min(figures[f"soak_{what}"] for what in ("kills", "swaps", "spoilt", "slow_clients", "probes")) > 0
     nothing = ("wrong_answers", "lost_answers", "5xx", "slow_clients_left", "probes_failed")
     assert {what: figures[f"soak_{what}"] for what in nothing} == dict.fromkeys(nothing, 0), findings
     assert figures["soak_ended_badly"] == 0
     assert figures["soak_uncounted_answers"] <= _REQUESTS_QUEUED * figures["soak_kills"]
-
-
-@needs_processes
-def test_what_is_offered_beyond_the_most_is_scored_or_refused_and_never_fails(tmp_path: Path) -> None:
-    cores = os.sched_getaffinity(0)
-    try:
-        figures = figures_of(measure(tmp_path, 1.0), 1.0)
-        assert figures["overload_failed"] == 0
-        assert figures["overload_refused_5x"] > figures["overload_refused_1x"]
-        assert min(figures[f"overload_goodput_{multiple}x"] for multiple in (1, 2, 5)) > 0
-        (tmp_path / "one").mkdir()
-        figures = backpressure_figures(tmp_path / "one", 1.0, (2.0,))
-        assert figures["backpressure_failed"] == 0, "small requests are never refused: they wait in sockets"
-        assert figures["backpressure_goodput_2x"] > 0
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
-@needs_processes
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_the_machine_is_served_through_or_refused_clearly(fault: str) -> None:
-    outcome = try_fault(fault, seconds=0.3)
-    if outcome is None:
-        pytest.skip("libfaketime is not installed")
-    assert outcome.requests > 30
-    assert (outcome.failed, outcome.wrong, outcome.complaints) == ([], [], [])
 
 
 def is_installed(balancer: str) -> bool:
