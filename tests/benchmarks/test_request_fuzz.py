@@ -11,7 +11,7 @@ import pytest
 from benchmarks.reliability.fuzz.bundle import write_small_bundle
 from benchmarks.reliability.fuzz.documented import MissingToolError, hold_to_document
 from benchmarks.reliability.fuzz.grammar import DOORS, Sent, spoilt
-from benchmarks.reliability.fuzz.requests import Target, _Client, _complaint, ask_all, target
+from benchmarks.reliability.fuzz.requests import Client, Target, _complaint, ask_all, target
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_request_of_a_seed_is_the_same_whatever_was_drawn_before() -> None:
 
 @pytest.mark.parametrize("door", [name for name in DOORS if name != "feedback"])
 def test_a_door_scores_requests_that_are_not_spoilt(server: Target, door: str) -> None:
-    client = _Client(server.port)
+    client = Client(server.port)
     statuses = Counter(client.ask(DOORS[door](Random(seed)))[0] for seed in range(20))
     client.close()
     assert statuses[200] > 10, statuses

@@ -258,12 +258,16 @@ def environment(**settings: object) -> dict[str, str]:
     return clean | {f"REACTION_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def start(bundle: Path, *, wait: bool = True, **settings: object) -> Server:
-    """Start a server on a free port, one worker unless told otherwise; by default wait until it is ready."""
+def start(bundle: Path, *, wait: bool = True, descriptors: int | None = None, **settings: object) -> Server:
+    """Start a server on a free port, one worker unless told otherwise; by default wait until it is ready.
+
+    It may open so many files, or as many as this process may.
+    """
     settings.setdefault("workers", 1)
     settings.setdefault("drain_seconds", 0)
+    limited = [] if descriptors is None else ["sh", "-c", f'ulimit -S -n {descriptors}; exec "$0" "$@"']
     process = subprocess.Popen(
-        [sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"],
+        [*limited, sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"],
         cwd=ROOT,
         env=environment(**settings),
         stderr=subprocess.PIPE,

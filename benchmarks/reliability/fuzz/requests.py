@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import os
+import select
 import subprocess
 import sys
 import time
@@ -124,6 +125,8 @@ class Client:
     def ask(self, sent: Sent) -> tuple[int, str, bytes]:
         """Status, media type and body."""
         headers = {name: value.encode("utf-8") for name, value in sent.headers.items()}
+        if self._connection.sock is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self.close()  # by its other end, since the last answer: no client sends on such a one
         try:
             self._connection.request("POST", sent.path, sent.body, headers)
             answer = self._connection.getresponse()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -14,24 +13,12 @@ from processes import count_all, wait_for
 from serving import Server, serving, start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 DESCRIPTORS = 120
 ROOM = DESCRIPTORS - 64
 MANY = 250
-
-
-@contextlib.contextmanager
-def few_descriptors() -> Iterator[None]:
-    """What is started meanwhile may open few files."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def cut(server: Server, reason: str) -> float:
@@ -68,8 +55,7 @@ def is_answered(connection: socket.socket) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_probe_is_let_in_however_many_connections_are_idle(bundle: Path, workers: int) -> None:
-    with few_descriptors():
-        server = start(bundle, wait=False, workers=workers)
+    server = start(bundle, wait=False, descriptors=DESCRIPTORS, workers=workers)
     try:
         wait_for(lambda: httpx.get(f"{server.url}/readyz").status_code == 200, "the service is ready")
         with contextlib.ExitStack() as opened:
