@@ -43,19 +43,20 @@ class _Load:
 
     def at(self, rate: float, seconds: float) -> tuple[float, LoadResult]:
         """Answers a second within the time in which requests are due, and the run; what waits at its end is left."""
+        before = min(_WARM_UP_SECONDS, seconds)
         run = run_load(
             Target("127.0.0.1", self.port),
             self.bodies,
             rate,
             seconds,
-            warm_up=_WARM_UP_SECONDS,
+            warm_up=before,
             connections=_CONNECTIONS,
             warm_connections=_CONNECTIONS,
-            timeout=10 * (seconds + _WARM_UP_SECONDS),
-            give_up=seconds + _WARM_UP_SECONDS,
+            timeout=10 * (seconds + before),
+            give_up=seconds + before,
         )
         ended = run.records.ended[run.records.outcome == OK] / NANOSECONDS
-        inside = (ended >= _WARM_UP_SECONDS) & (ended < _WARM_UP_SECONDS + seconds)
+        inside = (ended >= before) & (ended < before + seconds)
         return float(inside.sum()) / seconds, run
 
     def most(self, guess: float, seconds: float) -> float:

@@ -78,7 +78,7 @@ def measure(folder: Path, seconds: float, multiples: Sequence[float] = MULTIPLES
     bodies = [Body(content, candidates=CANDIDATES) for content in contents]
     with server(folder / "bundle", folder / "log") as port:
         target = Target("127.0.0.1", port, headers=(("X-Request-Deadline-Ms", str(DEADLINE_MS)),))
-        _closed_loop(port, contents, 2.0)
+        _closed_loop(port, contents, min(2.0, seconds))
         brief = max(min(3.0, seconds), seconds / 6)
         peak = _closed_loop(port, contents, brief)
         runs, peaks = {}, {}

@@ -28,13 +28,13 @@ def cores() -> Iterator[None]:
 
 
 def test_what_is_offered_beyond_the_most_is_scored_or_refused_and_never_fails(tmp_path: Path) -> None:
-    figures = figures_of(measure(tmp_path, 1.0, (5.0,)), 1.0)
+    figures = figures_of(measure(tmp_path, 0.5, (5.0,)), 0.5)
     assert figures["overload_failed"] == 0
     assert min(figures["overload_refused_5x"], figures["overload_goodput_5x"]) > 0
 
 
 def test_small_requests_are_never_refused_but_wait_in_sockets(tmp_path: Path, cores: None) -> None:
-    figures = backpressure_figures(tmp_path, 1.0, (2.0,))
+    figures = backpressure_figures(tmp_path, 0.4, (2.0,))
     assert figures["backpressure_failed"] == 0
     assert figures["backpressure_goodput_2x"] > 0
 
