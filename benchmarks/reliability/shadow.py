@@ -28,6 +28,7 @@ __all__ = ["KINDS", "shadow_figures"]
 
 KINDS: Final = ("none", "working", "stopped", "spinning")
 _VERSION: Final = {"working": VERSIONS[1], "stopped": VERSIONS[1], "spinning": "endless"}
+_GONE_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 1.0
 _P: Final = 99.0
 _OK: Final = 200
@@ -68,7 +69,7 @@ def shadow_figures(*, rounds: int, rate: float, seconds: float = 5.0, workers: i
                 time.sleep(seconds)
                 spans[kind].append((begin, time.perf_counter()))
                 if kind != "none":
-                    _ask(running, "/end")
+                    _end(running)
             counts = running.metrics()
     return {
         "shadow_rounds": rounds,
@@ -105,6 +106,17 @@ def _begin(running: Service, kind: str) -> None:
     found = _ask(running, f"/shadow?version={_VERSION[kind]}&wait_seconds=120")
     if kind == "stopped":
         os.kill(found["shadow"]["process"], signal.SIGSTOP)
+
+
+def _end(running: Service) -> None:
+    """End the trial, and wait until its process has gone: the next turn must not take it for its own."""
+    process = (running.ask("GET", "/status")[1]["shadow"] or {}).get("process")
+    _ask(running, "/end")
+    by = time.monotonic() + _GONE_SECONDS
+    while process is not None and Path(f"/proc/{process}").exists():
+        if time.monotonic() > by:
+            raise RuntimeError(f"expected the shadow's process {process} to end in {_GONE_SECONDS:g} s, it lives on")
+        time.sleep(0.05)
 
 
 def _ask(running: Service, url: str) -> dict[str, Any]:
