@@ -25,7 +25,7 @@ from service.versions.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["VERSIONS", "Service", "free_port", "make_store", "service"]
+__all__ = ["VERSIONS", "Service", "free_port", "get", "make_store", "service"]
 
 VERSIONS: Final = ("even", "odd")
 _SECONDS: Final = 120.0
@@ -98,6 +98,19 @@ class Service:
     def descriptors(self) -> int:
         """Files and sockets that its supervisor has open."""
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and text of a page of the loopback; status 0 where there is no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error)
+    finally:
+        connection.close()
 
 
 def make_store(place: Path, *, values: int = 12, candidates: Sequence[int] = (_CANDIDATES,)) -> tuple[Store, Bodies]:

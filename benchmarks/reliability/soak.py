@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.reliability.fuzz.grammar import spoilt
 from benchmarks.reliability.fuzz.requests import Client
-from benchmarks.reliability.services import VERSIONS, make_store, service
+from benchmarks.reliability.services import VERSIONS, get, make_store, service
 from benchmarks.reliability.steady import FORMS, clients
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from benchmarks.reliability.services import Service
     from benchmarks.reliability.steady import Seen
 
-__all__ = ["get", "soak_figures"]
+__all__ = ["soak_figures"]
 
 _CANDIDATES: Final = (1, 20, 200, 1000)
 _CALM_SHARE: Final = 0.4  # of the time: nobody is killed, nothing swapped
@@ -43,6 +43,7 @@ _FAULT: Final = 500
 _OK: Final = 200
 _RECOVERY_SECONDS: Final = 60.0
 _MOST: Final = 10
+_REQUESTS: Final = 'reaction_requests_total{route="/score"'
 
 
 @dataclass(slots=True)
@@ -139,7 +140,7 @@ def soak_figures(
             for thread in threads:
                 thread.join()
             _recovered(running, workers)
-            counted = _counted(running.port)
+            counted = _counted(running)
         alive = running.process.returncode == 0
     figures = _figures(seen, outcomes, memory, descriptors, seconds) | {
         "soak_uncounted_answers": max(0, len(seen.seconds) + outcomes.ok - counted),
@@ -240,19 +241,6 @@ def _kill(  # noqa: PLR0917 - called once, above
             outcomes.kills.append((begin, time.perf_counter()))
 
 
-def get(port: int, path: str) -> tuple[int, str]:
-    """Status and text of a page of the loopback; status 0 where there is no answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    except (OSError, http.client.HTTPException) as error:
-        return 0, repr(error)
-    finally:
-        connection.close()
-
-
 def _recovered(running: Service, workers: int) -> None:
     """Wait until all serve one version again.
 
@@ -268,11 +256,10 @@ def _recovered(running: Service, workers: int) -> None:
     raise TimeoutError(f"expected {workers} workers that serve in {_RECOVERY_SECONDS:g} s, got {found}")
 
 
-def _counted(port: int) -> int:
+def _counted(running: Service) -> int:
     """Answers of `/score` with status 200, as the service counts them."""
-    text = get(port, "/metrics")[1]
-    lines = [line for line in text.splitlines() if line.startswith("reaction_requests_total{")]
-    return sum(int(float(line.split()[-1])) for line in lines if 'route="/score"' in line and 'status="200"' in line)
+    counts = running.metrics().items()
+    return int(sum(count for name, count in counts if name.startswith(_REQUESTS) and 'status="200"' in name))
 
 
 def _explained(begin: float, failed: float, kills: list[tuple[float, float]]) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMS", "Bodies", "Seen", "clients"]
+__all__ = ["FORMS", "Bodies", "Seen", "clients", "is_closed"]
 
 _SECONDS: Final = 30.0
 _READ_BYTES: Final = 1 << 16
@@ -77,6 +77,11 @@ class Seen:
         return found
 
 
+def is_closed(connection: socket.socket) -> bool:
+    """Whether its other end closed a connection since the last answer: no client sends on such a one."""
+    return bool(select.select([connection], [], [], 0)[0])
+
+
 class _Connection:
     """One kept connection; opened again where the service took its leave."""
 
@@ -90,8 +95,8 @@ class _Connection:
         Raises:
             OSError: There is none.
         """
-        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
-            self.close()  # by its other end, since the last answer: no client sends on such a one
+        if self._socket is not None and is_closed(self._socket):
+            self.close()
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=_SECONDS)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

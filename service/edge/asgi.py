@@ -43,8 +43,8 @@ _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
-# Of an answer that is compressed, and of one that would be for another client: caches must not mix them up.
 _TIMED: Final = ("queue", "decode", "encode", "infer")
+# Of an answer that is compressed, and of one that would be for another client: caches must not mix them up.
 _DEFLATED: Final = (b"content-encoding", WRITTEN)
 _VARIES: Final = (b"vary", b"accept-encoding")
 _ROUTING_KEY: Final = b"x-routing-key"

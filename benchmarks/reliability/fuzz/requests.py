@@ -7,7 +7,6 @@ import http.client
 import json
 import math
 import os
-import select
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks.reliability.fuzz.grammar import DOORS, spoilt
+from benchmarks.reliability.steady import is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,8 +125,8 @@ class Client:
     def ask(self, sent: Sent) -> tuple[int, str, bytes]:
         """Status, media type and body."""
         headers = {name: value.encode("utf-8") for name, value in sent.headers.items()}
-        if self._connection.sock is not None and select.select([self._connection.sock], [], [], 0)[0]:
-            self.close()  # by its other end, since the last answer: no client sends on such a one
+        if self._connection.sock is not None and is_closed(self._connection.sock):
+            self.close()
         try:
             self._connection.request("POST", sent.path, sent.body, headers)
             answer = self._connection.getresponse()
