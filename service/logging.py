@@ -1,14 +1,15 @@
-"""Structured logs: one JSON object a line, on stderr, the web server's own lines included."""
+"""Structured logs: one JSON object a line, on stderr, the web server's own lines too; nobody waits for a reader."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+from service.log_writer import LogWriter
 
 # structlog loads rich where it finds it, to colour tracebacks on a console: time and memory for what is never used.
 _HIDE_RICH: Final = "rich" not in sys.modules
@@ -23,7 +24,7 @@ finally:
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-__all__ = ["configure_logging", "get_logger", "log_often"]
+__all__ = ["configure_logging", "end_logging", "get_logger", "log_often"]
 
 # Loggers of the web server that would otherwise write lines of their own form.
 _SERVER_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
@@ -34,6 +35,7 @@ class _Often:
 
     writes: bool | None = None
     worker: int | None = None
+    out: LogWriter | None = None
 
 
 def configure_logging(level: str, worker: int | None = None) -> None:
@@ -63,7 +65,10 @@ def configure_logging(level: str, worker: int | None = None) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    if _Often.out is not None:
+        _Often.out.close()
+    out = _Often.out = LogWriter(sys.stderr, _lines_lost)
+    handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _drop_colours],
@@ -99,14 +104,25 @@ def log_often(name: str, event: str, facts: dict[str, Any]) -> None:
     """
     if _Often.writes is None:
         get_logger(name).info(event, **facts)
-    if not _Often.writes:
-        return
+    if _Often.writes and _Often.out is not None:
+        _Often.out.write(_line(name, event, "info", facts))
+
+
+def end_logging() -> None:
+    """Write what is logged, unless that takes long; nothing is logged after that."""
+    if _Often.out is not None:
+        _Often.out.close()
+
+
+def _line(name: str, event: str, level: str, facts: dict[str, Any]) -> str:
     line = facts if _Often.worker is None else {**facts, "worker": _Often.worker}
     stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    text = msgspec.json.encode({**line, "level": "info", "logger": name, "timestamp": stamp, "event": event})
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-        sys.stderr.write(text.decode() + "\n")
-        sys.stderr.flush()
+    text = msgspec.json.encode({**line, "level": level, "logger": name, "timestamp": stamp, "event": event})
+    return text.decode() + "\n"
+
+
+def _lines_lost(lines: int) -> str:
+    return _line("service.log", "log_lines_lost", "error", {"lines": lines})
 
 
 def _drop_colours(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

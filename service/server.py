@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from service.counts.cells import BEAT
 from service.edge.fast_lane import FastLane
 from service.edge.guard import Guard, Limits
 from service.edge.protocol import LaneProtocol
-from service.logging import get_logger
+from service.logging import end_logging, get_logger
 from service.workers.acceptor import Acceptor
 from service.workers.low_priority import run_low
 from service.workers.order import HURRY, RETIRE
@@ -236,7 +235,7 @@ def _end_with_threads(status: int, settings: Settings) -> None:
     if not going_on:
         return
     _log.warning("scoring_cut_off", threads=going_on, shutdown_seconds=settings.shutdown_seconds)
-    logging.shutdown()
+    end_logging()
     sys.stdout.flush()
     os._exit(status)
 

@@ -1,8 +1,8 @@
 """Faults of the machine, one at a time, under a steady load: served on, or refused clearly.
 
-Each is brought about for real: a full disk under the log, a log nobody reads, a bundle cut short, a store that is gone,
-a clock that jumps (libfaketime, where it is installed), no descriptors left, no temporary directory, a worker that
-stands still.
+Each is brought about for real: a full disk under the log, a log nobody reads or whose reader stands still, a bundle
+cut short, a store that is gone, a clock that jumps (libfaketime, where it is installed), no descriptors left, no
+temporary directory, a worker that stands still.
 """
 
 from __future__ import annotations
@@ -116,6 +116,22 @@ def _unread_log(trial: _Trial) -> None:
             pass
     finally:
         os.close(writer)
+
+
+def _stuck_log(trial: _Trial) -> None:
+    """Whoever reads the log stands still, and not one line has room."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"\n" * 4096)
+    os.set_blocking(writer, True)
+    try:
+        with trial.served(stderr=writer, request_log_ratio=1) as running:
+            trial.outcome.expect(get(running.port, "/livez")[0] == _OK, "/livez")
+    finally:
+        os.close(writer)
+        os.close(reader)
 
 
 def _full_store(trial: _Trial) -> None:
@@ -237,6 +253,7 @@ def _no_temporary_directory(trial: _Trial) -> None:
 FAULTS: Final[dict[str, Callable[[_Trial], None]]] = {
     "full_log": _full_log,
     "unread_log": _unread_log,
+    "stuck_log": _stuck_log,
     "full_store": _full_store,
     "unreadable_version": _unreadable_version,
     "store_gone": _store_gone,
