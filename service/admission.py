@@ -35,8 +35,12 @@ _PRIORITY: Final = b"x-request-priority"
 _LONGEST_MS: Final = 600_000
 # The less urgent may fill this share of the queue: what is urgent then still finds room.
 _LOW_SHARE: Final = 0.5
-# How fast estimates follow what was measured.
+# How fast estimates follow what was measured, and how many times as much as expected one request counts at most.
 _PACE: Final = 0.1
+_MOST_JUMP: Final = 10.0
+# Estimates learn from what is scored. Where all is refused for what they say, they would stay for ever: after so long
+# one request is tried whatever they say, if nothing else is in the way.
+_DOUBT_SECONDS: Final = 0.5
 _FIRST_GUESS_BYTES: Final = 64.0  # a candidate
 _INFLATES: Final = 5.0
 # What a request must have left when its turn comes, in its own expected times: the answer has to be written and sent.
@@ -65,9 +69,10 @@ class Terms:
         deadline: By when it has to be answered (`perf_counter`, seconds).
         stated: It says so itself.
         low: It may be left out first.
+        tried: It is scored whatever was expected, to learn whether that is still so.
     """
 
-    __slots__ = ("compressed", "deadline", "low", "stated")
+    __slots__ = ("compressed", "deadline", "low", "stated", "tried")
 
     def __init__(self, head: Head, arrived: float, seconds: float) -> None:
         own = head.deadline_seconds
@@ -75,6 +80,7 @@ class Terms:
         self.deadline = arrived + (seconds if own is None else own)
         self.low = head.low
         self.compressed = head.compressed
+        self.tried = False
 
 
 def read_deadline(named: Mapping[bytes, bytes]) -> float | None:
@@ -147,6 +153,7 @@ class Gate:
         self._running_candidates = 0.0
         self._bytes_each = _FIRST_GUESS_BYTES  # a candidate
         self._seconds_each = 0.0  # a candidate in one thread; not known yet
+        self._doubted_since: float | None = None  # all is refused for these two since then
 
     def look(self, head: Head, *, long: bool) -> Terms:
         """A request's terms; refuses it by its head if its body is long and there is no hope for it.
@@ -214,8 +221,21 @@ class Gate:
             raise QueueFullError(int(most), seconds)
         # Alone, it may take what it takes, unless it says by when it is of use.
         if (ahead or terms.stated) and now + seconds + candidates * self._seconds_each > terms.deadline:
+            if not ahead and self._is_to_be_tried(terms, now):
+                return
             self._metrics.count_shed("hopeless")
             raise OverloadedError("it could not be scored by its deadline", seconds)
+
+    def _is_to_be_tried(self, terms: Terms, now: float) -> bool:
+        """Whether to score what there is no hope for, because nothing has been scored for a while."""
+        if terms.tried:
+            return True
+        if self._doubted_since is None:
+            self._doubted_since = now
+        elif now - self._doubted_since > _DOUBT_SECONDS:
+            self._doubted_since = now  # should nothing come of this one
+            terms.tried = True
+        return terms.tried
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Score one after the other until none waits (in a worker thread): none waits for the event loop's turn."""
@@ -242,22 +262,32 @@ class Gate:
         with self._lock:
             if last is not None:
                 self._running_candidates -= last.candidates
-            if learnt is not None:
-                seconds, candidates, size = learnt
-                each = seconds / candidates
-                self._seconds_each += (each - self._seconds_each) * (_PACE if self._seconds_each else 1.0)
-                self._bytes_each += (size / candidates - self._bytes_each) * _PACE
+                if learnt is not None:
+                    self._learn(*learnt, tried=last.terms.tried)
             while queue := self._queues[False] or self._queues[True]:
                 entry = next(iter(queue))
                 self._remove(entry)
                 left = entry.terms.deadline - perf_counter()
                 others = self._running > 1 or self._queues[False] or self._queues[True]
-                if left > entry.candidates * self._seconds_each * _MARGIN or not (entry.terms.stated or others):
+                expected = 0.0 if entry.terms.tried else entry.candidates * self._seconds_each * _MARGIN
+                if left > expected or not (entry.terms.stated or others):
                     self._running_candidates += entry.candidates
                     return entry
                 loop.call_soon_threadsafe(self._give_up, entry)
             self._running -= 1
             return None
+
+    def _learn(self, seconds: float, candidates: int, size: int, *, tried: bool) -> None:
+        """Follow what a request took; one that was tried against all expectation says how it is."""
+        each, bytes_each, pace = seconds / candidates, size / candidates, _PACE
+        if tried or not self._seconds_each:
+            self._seconds_each = each
+        else:
+            self._seconds_each += (min(each, self._seconds_each * _MOST_JUMP) - self._seconds_each) * pace
+        if tried:
+            pace = 1.0
+        self._bytes_each += (min(bytes_each, self._bytes_each * _MOST_JUMP) - self._bytes_each) * pace
+        self._doubted_since = None
 
     def _expire(self, entry: _Entry) -> None:
         """The deadline of a request is over; one that is being scored already is answered all the same."""

@@ -21,6 +21,8 @@ __all__ = ["Settings", "SettingsError", "load_settings", "settings_markdown", "s
 PREFIX: Final = "REACTION_"
 # Read by other parts of the project, or put there by Kubernetes for a Service named "reaction".
 _FOREIGN: Final = ("REACTION_DATA_DIR", "REACTION_REQUIRE_DATA")
+# What shuts others out. Empty, they are a secret that did not come, and no wish to let everyone in.
+_SHUTTING: Final = ("api_keys", "api_keys_file", "bundle_keys_file", "tls_certificate_file", "tls_key_file")
 
 
 class SettingsError(ValueError):
@@ -229,6 +231,9 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         SettingsError: One line that names every variable that is wrong.
     """
+    for variable in (f"{PREFIX}{name.upper()}" for name in _SHUTTING):
+        if not os.environ.get(variable, "unset").strip():
+            raise SettingsError(f"{variable}: expected a value, or no such variable at all, got an empty one")
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

@@ -48,7 +48,17 @@ def not_to_the_letter(version: str, headers: Iterable[tuple[bytes, bytes]]) -> M
         version: Of HTTP; 0.9 where the request names none.
         headers: Their names in small letters.
     """
-    hosts = sum(name == b"host" for name, _ in headers)
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return MalformedHttpError(
+                "The body of the request is coded in a way that is not read.",
+                where="Transfer-Encoding",
+                expected="chunked",
+                got=repr(value.decode("latin-1")[:100]),
+            )
     if (hosts == 1 and version in _VERSIONS) or (hosts == 0 and version == "1.0"):
         return None
     return MalformedHttpError(

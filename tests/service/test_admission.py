@@ -132,6 +132,27 @@ def test_what_cannot_be_scored_in_time_is_refused_before_its_body_comes(bundle: 
     assert "request_failed" not in [line["event"] for line in server.log]
 
 
+def test_an_idle_service_that_was_slow_once_is_not_thought_slow_for_ever(bundle: Path) -> None:
+    server = start(bundle, work_threads=1, request_log_ratio=0)
+    try:
+        # One candidate that takes a while is all that is known of what candidates take.
+        slow = json.dumps({"candidates": [{"ad": "a1", "tags": [""] * 1_000_000}]}).encode()
+        answer = httpx.post(f"{server.url}/score", content=slow, headers=JSON, timeout=60)
+        assert answer.status_code == 200
+        deadline_ms = max(1, int(500 * answer.elapsed.total_seconds()))
+        asked = JSON | {"x-request-deadline-ms": str(deadline_ms)}
+        usual = json.dumps({"candidates": [{"ad": "a1"}] * 100}).encode().ljust(70_000)
+
+        def ask() -> int:
+            return httpx.post(f"{server.url}/score", content=usual, headers=asked).status_code
+
+        assert ask() == 503
+        wait_for(lambda: ask() == 200, "what it takes was tried again")
+        assert [ask() for _ in range(20)] == [200] * 20
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -37,6 +37,15 @@ def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.M
     assert (settings.bundle, settings.port, settings.host) == (Path("from-environment"), 82, "127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    "name", ["API_KEYS", "API_KEYS_FILE", "BUNDLE_KEYS_FILE", "TLS_CERTIFICATE_FILE", "TLS_KEY_FILE"]
+)
+def test_what_shuts_others_out_is_never_off_for_being_empty(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"REACTION_{name}", " ")
+    with pytest.raises(SettingsError, match=f"REACTION_{name}: expected a value, or no such variable at all"):
+        load_settings(bundle="b")
+
+
 def test_settings_cannot_change_later() -> None:
     settings = load_settings(bundle="b")
     with pytest.raises(ValidationError, match="frozen"):

@@ -65,6 +65,7 @@ AMBIGUOUS = {
     "line without a colon": post(b"nothing", b"Content-Length: 5"),
     "space in a name": post(b"X Y: z", b"Content-Length: 5"),
     "space before the line": post(b"Content-Length: 5", line=b" POST /score HTTP/1.1"),
+    "coding before chunks": post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n" + HIDDEN),
     "chunk size with 0x": post(CHUNKED, body=b"0x0\r\n\r\n" + HIDDEN),
     "chunk size with sign": post(CHUNKED, body=b"+0\r\n\r\n" + HIDDEN),
     "negative chunk size": post(CHUNKED, body=b"-1\r\n\r\n" + HIDDEN),
@@ -94,6 +95,7 @@ CLEAR = {
     "length after spaces": post(b"Content-Length:    5  "),
     "chunk extension": post(CHUNKED, body=b"0;a=b\r\n\r\n" + HIDDEN),
     "trailer": post(CHUNKED, body=b"0\r\nX: 99\r\n\r\n" + HIDDEN),
+    "chunks in capitals after spaces": post(b"Transfer-Encoding:   CHUNKED ", body=b"0\r\n\r\n" + HIDDEN),
     "zeros before a size": post(CHUNKED, body=b"000\r\n\r\n" + HIDDEN),
 }
 
