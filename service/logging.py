@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,18 +26,24 @@ finally:
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-__all__ = ["configure_logging", "end_logging", "get_logger", "log_often"]
+__all__ = ["configure_logging", "end_logging", "get_logger", "log_often", "write_lines"]
 
 # Loggers of the web server that would otherwise write lines of their own form.
 _SERVER_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
+# How long a line of `log_often` may wait for others.
+_LINE_SECONDS: Final = 0.2
+_MOST_LINES: Final = 1000
+
+
 class _Often:
-    """What `log_often` knows of the writer; nothing before that is set up."""
+    """What `log_often` knows of the writer, nothing before that is set up; lines that wait for it, with their times."""
 
     writes: bool | None = None
     worker: int | None = None
     out: LogWriter | None = None
+    lines: Final[list[tuple[float, str, str, dict[str, Any]]]] = []
 
 
 def configure_logging(level: str, worker: int | None = None) -> None:
@@ -100,29 +108,49 @@ def get_logger(name: str) -> Any:
 def log_often(name: str, event: str, facts: dict[str, Any]) -> None:
     """Log an event at level info, as `get_logger(name).info(event, **facts)` does, by far less code.
 
-    A line that comes by lot, between many requests that log nothing, finds none of that code in a processor's caches.
+    A line that comes by lot, between many requests that log nothing, finds none of that code in a processor's caches,
+    nor what makes it: lines of an event loop wait for each other for a moment.
     """
     if _Often.writes is None:
         get_logger(name).info(event, **facts)
-    if _Often.writes and _Often.out is not None:
-        _Often.out.write(_line(name, event, "info", facts))
+    if not _Often.writes:
+        return
+    lines = _Often.lines
+    lines.append((time(), name, event, facts))
+    if len(lines) == 1:
+        try:
+            asyncio.get_running_loop().call_later(_LINE_SECONDS, write_lines)
+        except RuntimeError:
+            write_lines()
+    elif len(lines) >= _MOST_LINES:
+        write_lines()
+
+
+def write_lines() -> None:
+    """Hand the lines of `log_often` that wait to the writer."""
+    lines = _Often.lines.copy()
+    _Often.lines.clear()
+    if _Often.out is not None:
+        for at, name, event, facts in lines:
+            _Often.out.write(_line(name, event, "info", facts, at))
 
 
 def end_logging() -> None:
     """Write what is logged, unless that takes long; nothing is logged after that."""
+    write_lines()
     if _Often.out is not None:
         _Often.out.close()
 
 
-def _line(name: str, event: str, level: str, facts: dict[str, Any]) -> str:
+def _line(name: str, event: str, level: str, facts: dict[str, Any], at: float) -> str:
     line = facts if _Often.worker is None else {**facts, "worker": _Often.worker}
-    stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    stamp = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
     text = msgspec.json.encode({**line, "level": level, "logger": name, "timestamp": stamp, "event": event})
     return text.decode() + "\n"
 
 
 def _lines_lost(lines: int) -> str:
-    return _line("service.log", "log_lines_lost", "error", {"lines": lines})
+    return _line("service.log", "log_lines_lost", "error", {"lines": lines}, time())
 
 
 def _drop_colours(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -151,15 +151,20 @@ class ServiceMetrics:
         try:
             self._values[self._requests[route, status]] += 1.0
         except KeyError:  # the first of its kind
-            cell = self._requests[route, status] = self.cells.take(f"{_REQUESTS}{status} {route}", 1)
-            self._values[cell] += 1.0
+            self._values[self.request_cell(route, status)] += 1.0
+
+    def request_cell(self, route: str, status: int) -> int:
+        """Where such requests are counted."""
+        cell = self._requests[route, status] = self.cells.take(f"{_REQUESTS}{status} {route}", 1)
+        return cell
 
     def requests(self) -> Mapping[tuple[str, int], float]:
         """Requests of all workers so far, by route and status."""
         counts = {}
         for name, cell, _ in self.cells.names(_REQUESTS):
             status, _, route = name.removeprefix(_REQUESTS).partition(" ")
-            counts[route, int(status)] = self.cells.totals(cell)[0]
+            if total := self.cells.totals(cell)[0]:
+                counts[route, int(status)] = total
         return counts
 
     def count_shed(self, reason: str) -> None:

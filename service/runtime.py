@@ -21,7 +21,7 @@ from service.coalesce import Coalescer
 from service.edge.api_keys import ApiKeys
 from service.errors import NotReadyError
 from service.feedback.desk import Desk
-from service.logging import get_logger
+from service.logging import get_logger, write_lines
 from service.metrics import ServiceMetrics
 from service.openinference.pipeline import InferPipeline, InferWork
 from service.pipeline import Pipeline, RequestIds
@@ -182,6 +182,7 @@ class Runtime:
         for beside in (self.recorder, self.tracer):
             if beside is not None:
                 beside.close()
+        write_lines()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def ready_model(self) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.__main__ import cli
+from service.edge.fast_lane import FastLane
 from service.routes.score import ScoreEndpoint
 
 
@@ -14,4 +15,5 @@ def _nothing(*_arguments: Any) -> None:
 
 if __name__ == "__main__":
     ScoreEndpoint.count = _nothing  # type: ignore[method-assign, assignment]
+    FastLane._note = _nothing  # type: ignore[method-assign, assignment]  # noqa: SLF001
     cli()

@@ -32,7 +32,7 @@ __all__ = [
     "score_bounds",
 ]
 
-# Rows of a batch whose fields are looked at.
+# Rows of a batch that are enough to look at its fields.
 SAMPLED_ROWS: Final = 256
 MISSING_ID: Final = 0
 OUT_OF_VOCABULARY_ID: Final = 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 import numpy as np
+
+from service.counts.buckets import Buckets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
     from service.counts.cells import Cells
 
-__all__ = ["Histogram"]
+__all__ = ["Histogram", "observe_each"]
+
+_buckets: Final = lru_cache(64)(Buckets)  # most histograms of a service have the same bounds
 
 
 class Histogram:
@@ -27,7 +32,7 @@ class Histogram:
         bounds: Upper bounds, ascending; a value equal to a bound lies under it. One more bucket has no bound.
     """
 
-    __slots__ = ("_bounds", "_cells", "_counts", "_first", "_sum", "_values", "bounds")
+    __slots__ = ("_buckets", "_cells", "_counts", "_first", "_sum", "_values", "bounds")
 
     def __init__(self, cells: Cells, name: str, bounds: Sequence[float]) -> None:
         self._cells = cells
@@ -37,7 +42,7 @@ class Histogram:
         self._sum = self._first + len(self.bounds) + 1
         self._counts = np.asarray(cells.values)[self._first : self._sum]
         # In the values' own precision: a float32 score equal to a bound lies under it, not beside it.
-        self._bounds = {kind: np.array(self.bounds, kind) for kind in (np.dtype(np.float32), np.dtype(np.float64))}
+        self._buckets = {np.dtype(kind): _buckets(self.bounds, kind) for kind in (np.float32, np.float64)}
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -47,9 +52,17 @@ class Histogram:
 
     def observe_array(self, array: NDArray[np.float32] | NDArray[np.float64]) -> None:
         """Count every value of an array (N,)."""
-        buckets = self._bounds[array.dtype].searchsorted(array)
-        self._counts += np.bincount(buckets, minlength=len(self._counts))
+        self._counts += np.bincount(self._buckets[array.dtype](array), minlength=len(self._counts))
         self._values[self._sum] += float(array.sum(dtype=np.float64))
+
+    def buckets(self, array: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The bucket of each value."""
+        return self._buckets[array.dtype](array)
+
+    def add(self, counts: NDArray[np.intp], total: float) -> None:
+        """Count values of which there are so many in each bucket, and their sum."""
+        self._counts += counts
+        self._values[self._sum] += total
 
     def cumulative(self) -> list[float]:
         """Values of all workers at or under each bound, then all of them."""
@@ -63,3 +76,17 @@ class Histogram:
     def sum(self) -> float:
         """Sum of the values of all workers."""
         return self._cells.totals(self._sum)[0]
+
+
+def observe_each(histograms: Sequence[Histogram], values: NDArray[np.float64]) -> None:
+    """Count the values (H, N) of H histograms with the same bounds: numpy is called once for all, not for each.
+
+    Args:
+        histograms: Which.
+        values: A row each.
+    """
+    kinds, (rows, columns) = len(histograms[0].bounds) + 1, values.shape
+    buckets = histograms[0].buckets(values.ravel()) + np.repeat(np.arange(rows) * kinds, columns)
+    counts = np.bincount(buckets, minlength=rows * kinds).reshape(rows, kinds)
+    for histogram, row, total in zip(histograms, counts, values.sum(axis=1).tolist(), strict=True):
+        histogram.add(row, total)

@@ -6,6 +6,7 @@ only these serve, before or after a change of versions (`ModelCounts`).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +14,15 @@ import msgspec
 import numpy as np
 
 from service.counts.cells import slot_prefix
-from service.counts.feature_health import FeatureHealth, FieldCounts, ScoreRepeats, field_ratios, score_bounds
-from service.counts.histogram import Histogram
+from service.counts.feature_health import (
+    SAMPLED_ROWS,
+    FeatureHealth,
+    FieldCounts,
+    ScoreRepeats,
+    field_ratios,
+    score_bounds,
+)
+from service.counts.histogram import Histogram, observe_each
 from service.counts.stability import BinCounts, FieldBins, field_bins, score_shares
 
 if TYPE_CHECKING:
@@ -31,11 +39,12 @@ OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 # 10 us to 10.5 s, two buckets an octave, three digits: a quantile read from them is at most 20% off.
 SECONDS_BOUNDS: Final = tuple(float(f"{1e-5 * 2 ** (k / 2):.3g}") for k in range(41))
 # A queue is counted when it holds this many requests or rows: a pause of a few hundred microseconds at most.
-_REQUESTS_QUEUED: Final = 1024
-_ROWS_QUEUED: Final = 4096
+_REQUESTS_QUEUED: Final = 4096
+_ROWS_QUEUED: Final = 16384
 _MARKS: Final = 7  # six times of a request, and its candidates
 _pack: Final = Struct(f"={_MARKS}d").pack
 _SCORE_BYTES: Final = 4
+_ID_BYTES: Final = 4
 _MARKS_QUEUED: Final = _REQUESTS_QUEUED * _MARKS * 8
 _SCORES_QUEUED: Final = _ROWS_QUEUED * _SCORE_BYTES
 CANDIDATES_BOUNDS: Final = tuple(float(2**k) for k in range(15))
@@ -129,7 +138,10 @@ class ModelCounts:
 class _Waiting:
     """What is to be counted of requests, one after the other.
 
-    Copies: were arrays kept, those of the next request would each time lie on memory that no cache holds.
+    Copies: were arrays kept, those of the next request would each time lie on memory that no cache holds. Ids are kept
+    of the first requests alone, whole ones, until there are rows enough: a copy of all of them would be most of what
+    counting costs, and drive what scoring needs out of the caches. Where a batch ends has nothing to do with what the
+    next request holds, and as of a request all rows are taken or none, each row weighs the same (Wald's identity).
 
     Attributes:
         marks: Of each request its times (as of `Work`) and its candidates, float64.
@@ -157,7 +169,27 @@ class ModelMetrics(ModelCounts):
         super().__init__(cells, slot, about)
         self._health = FeatureHealth(cells, encoder, self.fields, self.scores, repeats=self.repeats, bins=self.bins)
         self._widths = encoder.width("context"), encoder.width("candidate")
+        # Bytes of ids that are enough, of each side.
+        self._enough_contexts, self._enough_candidates = (_ID_BYTES * SAMPLED_ROWS * width for width in self._widths)
         self._waiting = _Waiting()
+        self._ok = [self.stages["ok"][stage] for stage in STAGES]
+
+    def record_good(self, work: Work, received: float, ended: float) -> None:
+        """Count a request that was answered with scores; arguments as of `record`.
+
+        In batches: one by one, histograms and fields take longer than a one-row request.
+        """
+        lag, scores, waiting = work.lag, work.scores.tobytes(), self._waiting
+        rows = len(scores) // _SCORE_BYTES
+        marks = waiting.marks
+        marks += _pack(received - lag, work.started, work.decoded, work.encoded, work.inferred, ended - lag, rows)
+        waiting.scores += scores
+        if len(waiting.contexts) < self._enough_contexts:
+            waiting.contexts += work.context_ids.tobytes()
+        if len(waiting.candidates) < self._enough_candidates:
+            waiting.candidates += work.candidate_ids.tobytes()
+        if len(marks) >= _MARKS_QUEUED or len(waiting.scores) >= _SCORES_QUEUED:
+            self.flush()
 
     def record(self, outcome: str, work: Work | None, received: float, ended: float) -> None:
         """Count one request.
@@ -169,20 +201,11 @@ class ModelMetrics(ModelCounts):
             ended: When its answer was handed over.
         """
         if work is not None:
+            if outcome == "ok":
+                self.record_good(work, received, ended)
+                return
             received -= work.lag
             ended -= work.lag
-            if outcome == "ok":
-                # Counted in batches: one by one, histograms and fields take longer than a one-row request.
-                waiting, scores = self._waiting, work.scores.tobytes()
-                rows = len(scores) // _SCORE_BYTES
-                marks = waiting.marks
-                marks += _pack(received, work.started, work.decoded, work.encoded, work.inferred, ended, rows)
-                waiting.contexts += work.context_ids.tobytes()
-                waiting.candidates += work.candidate_ids.tobytes()
-                waiting.scores += scores
-                if len(marks) >= _MARKS_QUEUED or len(waiting.scores) >= _SCORES_QUEUED:
-                    self.flush()
-                return
         stages = self.stages[outcome]
         if received:
             stages["total"].observe(ended - received)
@@ -204,10 +227,7 @@ class ModelMetrics(ModelCounts):
             return
         self._waiting = _Waiting()
         *marks, rows = np.frombuffer(waiting.marks, np.float64).reshape(-1, _MARKS).T.copy()
-        stages = self.stages["ok"]
-        for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False):
-            stages[stage].observe_array(end - begin)
-        stages["total"].observe_array(marks[-1] - marks[0])
+        observe_each(self._ok, np.array([*(end - begin for begin, end in pairwise(marks)), marks[-1] - marks[0]]))
         self.candidates.observe_array(rows)
         contexts, candidates = (
             np.frombuffer(ids, np.int32).reshape(-1, width) if width else np.zeros((0, 0), np.int32)

@@ -80,6 +80,7 @@ class FastLane:
         self._find = find
         self._new_request_id = runtime.new_request_id
         self._turn: list[_Asked] = []
+        self._answered: list[tuple[_Asked, int, float]] = []
         self._keys = runtime.keys
         self._heads: dict[bytes, Known] = {}
         self._digested = False  # some of them, those with secrets
@@ -145,14 +146,18 @@ class FastLane:
         turn.append((protocol, known, work))
 
     def _run(self) -> None:
-        """Answer everyone who is there."""
+        """Answer everyone who is there; then count them."""
         turn, self._turn = self._turn, []
         if len(turn) > 1:
             short = [asked for asked in turn if _is_staged(asked)]
             self._write(self._infer(self._read(short)))
-            if len(short) == len(turn):
-                return
-            turn = [asked for asked in turn if not _is_staged(asked)]
+            if len(short) < len(turn):
+                self._run_each([asked for asked in turn if not _is_staged(asked)])
+        else:
+            self._run_each(turn)
+        self._count()
+
+    def _run_each(self, turn: list[_Asked]) -> None:
         for asked in turn:
             _, known, work = asked
             try:
@@ -217,14 +222,26 @@ class FastLane:
             self._give_up(asked, fault)
 
     def _send(self, asked: _Asked, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Write an answer, and count it."""
-        protocol, known, work = asked
+        """Write an answer."""
+        protocol = asked[0]
         parts = [self._begin(protocol, status)]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         if not protocol.finish(parts, body):
             status = GONE
-        known.endpoint.count(known.model, work, status, work.received)
+        self._note(asked, status)
+
+    def _note(self, asked: _Asked, status: int) -> None:
+        """Remember to count a request: that, too, is a stage, and finds the caches cold after the others."""
+        self._answered.append((asked, status, perf_counter()))
+
+    def _count(self) -> None:
+        answered, self._answered = self._answered, []
+        for (_, known, work), status, ended in answered:
+            try:
+                known.endpoint.count(known.model, work, status, work.received, ended)
+            except Exception as fault:  # noqa: BLE001 - as above; it has its answer
+                _log.error("count_failed", request_id=work.request_id, exc_info=fault)
 
     def _give_up(self, asked: _Asked, fault: Exception) -> None:
         """End a connection whose answer failed, as the web server does where an application fails halfway."""

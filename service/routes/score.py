@@ -1,8 +1,8 @@
 """`POST /score`: the hot route. Raw ASGI, and a documented FastAPI route that leads to the same code."""
 
-import random
 from collections.abc import Iterable, Mapping
 from functools import partial
+from random import random
 from time import perf_counter
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from service.errors import (
     problem_bytes,
     problem_of,
 )
+from service.feedback.desk import Issued
 from service.logging import get_logger, log_often
 from service.pipeline import Stages, Work
 from service.runtime import Model, Runtime
@@ -72,6 +73,10 @@ class ScoreEndpoint:
         self._feed = runtime.feed
         self._tracer = runtime.tracer
         self._tells_timing = runtime.settings.server_timing
+        # Nothing beside the counts wants to know of a request.
+        self._counts_alone = self._feed is None and self._recorder is None and self._tracer is None
+        self._values = runtime.metrics.cells.values
+        self._good = runtime.metrics.request_cell(self.label, OK)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -101,7 +106,7 @@ class ScoreEndpoint:
             status = answer[0]
             await send_refusal(scope, receive, send, error, answer)
         finally:
-            self.count(model, work, status, received)
+            self.count(model, work, status, received, perf_counter())
 
     # The steps of a request, for whatever carries it.
 
@@ -193,7 +198,7 @@ class ScoreEndpoint:
         else:
             pipeline.run(work)
 
-    def count(self, model: Model | None, work: Work | None, status: int, received: float) -> None:
+    def count(self, model: Model | None, work: Work | None, status: int, received: float, ended: float) -> None:
         """Count a request, and log it if it is drawn.
 
         Args:
@@ -201,24 +206,44 @@ class ScoreEndpoint:
             work: What became of it; None where the body was refused unread.
             status: Of its answer.
             received: When its last byte was there (`perf_counter`, seconds); 0.0 if never.
+            ended: When its answer was handed over.
         """
-        ended = perf_counter()
+        trace_id = ""
+        # The usual ones by the shortest way: code that nothing else has run lately costs more than what it does.
+        if status == OK and self._counts_alone and model is not None and work is not None and not work.arm:
+            self._values[self._good] += 1.0
+            model.metrics.record_good(work, received, ended)
+            if work.feedback is not None:
+                self._count_issued(model, work.feedback)
+        else:
+            trace_id = self._count_widely(model, work, status, received, ended)
+        if self._log_ratio and random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
+            self._log_request(work, status, ended - received if received else None, trace_id)
+
+    def _count_widely(self, model: Model | None, work: Work | None, status: int, received: float, ended: float) -> str:
+        """Count any request, and tell all who want to know of it.
+
+        Returns:
+            Its trace; empty where it is not traced.
+        """
         self._runtime.metrics.count_request(self.label, status)
         if model is not None:
             if work is not None and work.arm and model.canary is not None:
                 model = model.canary.count(model, work)
             model.metrics.record("ok" if status == OK else _outcome(status), work, received, ended)
-            if work is not None and work.feedback is not None and status == OK and self._runtime.feedback is not None:
-                self._runtime.feedback.count_issued(model.label, work.feedback)
+            if work is not None and work.feedback is not None and status == OK:
+                self._count_issued(model, work.feedback)
         if self._feed is not None and work is not None and status == OK:
             self._feed.offer(self._form, work)
         if self._recorder is not None and status == OK and self._recorder.draw() and model is not None:
             self._recorder.offer(model.scorer, self._path_again(model), work, received)
-        trace_id = ""
-        if self._tracer is not None and work is not None:
-            trace_id = self._tracer.trace(work, self.label, "" if model is None else model.label, status, ended)
-        if self._log_ratio and random.random() < self._log_ratio:  # noqa: S311 - no secret hangs on it
-            self._log_request(work, status, ended - received if received else None, trace_id)
+        if self._tracer is None or work is None:
+            return ""
+        return self._tracer.trace(work, self.label, "" if model is None else model.label, status, ended)
+
+    def _count_issued(self, model: Model, issued: Issued) -> None:
+        if self._runtime.feedback is not None:
+            self._runtime.feedback.count_issued(model.label, issued)
 
     @staticmethod
     def _log_request(work: Work | None, status: int, seconds: float | None, trace_id: str) -> None:

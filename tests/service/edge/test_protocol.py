@@ -174,11 +174,16 @@ def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_i
     def make_work(body: bytes, _request_id: str, _head: Any) -> Work:
         return Work(body, request_id=body[:4].strip().decode(), packed=False, answer_packed=False)
 
+    def count(_model: object, work: Work, status: int, _received: float, ended: float) -> None:
+        assert ended > work.received
+        stages.calls.append(f"count {work.request_id}")
+        answered.append((work, status))
+
     endpoint: Any = SimpleNamespace(
         make_work=make_work,
         answer_headers=lambda _work: [],
         refuse=lambda *_: (400, [], b""),
-        count=lambda _model, work, status, _received: answered.append((work, status)),
+        count=count,
     )
     runtime: Any = SimpleNamespace(settings=Settings(bundle="b"), new_request_id=lambda: "r", model=None, keys=None)
     lane = FastLane(runtime, lambda _path: None)
@@ -198,9 +203,8 @@ def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_i
         await asyncio.sleep(0)
 
     asyncio.run(together())
-    assert stages.calls == (
-        ["read a", "read bad", "read b", "infer", "infer", "write a", "write b", "run long", "next turn", "run c"]
-    )
+    assert stages.calls[:8] == ["read a", "read bad", "read b", "infer", "infer", "write a", "write b", "run long"]
+    assert stages.calls[8:] == ["count bad", "count a", "count b", "count long", "next turn", "run c", "count c"]
     assert [(work.request_id, status) for work, status in answered] == [
         ("bad", 400), ("a", 200), ("b", 200), ("long", 200), ("c", 200),
     ]  # fmt: skip
