@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Longest request body; a longer one is refused while it is read (413)."
     )
+    bodies_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Most bytes of all bodies that a worker holds, on their way or waiting, and room for one at least; "
+        "beyond it whoever has been sending for longest is refused (503).",
+    )
     max_head_bytes: int = Field(
         16_384,
         ge=1024,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
+from service.edge.held_bodies import HeldBodies
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
@@ -72,6 +74,7 @@ class Limits:
         body_seconds: From there to the last byte of the body.
         answer_seconds: For as long may a client take nothing of an answer that waits for it.
         connections: Most open ones.
+        bodies_bytes: Most of all bodies that are on their way or wait.
     """
 
     head_bytes: int
@@ -80,6 +83,7 @@ class Limits:
     body_seconds: float
     answer_seconds: float
     connections: int = sys.maxsize
+    bodies_bytes: int = sys.maxsize
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -91,6 +95,7 @@ class Limits:
             body_seconds=settings.body_seconds,
             answer_seconds=settings.answer_seconds,
             connections=most_connections(settings.max_connections),
+            bodies_bytes=max(settings.bodies_bytes, settings.max_body_bytes),
         )
 
 
@@ -100,10 +105,15 @@ class Guard:
     Args:
         limits: What is allowed.
         metrics: Where what was ended is counted.
+
+    Attributes:
+        limits: As given.
+        bodies: What all connections hold of them.
     """
 
     def __init__(self, limits: Limits, metrics: ServiceMetrics) -> None:
         self.limits = limits
+        self.bodies = HeldBodies(limits.bodies_bytes)
         self._metrics = metrics
         self._watched: dict[Watched, None] = {}  # the longest first
         self._every = min(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.edge.held_bodies import Held
 from service.edge.joined_writes import JOINED_WRITES, JoinedWrites
 from service.edge.patient_flow import PatientFlow
 from service.edge.refusals import answer_bytes, full, late, malformed, not_to_the_letter, reason_of, too_large
-from service.errors import problem_of
+from service.edge.resting import RestingProtocol
+from service.errors import OverloadedError, problem_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +36,7 @@ _MOST_LINGER: Final = 24
 _AROUND_HEADER: Final = 4
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class GuardedProtocol(RestingProtocol):
     """One connection. Whoever derives from it sees to it that there always is a `cycle`.
 
     Args:
@@ -49,6 +50,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._guard = guard
         self._limits = guard.limits
+        self._held = Held(guard.bodies, self)
         self._between = True  # the parser has seen the end of a request, and nothing after it
         self._in_head = False
         self._fresh: bytes | None = None  # what came in, if a request began with it and none has ended in it
@@ -60,7 +62,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._over = False  # nothing more is read
         self._fault: ServiceError | None = None  # why
         self._unsaid = False  # it has to be said, after the answers to what came before
-        self._idle_since: float | None = None  # None while something is on its way
         self._write: Callable[[bytes], None] = _no_write
         self._is_closing: Callable[[], bool] = bool
 
@@ -89,11 +90,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._guard.release(self)
+        self._held.give()
         lost = cast("JoinedWrites", self.transport).lost
         if lost is not None:
             lost()
         super().connection_lost(exc)
-        super()._unset_keepalive_if_required()
 
     # What comes in.
 
@@ -192,8 +193,32 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
+        self._hold(body)
+        self._hand_on(body)
+
+    def _hold(self, body: bytes) -> None:
+        """See to it that there is room for a piece of a body."""
         self._bodiless = False
+        if self.cycle.response_started or self.cycle.response_complete:
+            self._held.give()  # what is answered already is thrown away as it comes
+            return
+        try:
+            self._held.take(len(body))
+        except OverloadedError as error:
+            self._fault = error
+            raise
+
+    def _hand_on(self, body: bytes) -> None:
+        """Let the application have what is held of a body."""
         super().on_body(body)
+
+    def is_sending(self) -> bool:
+        """Whether a part of a body is there, and not all of it."""
+        return not (self._between or self._in_head or self._over)
+
+    def crowd_out(self, error: OverloadedError) -> None:
+        """Refuse the request whose body comes in: there is no room for what is there of it."""
+        self._refuse(error)
 
     def on_message_complete(self) -> None:
         """A request is there as a whole."""
@@ -273,6 +298,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""
         self.server_state.total_requests += 1
+        if self._held.bytes:
+            self._held.give()
         if self._is_closing():
             return
         queued = self.pipeline.pop() if self.pipeline else None
@@ -307,31 +334,6 @@ class GuardedProtocol(HttpToolsProtocol):
         """Look after what is written and not taken."""
         self._stuck_since = self.loop.time()
         self._guard.watch(self, self.loop)
-
-    # How long a connection may be idle. A timer that is set and cancelled with every request costs more than one that
-    # finds out what happened meanwhile.
-
-    def _rest(self) -> None:
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._look_again(self.timeout_keep_alive)
-
-    def _look_again(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def _unset_keepalive_if_required(self) -> None:
-        """Whatever begins says so."""
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it was idle for long; else look again when it will have been."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:  # whatever ends looks again
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._look_again(left)
-        else:
-            super().timeout_keep_alive_handler()
 
 
 def _no_write(_data: bytes) -> None:

@@ -27,12 +27,14 @@ class _LaneCycle:
 
     Attributes:
         response_complete: Nothing is on its way.
+        response_started: Never: an answer is written as a whole.
         keep_alive: Whether the connection stays open after the answer.
         disconnected: The client has gone.
         message_event: Nobody waits for it.
     """
 
     __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
+    response_started: Final = False
 
     def __init__(self) -> None:
         self.response_complete = True
@@ -108,7 +110,7 @@ class LaneProtocol(GuardedProtocol):
         if self._known is None:
             super().on_body(body)
             return
-        self._bodiless = False
+        self._hold(body)
         self._parts.append(body)
         self._size += len(body)
         if self._lane is None or self._size > self._lane.most_bytes:
@@ -145,7 +147,7 @@ class LaneProtocol(GuardedProtocol):
         self._own.response_complete = True
         self._begin_ordinarily()
         self.cycle.keep_alive = self._own.keep_alive  # the server may have begun to stop since the head came
-        super().on_body(body)
+        self._hand_on(body)
 
     def _refuse_body(self, error: ServiceError) -> None:
         """Let whoever waits for the rest of a body refuse the request: never the lane."""
