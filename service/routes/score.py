@@ -1,5 +1,6 @@
 """`POST /score`: the hot route. Raw ASGI, and a documented FastAPI route that leads to the same code."""
 
+from asyncio import CancelledError
 from collections.abc import Iterable, Mapping
 from functools import partial
 from random import random
@@ -25,6 +26,7 @@ from service.errors import (
     PROBLEM_MEDIA_TYPE,
     ClientGoneError,
     MethodNotAllowedError,
+    NotReadyError,
     problem_bytes,
     problem_of,
 )
@@ -98,6 +100,13 @@ class ScoreEndpoint:
             await send_answer(scope, send, self.answer_headers(work), work.answer)
         except ClientGoneError:
             status = GONE
+        except CancelledError:  # the web server is ending, and has waited for as long as it does
+            if status == OK:
+                raise
+            error = NotReadyError("Not ready: the service is stopping.")
+            answer = self.refuse(error, request_id, model)
+            status = answer[0]
+            await send_refusal(scope, receive, send, error, answer)
         except Exception as error:  # the last resort: logged, answered, not passed on
             if status == OK:
                 raise  # the answer is on its way; only the server can end the connection now

@@ -264,3 +264,16 @@ def test_a_request_in_flight_is_answered_before_the_process_ends(bundle: Path) -
     assert answer.startswith(b"HTTP/1.1 200 ")
     _, _ = running.process.communicate(timeout=20)
     assert running.process.returncode == 0
+
+
+def test_a_request_that_is_cut_off_by_the_end_is_told_so(bundle: Path) -> None:
+    running = start(bundle, shutdown_seconds=1, inline_body_bytes=0)
+    with socket.create_connection(running.address, timeout=10) as connection:
+        connection.sendall(head(len(BODY)) + BODY[:10])
+        time.sleep(0.3)  # the server has begun to read
+        running.process.terminate()
+        answer = connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"the service is stopping" in answer
+    assert running.stop() == 0
+    assert not [line for line in running.log if "exception" in line]
