@@ -56,6 +56,7 @@ soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/re
 	$(BIN)/python -m benchmarks.reliability soak
 	$(BIN)/python -m benchmarks.reliability faults
 	$(BIN)/python -m benchmarks.reliability drift
+	$(BIN)/python -m benchmarks.reliability feedback
 	$(BIN)/python -m benchmarks.reliability telemetry
 	$(BIN)/python -m benchmarks.reliability.fuzz bundles --figures benchmarks/reliability.json
 	$(BIN)/python -m benchmarks.reliability.fuzz requests --figures benchmarks/reliability.json

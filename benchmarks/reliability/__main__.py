@@ -11,6 +11,7 @@ import typer
 from benchmarks.reliability.backpressure import backpressure_figures
 from benchmarks.reliability.drift import drift_figures
 from benchmarks.reliability.faults import fault_figures
+from benchmarks.reliability.feedback import feedback_figures
 from benchmarks.reliability.page import FIGURES, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import restart_figures
@@ -112,6 +113,17 @@ def drift(
     for kind, alerts in fired.items():
         typer.echo(f"{kind}: {', '.join(sorted(alerts)) or 'none'}")
     _report(found, to)
+
+
+@app.command()
+def feedback(
+    rankings: Annotated[int, typer.Option(min=50, help="of five candidates")] = 4000,
+    window_seconds: Annotated[int, typer.Option(min=1, help="how long events are taken")] = 30,
+    to: _Figures = FIGURES,
+) -> None:
+    """Click on what two replicas rank, and see what their counters make of it."""
+    with tempfile.TemporaryDirectory(prefix="feedback-") as folder:
+        _report(feedback_figures(Path(folder), rankings=rankings, window_seconds=window_seconds), to)
 
 
 @app.command()

@@ -250,6 +250,27 @@ SECTIONS: Final = (
         ),
     ),
     Section(
+        "Delivery feedback",
+        "python -m benchmarks.reliability feedback",
+        "Two replicas of four workers that share a secret and nothing else. Rankings are asked of one, clicks, drawn "
+        "by the scores, are told to the other, some twice, some with a forged token, some too late. What the counters "
+        "of both say together is compared with the list of all that was shown.",
+        (
+            Figure("feedback_replicas", "replicas"),
+            Figure("feedback_workers", "workers of each"),
+            Figure("feedback_impressions", "impressions"),
+            Figure("feedback_clicks", "clicks"),
+            Figure("feedback_repeated", "clicks told twice"),
+            Figure("feedback_forged", "forged tokens"),
+            Figure("feedback_late", "clicks told too late"),
+            Figure("feedback_miscounted", "of all these, counted otherwise than they were", most=0),
+            Figure("feedback_negatives_too_early", "impressions counted before their window was over", most=0),
+            Figure("feedback_log_loss_error", "log loss, absolute difference to that of the list", most=1e-6),
+            Figure("feedback_auc_error", "AUC, the same", most=0.01),
+            Figure("feedback_calibration_error", "predicted clicks a click, the same", most=1e-6),
+        ),
+    ),
+    Section(
         "What telemetry costs",
         "python -m benchmarks.reliability telemetry",
         "Throughput of one worker on one core, wrk on another: with everything that is on by default (stage and "

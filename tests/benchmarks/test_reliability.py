@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reliability.feedback import feedback_figures
 from benchmarks.reliability.page import FIGURES, PAGE, page, publish
 from benchmarks.reliability.reload import reload_figures
 from benchmarks.reliability.restart import BALANCERS, found, restart_figures
@@ -54,6 +55,15 @@ def test_a_short_soak_loses_and_mixes_nothing_and_counts_every_answer() -> None:
     assert {what: figures[f"soak_{what}"] for what in nothing} == dict.fromkeys(nothing, 0), findings
     assert figures["soak_ended_badly"] == 0
     assert figures["soak_uncounted_answers"] <= _REQUESTS_QUEUED * figures["soak_kills"]
+
+
+@needs_processes
+def test_two_replicas_together_count_every_event_once_and_no_window_too_early(tmp_path: Path) -> None:
+    figures = feedback_figures(tmp_path, rankings=60, window_seconds=3, workers=1)
+    assert figures["feedback_impressions"] == 300
+    assert min(figures[f"feedback_{what}"] for what in ("clicks", "repeated", "forged", "late")) > 0
+    assert figures["feedback_miscounted"] == figures["feedback_negatives_too_early"] == 0
+    assert max(figures["feedback_log_loss_error"], figures["feedback_calibration_error"]) < 1e-6
 
 
 def is_installed(balancer: str) -> bool:
