@@ -58,6 +58,15 @@ def one(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return found
 
 
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a label selector is met."""
+    wanted = {name: [value] for name, value in selector.get("matchLabels", {}).items()}
+    for expression in selector.get("matchExpressions", ()):
+        assert expression["operator"] == "In"
+        wanted[expression["key"]] = expression["values"]
+    return all(labels.get(name) in values for name, values in wanted.items())
+
+
 @pytest.mark.parametrize("path", RESOURCES, ids=lambda path: path.name)
 def test_a_manifest_keeps_to_the_schema_of_its_kind(path: Path) -> None:
     assert faults(yaml.safe_load(path.read_text(encoding="utf-8"))) == []
@@ -93,6 +102,9 @@ def test_the_example_as_it_is_rendered_keeps_to_the_schema_and_fits_together() -
     for selector in selectors:
         assert selector.items() <= labels
         assert len(selector) == 2
+    (rule,) = one(resources, "NetworkPolicy")["spec"]["ingress"]
+    prometheus = {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"}
+    assert [selects(source.get("podSelector", {}), prometheus) for source in rule["from"]] == [True, True]
     (container,) = pod["spec"]["containers"]
     assert container["envFrom"] == [{"configMapRef": {"name": one(resources, "ConfigMap")["metadata"]["name"]}}]
     assert container["image"] == "registry.example/reaction-serving:0.1.0"
