@@ -253,6 +253,8 @@ def load_settings(**given: Any) -> Settings:
     url = urlsplit(settings.trace_url or "http://none")
     if url.scheme not in ("http", "https") or not url.hostname:
         raise SettingsError(f"{PREFIX}TRACE_URL: expected http://HOST[:PORT][/PATH], got {settings.trace_url!r}")
+    if url.username is not None:  # settings are logged
+        raise SettingsError(f"{PREFIX}TRACE_URL: expected http://HOST[:PORT][/PATH], got one with a user's name")
     if settings.record_ratio and settings.record_directory is None:
         raise SettingsError(f"{PREFIX}RECORD_RATIO: expected {PREFIX}RECORD_DIRECTORY too, got none")
     return settings

@@ -138,7 +138,7 @@ def test_log_lines_name_the_trace_and_answers_their_timing_where_that_is_asked_f
         assert "server-timing" not in ask(server).headers
 
 
-@pytest.mark.parametrize("url", ["otel:4318", "ftp://otel", "http://"])
+@pytest.mark.parametrize("url", ["otel:4318", "ftp://otel", "http://", "http://user:password@otel"])
 def test_a_collector_s_address_that_is_none_is_refused_at_the_start(url: str, bundle: Path) -> None:
     from service.settings import SettingsError, load_settings
 
