@@ -18,6 +18,7 @@ from service.counts.cells import BEAT
 from service.edge.fast_lane import FastLane
 from service.edge.guard import Guard, Limits
 from service.edge.protocol import LaneProtocol
+from service.edge.warm_up import warm_up
 from service.logging import end_logging, get_logger
 from service.workers.acceptor import Acceptor
 from service.workers.low_priority import run_low
@@ -160,6 +161,7 @@ class _Server(uvicorn.Server):
                 )
                 self.servers.append(server)
             return
+        await warm_up(make_protocol, self._lane, self.runtime)
         for listener in sockets:
             acceptor = Acceptor(
                 listener,

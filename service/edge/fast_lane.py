@@ -10,6 +10,7 @@ others. Nothing waits for company.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from hashlib import sha256
 from time import perf_counter
@@ -22,7 +23,7 @@ from service.routes.score import GONE, OK
 from service.tracing.context import TRACEPARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from service.edge.protocol import LaneProtocol
     from service.pipeline import Stages, Work
@@ -145,6 +146,15 @@ class FastLane:
             protocol.loop.call_soon(self._run)
         turn.append((protocol, known, work))
 
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Count nothing meanwhile."""
+        self._note = _no_note  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            del self._note
+
     def _run(self) -> None:
         """Answer everyone who is there; then count them."""
         turn, self._turn = self._turn, []
@@ -260,6 +270,10 @@ class FastLane:
         if status == OK:
             self._defaults, self._begin_ok = defaults, begin
         return begin
+
+
+def _no_note(_asked: _Asked, _status: int) -> None:
+    """Stands where nothing is counted."""
 
 
 def _is_staged(asked: _Asked) -> bool:
