@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := .tools
 # The first of these that is there; any other: make PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 # ONNX Runtime reports use to its maker unless told otherwise.
@@ -19,7 +20,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## create .venv and install the pinned dependencies (once; again after a change of pins)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tools.txt
 	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$("$(PYTHON)" -V 2>&1); say make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -27,6 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  rm -rf $(VENV); echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned dependencies into $(VENV) (torch is the large one)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,tune,benchmark,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(TOOLS) -r tools.txt
 	@touch $@
 
 demo: $(STAMP) ## the whole path in minutes: data, training, export, a served model, scored requests
@@ -71,8 +73,8 @@ check: $(STAMP) ## linter, formatter, types and import rules
 sbom: $(STAMP) ## write what the serving image is made of to build/sbom.cdx.json (CycloneDX); works offline
 	@mkdir -p build && $(BIN)/python docker/sbom.py > build/sbom.cdx.json && echo "wrote build/sbom.cdx.json"
 
-audit: $(STAMP) ## look the pinned packages up in a list of known vulnerabilities, where pip-audit is installed
-	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/audit
+audit: $(STAMP) ## look the pinned packages up in a list of known vulnerabilities, where that can be reached
+	@PATH="$(CURDIR)/$(TOOLS)/bin:$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/$(TOOLS)" .ci/audit
 
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix-only --quiet .
@@ -88,4 +90,4 @@ pins: ## print a constraints.txt of the newest releases (see CONTRIBUTING.md)
 	  | grep -vE '^(nvidia|cuda|triton|pip=)' | LC_ALL=C sort
 
 clean: ## remove what the targets made, the virtual environment too
-	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TOOLS) demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

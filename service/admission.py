@@ -32,7 +32,8 @@ __all__ = ["Gate", "Terms", "is_low", "read_deadline"]
 
 _DEADLINE: Final = b"x-request-deadline-ms"
 _PRIORITY: Final = b"x-request-priority"
-_LONGEST_MS: Final = 600_000
+LONGEST_MS: Final = 600_000
+_MOST_DIGITS: Final = 10
 # The less urgent may fill this share of the queue: what is urgent then still finds room.
 _LOW_SHARE: Final = 0.5
 # How fast estimates follow what was measured, and how many times as much as expected one request counts at most.
@@ -92,8 +93,8 @@ def read_deadline(named: Mapping[bytes, bytes]) -> float | None:
     text = named.get(_DEADLINE)
     if text is None:
         return None
-    if not text.isdigit() or not 1 <= int(text[:10]) <= _LONGEST_MS:
-        raise HeaderError("X-Request-Deadline-Ms", f"a whole number from 1 to {_LONGEST_MS}", text)
+    if not text.isdigit() or len(text) > _MOST_DIGITS or not 1 <= int(text) <= LONGEST_MS:
+        raise HeaderError("X-Request-Deadline-Ms", f"a whole number from 1 to {LONGEST_MS}", text)
     return int(text) / 1000
 
 

@@ -131,8 +131,9 @@ class ServiceApp(FastAPI):
         model = self.runtime.model
         if self._documented is None or self._documented[0] is not model:
             self.openapi_schema = None
-            document = add_scoring(super().openapi(), score.PATH, model, self.runtime.settings.max_candidates)
-            document = add_inference(document, openinference.PATHS, model)
+            settings = self.runtime.settings
+            document = add_scoring(super().openapi(), score.PATH, model, settings)
+            document = add_inference(document, openinference.PATHS, model, settings)
             if self.runtime.keys is not None:
                 add_keys(document)
             self._documented = (model, document)

@@ -91,8 +91,9 @@ def report(**more: object) -> str:
     ("tool", "status", "message"),
     [
         (None, 0, "NOT AUDITED: no pip-audit on PATH"),
-        ("echo 'the list cannot be reached' >&2; exit 1", 0, "NOT AUDITED: .*the list cannot be reached"),
+        ("echo 'the list cannot be reached' >&2; exit 1", 0, "NOT AUDITED: .*\nthe list cannot be reached"),
         (report(), 0, "audited 1 packages: 0 known vulnerabilities"),
+        (report(skip_reason="not found"), 0, "NOT AUDITED: .* knows none of 1 packages"),
         (report(vulns=[{"id": "CVE-1", "fix_versions": ["2.0.1"]}]) + "; exit 1", 1, "CVE-1, fixed in 2.0.1"),
     ],
 )  # fmt: skip
@@ -102,3 +103,12 @@ def test_an_audit_fails_on_a_vulnerability_and_says_where_there_was_none(
     found, output = audit(tmp_path, tool)
     assert found == status, output
     assert re.search(message, output)
+
+
+def test_tools_are_pinned_to_exact_releases_and_say_nothing_else_of_what_the_service_is_tested_with() -> None:
+    form = re.compile(r"^([a-z0-9-]+)==([0-9][0-9a-z.]*)$", re.MULTILINE)
+    lines = [line for line in (ROOT / "tools.txt").read_text().splitlines() if not line.startswith("#")]
+    tools = dict(form.findall("\n".join(lines)))
+    assert len(tools) == len(lines)
+    assert {"pip-audit", "schemathesis"} <= tools.keys()
+    assert not tools.keys() & dict(form.findall((ROOT / "constraints.txt").read_text())).keys()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic.json_schema import models_json_schema
 
 from service.documents.examples import answer_to, examples, generic_examples
+from service.documents.headers import RETRIED, RETRY_AFTER, answer_headers, request_headers
 from service.documents.request_schema import request_type
 from service.edge.api_keys import OPEN_PATHS
 from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
@@ -15,20 +16,21 @@ from service.wire import JSON, MSGPACK
 
 if TYPE_CHECKING:
     from service.runtime import Model
+    from service.settings import Settings
 
 __all__ = ["add_keys", "add_scoring"]
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
-def add_scoring(document: dict[str, Any], path: str, model: Model | None, max_candidates: int) -> dict[str, Any]:
+def add_scoring(document: dict[str, Any], path: str, model: Model | None, settings: Settings) -> dict[str, Any]:
     """Fill in the scoring operation.
 
     Args:
         document: FastAPI's document; changed in place.
         path: Path of the operation.
         model: The served model; without one, the request is described in general terms.
-        max_candidates: Most candidates in one request.
+        settings: The service's: most candidates of a request, and its deadline.
 
     Returns:
         The document.
@@ -39,9 +41,10 @@ def add_scoring(document: dict[str, Any], path: str, model: Model | None, max_ca
     )
     schemas |= _tidy(answers["$defs"])
     operation = document["paths"][path]["post"]
-    request, worked, answered = _general() if model is None else _of_model(model, max_candidates)
+    request, worked, answered = _general() if model is None else _of_model(model, settings.max_candidates)
     schemas |= request.pop("$defs", {})
     schemas["ScoreRequest"] = request
+    operation["parameters"] = request_headers(deadline_seconds=settings.deadline_seconds)
     content = {"schema": {"$ref": _REFERENCE.format(model="ScoreRequest")}, "examples": worked}
     operation["requestBody"] = {
         "required": True,
@@ -51,7 +54,7 @@ def add_scoring(document: dict[str, Any], path: str, model: Model | None, max_ca
     operation["responses"] = {
         "200": {
             "description": "The scores.",
-            "headers": {"X-Request-Id": {"description": "The request's id.", "schema": {"type": "string"}}},
+            "headers": answer_headers(request_id="The request's id: its `request_id`, else one that was made for it."),
             "content": {JSON: answer | {"examples": answered}, MSGPACK: answer},
         },
         **problem_responses(),
@@ -80,6 +83,7 @@ def problem_responses() -> dict[str, Any]:
     reference = {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}
     return {
         str(status): {"description": " ".join(titles), "content": {PROBLEM_MEDIA_TYPE: reference}}
+        | ({"headers": RETRY_AFTER} if status in RETRIED else {})
         for status, titles in sorted(by_status.items())
     }
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from service.pipeline import Work
 
 __all__ = [
+    "LONGEST_KEY",
     "RequestHead",
     "ScoreHead",
     "answer_headers",
@@ -48,7 +49,7 @@ _TIMED: Final = ("queue", "decode", "encode", "infer")
 _DEFLATED: Final = (b"content-encoding", WRITTEN)
 _VARIES: Final = (b"vary", b"accept-encoding")
 _ROUTING_KEY: Final = b"x-routing-key"
-_LONGEST_KEY: Final = 1024  # 256 characters, as in a body
+LONGEST_KEY: Final = 1024  # 256 characters, as in a body
 
 
 class RequestHead:
@@ -84,8 +85,8 @@ class RequestHead:
         self.deadline_seconds = read_deadline(named)
         self.low = is_low(named)
         self.routing_key = key = named.get(_ROUTING_KEY)
-        if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-            raise HeaderError("X-Routing-Key", f"1 to {_LONGEST_KEY} bytes", key)
+        if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+            raise HeaderError("X-Routing-Key", f"1 to {LONGEST_KEY} bytes", key)
 
 
 class ScoreHead(RequestHead):

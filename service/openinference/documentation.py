@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from service.documents.examples import example_rows
+from service.documents.headers import RETRIED, RETRY_AFTER, answer_headers, request_headers
 from service.openinference.answer import OUTPUT
 from service.openinference.metadata import NATURAL, ErrorAnswer
 from service.openinference.pipeline import InferWork
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from service.features import FeatureEncoder
     from service.pipeline import Stages
     from service.runtime import Model
+    from service.settings import Settings
 
 __all__ = ["InferenceAnswer", "InferenceRequest", "add_inference"]
 
@@ -29,7 +31,8 @@ _STATUSES: Final = {
     "413": "The body is too large.",
     "415": "The content encoding is not supported.",
     "500": "The service failed.",
-    "503": "No model is served yet, or no more.",
+    "429": "Too much waits already.",
+    "503": "No model is served yet, or no more; or not within the request's deadline.",
 }
 _ABOUT_BINARY: Final = (
     "JSON, then the data of each tensor with a `binary_data_size`, in order and little-endian; the header "
@@ -86,13 +89,16 @@ class InferenceAnswer(BaseModel):
     outputs: list[AnswerTensor]
 
 
-def add_inference(document: dict[str, Any], paths: tuple[str, ...], model: Model | None) -> dict[str, Any]:
+def add_inference(
+    document: dict[str, Any], paths: tuple[str, ...], model: Model | None, settings: Settings
+) -> dict[str, Any]:
     """Fill in the inference operations.
 
     Args:
         document: The OpenAPI document; changed in place.
         paths: Paths of the operations; the first gets the examples.
         model: The served model; without one there are no examples.
+        settings: The service's: a request's deadline.
 
     Returns:
         The document.
@@ -111,7 +117,8 @@ def add_inference(document: dict[str, Any], paths: tuple[str, ...], model: Model
         operation = document["paths"][path]["post"]
         names = [name for name in ("name", "version") if f"{{{name}}}" in path]
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
+            *request_headers(deadline_seconds=settings.deadline_seconds),
         ]
         if model is not None:
             operation["parameters"][0]["example"] = model.manifest.model_id
@@ -123,10 +130,12 @@ def add_inference(document: dict[str, Any], paths: tuple[str, ...], model: Model
         operation["responses"] = {
             "200": {
                 "description": "The scores.",
+                "headers": answer_headers(request_id="An id that was made for the request; its own is in the body."),
                 "content": {_JSON: _refer(InferenceAnswer) | answered, _BINARY: binary},
             },
             **{
                 status: {"description": text, "content": {_JSON: _refer(ErrorAnswer)}}
+                | ({"headers": RETRY_AFTER} if int(status) in RETRIED else {})
                 for status, text in _STATUSES.items()
             },
         }

@@ -69,6 +69,7 @@ def target(bundle: Path, log: Path) -> Iterator[Target]:
         TimeoutError: It does not become ready.
     """
     settings = {"BUNDLE": bundle, "PORT": 0, "WORKERS": 1, "FEEDBACK_SECRET": "s" * 16, "FEEDBACK_RATIO": 1}
+    settings["DRAIN_SECONDS"] = 0  # no balancer looks on
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REACTION_")}
     environment = clean | {f"REACTION_{name}": str(value) for name, value in settings.items()}
     with log.open("wb") as file:
