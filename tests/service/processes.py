@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -12,7 +15,7 @@ import pytest
 from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 GOOD = {"context": ROW_CONTEXT, "candidates": ROW_CANDIDATES}
 
@@ -62,3 +65,28 @@ def ask_until_told(server: Server, stop: list[bool], *, keep: bool) -> tuple[int
             except httpx.TransportError:
                 lost += 1
     return good, lost
+
+
+@contextlib.contextmanager
+def group_with_quota(microseconds: int) -> Iterator[Path]:
+    """A control group below the mounted root whose processes get this much CPU time in 100,000 us."""
+    roots = {"cpu.cfs_quota_us": Path("/sys/fs/cgroup/cpu"), "cpu.max": Path("/sys/fs/cgroup")}
+    tried = []
+    for name, root in roots.items():
+        group = root / f"reaction-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError as error:
+            tried.append(str(error))
+            continue
+        try:
+            if (group / name).exists():
+                (group / name).write_text(f"{microseconds}" if "cfs" in name else f"{microseconds} 100000")
+                yield group
+                return
+            tried.append(f"{group} has no {name}: the controller is not enabled there")
+        except PermissionError as error:
+            tried.append(str(error))
+        finally:
+            group.rmdir()
+    pytest.skip(f"needs a control group of its own (root, a writable hierarchy): {'; '.join(tried)}")

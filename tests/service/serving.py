@@ -258,14 +258,19 @@ def environment(**settings: object) -> dict[str, str]:
     return clean | {f"REACTION_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def start(bundle: Path, *, wait: bool = True, descriptors: int | None = None, **settings: object) -> Server:
+def start(
+    bundle: Path, *, wait: bool = True, descriptors: int | None = None, first: str = "", **settings: object
+) -> Server:
     """Start a server on a free port, one worker unless told otherwise; by default wait until it is ready.
 
-    It may open so many files, or as many as this process may.
+    It may open so many files, or as many as this process may. A shell does what comes first, in its process.
     """
     settings.setdefault("workers", 1)
     settings.setdefault("drain_seconds", 0)
-    limited = [] if descriptors is None else ["sh", "-c", f'ulimit -S -n {descriptors}; exec "$0" "$@"']
+    settings = {name: value for name, value in settings.items() if value is not None}  # as if not set
+    if descriptors is not None:
+        first += f"ulimit -S -n {descriptors}; "
+    limited = ["sh", "-c", f'{first}exec "$0" "$@"'] if first else []
     process = subprocess.Popen(
         [*limited, sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"],
         cwd=ROOT,

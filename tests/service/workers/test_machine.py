@@ -1,22 +1,15 @@
-"""What a process may use: trees of files as kernels and container engines lay them out, and the real thing."""
+"""What a process may use: trees of files as kernels and engines lay them out; `test_under_quota.py` has real limits."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from serving import ROOT, environment
 
 from service.workers.machine import Limit, Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 MIB = 1 << 20
 V2 = "30 23 0:26 {root} {point} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -155,68 +148,3 @@ def test_affinity_counts_where_it_is_less_than_the_quota() -> None:
 
 def test_nothing_to_read_is_no_limit(tmp_path: Path) -> None:
     assert Machine.read(tmp_path, affinity=3) == Machine(3, None, None)
-
-
-# ---- the real thing
-
-PLAN_AND_END = "--bundle", "nowhere", "--port", "0"
-
-
-def plan_of(prelude: str) -> dict[str, Any]:
-    """The plan that a service logs which starts after this was executed in its process."""
-    code = f"import os, sys\n{prelude}\nos.execv(sys.executable, [sys.executable, '-m', 'service', *sys.argv[1:]])"
-    outcome = subprocess.run(
-        [sys.executable, "-c", code, *PLAN_AND_END],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    lines = [json.loads(line) for line in outcome.stderr.splitlines()]
-    plans = [line for line in lines if line["event"] == "plan"]
-    assert len(plans) == 1, outcome.stderr
-    return plans[0]
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
-def test_a_restricted_affinity_is_planned_for() -> None:
-    cpu = min(os.sched_getaffinity(0))
-    plan = plan_of(f"os.sched_setaffinity(0, {{{cpu}}})")
-    assert plan["cpus"] <= 1.0
-    assert (plan["workers"], plan["model_threads"]) == (1, 1)
-    assert "scheduled on 1" in plan["why"][0]
-
-
-@contextlib.contextmanager
-def group_with_quota(microseconds: int) -> Iterator[Path]:
-    """A control group below the mounted root whose processes get this much CPU time in 100,000 us."""
-    roots = {"cpu.cfs_quota_us": Path("/sys/fs/cgroup/cpu"), "cpu.max": Path("/sys/fs/cgroup")}
-    tried = []
-    for name, root in roots.items():
-        group = root / f"reaction-test-{os.getpid()}"
-        try:
-            group.mkdir()
-        except OSError as error:
-            tried.append(str(error))
-            continue
-        try:
-            if (group / name).exists():
-                (group / name).write_text(f"{microseconds}" if "cfs" in name else f"{microseconds} 100000")
-                yield group
-                return
-            tried.append(f"{group} has no {name}: the controller is not enabled there")
-        except PermissionError as error:
-            tried.append(str(error))
-        finally:
-            group.rmdir()
-    pytest.skip(f"needs a control group of its own (root, a writable hierarchy): {'; '.join(tried)}")
-
-
-def test_a_real_quota_is_planned_for() -> None:
-    with group_with_quota(50_000) as group:
-        plan = plan_of(f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))")
-    assert plan["cpus"] == 0.5
-    assert plan["workers"] == 1
-    assert f"a quota of 0.5 in {group}" in plan["why"][0]
