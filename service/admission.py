@@ -169,7 +169,9 @@ class Gate:
             self._check(terms, self._guess(head.length, terms), now)
         return terms
 
-    async def run(self, stages: Stages[Any], work: Work, terms: Terms, watch: Watch) -> None:
+    async def run(
+        self, stages: Stages[Any], work: Work, terms: Terms, watch: Watch, *, rows: int | None = None
+    ) -> None:
         """Fill in the answer of a request in a worker thread; see `Stages.run`.
 
         Args:
@@ -177,13 +179,14 @@ class Gate:
             work: The request, its body not decoded yet.
             terms: On what terms.
             watch: Has itself told what to do when the client hangs up; None for nothing.
+            rows: Its candidates, where they are known.
 
         Raises:
             OverloadedError: It cannot be scored in time.
             QueueFullError: Too many candidates wait.
             ClientGoneError: Its client hung up before its turn.
         """
-        candidates = self._guess(len(work.body), terms)
+        candidates = self._guess(len(work.body), terms) if rows is None else float(rows)
         self._check(terms, candidates, perf_counter())
         loop = asyncio.get_running_loop()
         entry = _Entry(stages, work, terms, candidates)

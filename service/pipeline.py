@@ -6,10 +6,11 @@ Routes, the benchmark's in-process floor and tests run this same code.
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from service.edge.compression import compress, decompress, takes_gzip
 from service.edge.counted import refuse_too_many
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from service.scorer import Scorer
     from service.wire import Members
 
-__all__ = ["Pipeline", "RequestIds", "Stages", "Work"]
+__all__ = ["ANY_ROWS", "ManyRowsError", "Pipeline", "RequestIds", "Stages", "Work"]
+
+ANY_ROWS: Final = sys.maxsize
 
 
 class RequestIds:
@@ -38,6 +41,18 @@ class RequestIds:
     def __call__(self) -> str:
         """The next id."""
         return f"{self._start}-{next(self._numbers):x}"
+
+
+class ManyRowsError(Exception):
+    """A request holds more candidates than are to be scored here and now.
+
+    Args:
+        rows: How many.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows} candidates")
+        self.rows = rows
 
 
 class Work:
@@ -66,6 +81,7 @@ class Work:
         arm: While there is a split, one of `service.trial.canary.ARMS`; else empty.
         fault: Why the canary did not answer, where it fell back.
         version: Name of the version that scored, where there may be two.
+        most_rows: With more candidates than these it is not to be scored here and now.
     """
 
     __slots__ = (
@@ -86,6 +102,7 @@ class Work:
         "inferred",
         "inflate_to",
         "lag",
+        "most_rows",
         "packed",
         "received",
         "request_id",
@@ -117,6 +134,7 @@ class Work:
         self.feedback: Issued | None = None
         self.routing_key: bytes | None = None
         self.arm = self.fault = ""
+        self.most_rows = ANY_ROWS
         self.version = self.traceparent = b""
 
     def inflate(self) -> None:
@@ -233,6 +251,8 @@ class Pipeline(Stages[Work]):
         work.top_k = request.top_k or 0
         if rows > self._max_candidates:
             raise MemberError("candidates", f"at most {self._max_candidates}", f"{rows}")
+        if rows > work.most_rows:
+            raise ManyRowsError(rows)
 
     def write(self, work: Work) -> None:
         """Write the answer from the scores.

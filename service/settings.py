@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Bodies up to this length are scored on the event loop, longer ones in a worker thread.",
     )
+    inline_candidates: int = Field(
+        500,
+        ge=1,
+        description="Requests with more candidates are scored in a worker thread too, however short their bodies.",
+    )
     queue_candidates: int = Field(
         100_000,
         ge=1,

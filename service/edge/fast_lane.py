@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+from asyncio import CancelledError
 from hashlib import sha256
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from service.errors import NotReadyError
 from service.logging import get_logger
+from service.pipeline import ManyRowsError
 from service.routes.score import GONE, OK
 from service.tracing.context import TRACEPARENT
 
@@ -141,6 +144,7 @@ class FastLane:
         """Take a whole request; it is answered when all that came in during this turn is there."""
         work = known.endpoint.make_work(body, self._new_request_id(), known.head)
         work.received = perf_counter()
+        work.most_rows = known.endpoint.inline_candidates
         turn = self._turn
         if not turn:
             protocol.loop.call_soon(self._run)
@@ -172,10 +176,33 @@ class FastLane:
             _, known, work = asked
             try:
                 known.stages.run(work)
+            except ManyRowsError as many:
+                self._hand_over(asked, many.rows)
             except Exception as error:  # noqa: BLE001 - the last resort: logged, answered, the others go on
                 self._refuse(asked, error)
             else:
                 self._answer(asked)
+
+    def _hand_over(self, asked: _Asked, rows: int) -> None:
+        """Have a request scored by a worker thread, in its turn: it would hold the others up."""
+        protocol = asked[0]
+        task = protocol.loop.create_task(self._score_beside(asked, rows))
+        tasks = protocol.server_state.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _score_beside(self, asked: _Asked, rows: int) -> None:
+        protocol, known, work = asked
+        terms = self._runtime.gate.look(known.head, long=False)
+        try:
+            await known.endpoint.run_beside(known.stages, work, terms, protocol.watch, rows=rows)
+        except CancelledError:  # the web server is ending, and has waited for as long as it does
+            self._refuse(asked, NotReadyError("Not ready: the service is stopping."))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(asked, error)
+        else:
+            self._answer(asked)
+        self._count()
 
     # The stages of several. Each returns those that got through; the others have their answers.
 
@@ -185,6 +212,8 @@ class FastLane:
             _, known, work = asked
             try:
                 known.stages.read(work)
+            except ManyRowsError as many:
+                self._hand_over(asked, many.rows)
             except Exception as error:  # noqa: BLE001 - as above
                 self._refuse(asked, error)
             else:

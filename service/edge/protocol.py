@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from service.edge.guarded import GuardedProtocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.edge.fast_lane import FastLane, Known
     from service.edge.guard import Guard
+    from service.edge.joined_writes import JoinedWrites
     from service.errors import ServiceError
 
 __all__ = ["LaneProtocol"]
@@ -154,6 +157,10 @@ class LaneProtocol(GuardedProtocol):
         if self._known is not None:
             self._leave_lane()
         super()._refuse_body(error)
+
+    def watch(self, tell: Callable[[], None] | None) -> None:
+        """Have somebody told when the client hangs up; None ends that."""
+        cast("JoinedWrites", self.transport).lost = tell
 
     # What goes out.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from service.openinference.answer import InferWriter, wants_binary
 from service.openinference.document import decode, split
 from service.openinference.encode import TensorEncoder
-from service.pipeline import Stages, Work
+from service.pipeline import ManyRowsError, Stages, Work
 from service.wire import REQUEST_ID_PATTERN
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ class InferPipeline(Stages[InferWork]):
             if _fits_a_header(request.id):
                 work.request_id = request.id
         work.binary = wants_binary(request)
+        rows = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=0)
+        if rows > work.most_rows:
+            raise ManyRowsError(rows)
         work.decoded = perf_counter()
         work.context_ids, work.candidate_ids = self._encode(request, work.body, work.header_length)
         work.encoded = perf_counter()

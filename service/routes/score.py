@@ -1,7 +1,7 @@
 """`POST /score`: the hot route. Raw ASGI, and a documented FastAPI route that leads to the same code."""
 
 from asyncio import CancelledError
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import random
 from time import perf_counter
@@ -32,7 +32,7 @@ from service.errors import (
 )
 from service.feedback.desk import Issued
 from service.logging import get_logger, log_often
-from service.pipeline import Stages, Work
+from service.pipeline import ANY_ROWS, ManyRowsError, Stages, Work
 from service.runtime import Model, Runtime
 from service.tracing.context import TRACEPARENT, read_traceparent
 from service.trial.feed import SCORE_FORM
@@ -69,6 +69,7 @@ class ScoreEndpoint:
         self._runtime = runtime
         self._max_body_bytes = runtime.settings.max_body_bytes
         self._inline_body_bytes = runtime.settings.inline_body_bytes
+        self.inline_candidates = runtime.settings.inline_candidates
         self._gzip_bytes = runtime.settings.gzip_bytes
         self._log_ratio = runtime.settings.request_log_ratio
         self._recorder = runtime.recorder
@@ -197,15 +198,46 @@ class ScoreEndpoint:
         self, pipeline: Stages[Any], work: Work, terms: Terms, scope: Scope, coalescer: Coalescer | None
     ) -> None:
         """Fill in the answer, on the event loop or in a worker thread."""
-        runtime, size = self._runtime, len(work.body)
+        size = len(work.body)
         # Who knows how much is in a compressed body.
         inline = size <= self._inline_body_bytes and work.inflate_to is None
+        if not inline:
+            await self.run_beside(pipeline, work, terms, partial(watch, scope), coalescer)
+            return
+        work.most_rows = self.inline_candidates
+        try:
+            if coalescer is None:
+                pipeline.run(work)
+            else:
+                await coalescer.run(work)
+        except ManyRowsError as many:
+            await self.run_beside(pipeline, work, terms, partial(watch, scope), coalescer, rows=many.rows)
+
+    async def run_beside(
+        self,
+        pipeline: Stages[Any],
+        work: Work,
+        terms: Terms,
+        mind: Callable[[Callable[[], None] | None], None],
+        coalescer: Coalescer | None = None,
+        *,
+        rows: int | None = None,
+    ) -> None:
+        """Fill in the answer in a worker thread, in its turn.
+
+        Args:
+            pipeline: What runs it.
+            work: The request.
+            terms: On what terms.
+            mind: Has itself told what to do when the client hangs up, see `Gate.run`.
+            coalescer: What shares calls of the model; None for nothing.
+            rows: Its candidates, where they are known.
+        """
+        work.most_rows = ANY_ROWS
         if coalescer is not None:
-            await (coalescer.run if inline else coalescer.run_in_thread)(work)
-        elif not inline:
-            await runtime.gate.run(pipeline, work, terms, partial(watch, scope))
+            await coalescer.run_in_thread(work)
         else:
-            pipeline.run(work)
+            await self._runtime.gate.run(pipeline, work, terms, mind, rows=rows)
 
     def count(self, model: Model | None, work: Work | None, status: int, received: float, ended: float) -> None:
         """Count a request, and log it if it is drawn.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from service.counts.cells import SHARE
 from service.logging import get_logger
-from service.pipeline import Stages, WorkT
+from service.pipeline import ManyRowsError, Stages, WorkT
 from service.trial.split import in_share, key_in
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class Split(Stages[WorkT]):
             if work.arm == "canary":
                 try:
                     self._canary.run(work)
+                except ManyRowsError:
+                    raise
                 except Exception as error:  # noqa: BLE001 - whatever it is, the other version answers
                     fault = f"{type(error).__name__}: {error}"
                 else:

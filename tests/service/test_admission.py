@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from processes import count_all, wait_for
-from serving import ROW_CANDIDATES, ROW_CONTEXT, Server, build_bundle, start
+from serving import ROW_CANDIDATES, ROW_CONTEXT, HandModel, Server, build_bundle, serving, start
 
 from service.admission import Gate
 from service.metrics import ServiceMetrics
@@ -130,6 +131,57 @@ def test_what_cannot_be_scored_in_time_is_refused_before_its_body_comes(bundle: 
         assert server.stop() == 0
     # That would be a traceback a refusal, and cost more than the scoring.
     assert "request_failed" not in [line["event"] for line in server.log]
+
+
+def dense(path: str, candidates: int) -> bytes:
+    """A short body of many candidates."""
+    if path == "/score":
+        return json.dumps({"candidates": {"ad": ["a1"] * candidates}}).encode()
+    tensor = {"name": "ad", "datatype": "BYTES", "shape": [candidates], "data": ["a1"] * candidates}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def test_many_candidates_in_a_short_body_wait_for_a_thread_and_hold_nobody_up(tmp_path: Path) -> None:
+    build_bundle(tmp_path / "bundle", endless_above=600)
+    server = start(tmp_path / "bundle", work_threads=1, deadline_seconds=500, request_log_ratio=0)
+    infer = "/v2/models/tiny-1/infer"
+    try:
+        with ExitStack() as stack:
+            for path in ("/score", "/score", infer, infer):  # the second of each has a head that is known
+                body = dense(path, 601)
+                stack.enter_context(send(server, head(path, length=len(body)) + body))
+                for probe in PROBES:
+                    assert httpx.get(f"{server.url}{probe}").status_code == 200
+                assert httpx.post(f"{server.url}/score", content=SHORT, headers=JSON).status_code == 200
+            late = httpx.post(
+                f"{server.url}/score", content=dense("/score", 601), headers=JSON | {"x-request-deadline-ms": "50"}
+            )
+            assert (late.status_code, late.json()["type"]) == (503, "urn:problem-type:reaction:overloaded")
+            assert shed(server) == {"hopeless": 0, "queue_full": 0, "expired": 1, "gone": 0}
+        wait_for(lambda: shed(server)["gone"] == 3, "those that waited have left")
+    finally:
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("settings", [{}, {"coalesce": True}], ids=["alone", "coalesced"])
+def test_many_candidates_in_a_short_body_get_their_scores_and_their_turn(
+    bundle: Path, hand_model: HandModel, settings: dict[str, Any]
+) -> None:
+    with serving(bundle, **settings) as server:
+        wire = b"".join(
+            head(path, length=len(body)) + body
+            for path in ("/score", "/v2/models/tiny-1/infer", "/score")
+            for body in (dense(path, 501), dense(path, 2))
+        )
+        with send(server, wire) as connection:
+            heard = b""
+            while heard.count(b"HTTP/1.1 200 ") < 6 or not heard.endswith(b"}"):
+                heard += connection.recv(1 << 16)
+        answers = [json.loads(part.partition(b"\r\n\r\n")[2]) for part in heard.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+        scores = [answer["scores"] if "scores" in answer else answer["outputs"][0]["data"] for answer in answers]
+        assert [len(of_one) for of_one in scores] == [501, 2] * 3
+        assert np.concatenate(scores) == pytest.approx(hand_model.score({}, {"ad": "a1"}), abs=1e-6)
 
 
 def test_an_idle_service_that_was_slow_once_is_not_thought_slow_for_ever(bundle: Path) -> None:

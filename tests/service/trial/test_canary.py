@@ -96,8 +96,11 @@ def test_a_canary_scores_the_keys_in_its_share_in_every_worker_until_it_is_ended
             packed = msgspec.msgpack.encode({**GOOD, "routing_key": KEYS[0]})
             answer = client.post("/score", content=packed, headers={"content-type": "application/msgpack"})
             assert msgspec.msgpack.decode(answer.content)["model"] == expected_arm(KEYS[0], 0.3)
+            key = next(key for key, arm in expected_arms(0.3).items() if arm == "second")
+            many = {"candidates": [{}] * 501, "routing_key": key}  # scored by a thread, and by the same version
+            assert client.post("/score", json=many).json()["model"] == "second"
         in_canary = sum(arm == "second" for arm in expected_arms(0.3).values())
-        first = in_canary * 2 + (expected_arm(KEYS[0], 0.3) == "second")
+        first = in_canary * 2 + (expected_arm(KEYS[0], 0.3) == "second") + 1
         wait_for(
             lambda: count(running, 'reaction_canary_requests_total{arm="canary",model="second"}') == first, "counted"
         )
