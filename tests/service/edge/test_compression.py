@@ -192,8 +192,16 @@ def test_a_compressed_body_never_holds_up_the_event_loop(inflate_to: int | None)
         await ScoreEndpoint(runtime)._run(pipeline, work, terms, {}, None)
 
     with ThreadPoolExecutor(1) as workers:
-        settings, gate = Settings(bundle="b"), Gate(workers, 1, 100, 60.0, ServiceMetrics())
+        settings, metrics = Settings(bundle="b"), ServiceMetrics()
+        runtime = SimpleNamespace(
+            settings=settings,
+            gate=Gate(workers, 1, 100, 60.0, metrics),
+            metrics=metrics,
+            recorder=None,
+            feed=None,
+            tracer=None,
+        )
         work = Work(b"short", request_id="r", packed=False, answer_packed=False)
         work.inflate_to = inflate_to
-        asyncio.run(ask(SimpleNamespace(settings=settings, gate=gate, recorder=None, feed=None, tracer=None), work))
+        asyncio.run(ask(runtime, work))
     assert (ran_in[0] is threading.main_thread()) == (inflate_to is None)
