@@ -6,13 +6,15 @@
            current            symbolic link to the one that is served
            previous           the one before it, for a rollback
            good               the last that a service proved: all its workers served it
+           good-before        the one that it proved before that
            candidate.json     the one on trial beside it, and how (`service.trial`)
 
 A version appears whole (written aside, synced, renamed) and is never changed. `current` changes by one rename, so that
 whoever looks sees the old version or the new one. What is served is a version's own directory, not the link to it.
 
 `good` changes likewise, and by services alone (`service.versions.proven`). After two bad deploys, one upon the other,
-`previous` is bad too: `good` is what is served still, so that it is never removed, and the way back leads there.
+`previous` is bad too: `good` is what is served still, so that it is never removed, and the way back leads there, and
+from there to `good-before`: never to what was not proven, as long as anything was.
 A service that may not write to its store cannot say so; then there are `current` and `previous`.
 """
 
@@ -51,6 +53,7 @@ VERSIONS: Final = "versions"
 CURRENT: Final = "current"
 PREVIOUS: Final = "previous"
 GOOD: Final = "good"
+GOOD_BEFORE: Final = "good-before"
 _LOCK: Final = ".lock"
 _is_name: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}").fullmatch
 
@@ -134,6 +137,10 @@ class Store:
         """Name of the last version that a service proved; None where none did, or none that could say so."""
         return self._link(GOOD)
 
+    def good_before(self) -> str | None:
+        """Name of the version that was proven before that one; None where there was none, or it was removed."""
+        return self._link(GOOD_BEFORE)
+
     def tried(self) -> str | None:
         """Name of the version that is on trial beside the current one; None where nobody can tell."""
         try:
@@ -164,7 +171,7 @@ class Store:
             The version's name.
 
         Raises:
-            StoreError: The name is taken, or no name; or the root is a bundle.
+            StoreError: The name is taken, or no name; or the root is a bundle, or takes no more.
             BundleError: It has no manifest that can be read.
         """
         self._refuse_bundle()
@@ -183,6 +190,11 @@ class Store:
                 shutil.copytree(bundle, staged, symlinks=True, dirs_exist_ok=True)
         except FileExistsError:
             raise StoreError(f"{self.root}: expected a name that is not taken, got {name!r}") from None
+        except shutil.Error as error:  # of many files, each with its paths and why
+            failed = error.args[0]
+            raise StoreError(
+                f"{self.root}: expected to copy {bundle}, got {failed[0][2]}; of {len(failed)} files; nothing was added"
+            ) from None
         return name
 
     def activate(self, name: str) -> None:
@@ -196,6 +208,9 @@ class Store:
             before = self.current()
             if before == name:
                 return
+            if name == self.good():  # what is left for it was not proven: no way leads back there
+                before = self.good_before()
+                (self.root / PREVIOUS).unlink(missing_ok=True)
             if before is not None:
                 self._point(PREVIOUS, before)
             self._point(CURRENT, name)
@@ -203,15 +218,17 @@ class Store:
     def rollback(self) -> str:
         """Make the last proven version that is not current the current one again, and return its name.
 
-        That is `good`, unless it is current or nobody can tell; then it is the version before the current one.
+        That is `good`, or, where that is current, the one proven before it. Where nobody says which these are, it is
+        the version before the current one.
 
         Raises:
             StoreError: There is none.
         """
         current = self.current()
-        name = next((name for name in (self.good(), self.previous()) if name not in {None, current}), None)
+        known = (self.good(), self.good_before(), self.previous())
+        name = next((name for name in known if name not in {None, current}), None)
         if name is None:
-            raise StoreError(f"{self.root}: expected a version before {current!r}, got none")
+            raise StoreError(f"{self.root}: expected a version before {current!r} that is not known as bad, got none")
         self.activate(name)
         return name
 
@@ -230,6 +247,9 @@ class Store:
         self.path(name)
         try:
             with self.alone(wait=False):
+                before = self.good()
+                if before is not None and before != name:
+                    self._point(GOOD_BEFORE, before)
                 self._point(GOOD, name)
         except BlockingIOError:
             return False
@@ -238,13 +258,13 @@ class Store:
     def prune(self, keep: int) -> list[str]:
         """Remove all but the latest versions; what was removed.
 
-        The current, the previous, the one on trial and the last proven one stay, however old.
+        The current, the previous, the one on trial and the last two that were proven stay, however old.
 
         Processes that still serve a removed version keep what they have mapped.
         """
         with self.alone():
             names = self.names()
-            needed = {self.current(), self.previous(), self.good(), self.tried()}
+            needed = {self.current(), self.previous(), self.good(), self.good_before(), self.tried()}
             kept = {*needed, *names[max(0, len(names) - keep) :]}
             removed = [name for name in names if name not in kept]
             for name in removed:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from serving import build_bundle
+from serving import ROOT, build_bundle
 from signatures import sign, write_public_key
 from stores import build_store, flip
 from typer.testing import CliRunner
@@ -50,7 +52,7 @@ def test_a_store_is_told_from_a_bundle_and_serves_its_current_version(store: Sto
 
 
 def test_a_rollback_goes_back_and_another_one_forth(store: Store) -> None:
-    with pytest.raises(StoreError, match="expected a version before 'first', got none"):
+    with pytest.raises(StoreError, match=r"expected a version before 'first'.*, got none"):
         store.rollback()
     store.activate("second")
     store.activate("second")  # again: the version before is still the one before
@@ -58,13 +60,44 @@ def test_a_rollback_goes_back_and_another_one_forth(store: Store) -> None:
     assert (store.current(), store.previous()) == ("first", "second")
 
 
-def test_the_way_back_leads_to_the_last_proven_version_and_from_it_to_the_one_before(store: Store) -> None:
+def test_the_way_back_leads_to_the_last_proven_version_and_never_to_one_that_was_not(store: Store) -> None:
     assert store.prove("first")
     store.activate("second")
     store.activate("third")
     assert (store.current(), store.previous(), store.good()) == ("third", "second", "first")
     assert store.prune(1) == []
-    assert [store.rollback() for _ in range(2)] == ["first", "third"]
+    assert store.rollback() == "first"
+    with pytest.raises(StoreError, match=r"expected a version before 'first'.*, got none"):
+        store.rollback()  # the one before was bad
+    assert (store.current(), store.good()) == ("first", "first")
+
+
+def test_a_second_rollback_leads_to_what_was_proven_before_and_is_never_pruned(store: Store) -> None:
+    for name in ("first", "second"):
+        store.activate(name)
+        assert store.prove(name)
+    store.activate("third")  # is bad
+    assert store.prune(1) == []
+    assert [store.rollback() for _ in range(2)] == ["second", "first"]
+    assert store.prove("first")
+    assert (store.good(), store.good_before()) == ("first", "second")
+    assert store.rollback() == "second"
+
+
+def test_a_full_disk_adds_nothing_and_says_so_in_one_line(store: Store, tmp_path: Path) -> None:
+    words = ["-m", "service", "versions", "add", str(store.root), str(tmp_path / "first"), "--name=x", "--no-check"]
+    done = subprocess.run(  # files of 512 bytes at most
+        [str(shutil.which("sh")), "-c", 'ulimit -f 1; exec "$0" "$@"', sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr
+    assert "nothing was added" in done.stderr
+    assert sorted(path.name for path in (store.root / "versions").iterdir()) == ["first", "second", "third"]
 
 
 def test_what_is_proven_is_noted_without_waiting_for_whoever_changes_the_store(store: Store) -> None:
