@@ -8,6 +8,7 @@
    information stays.
 3. Gates (`gates`): priors from the evidence, for the trainer's hard-concrete field gates.
 4. Allocate (`allocation`): dimensions by information under one parameter budget.
+5. Share (`towers.row_sharing`, while training): rare values of a field share rows by what was seen of them.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class AfeConfig(BaseModel):
         allocate: dimensions by information; all fields get the mean dimension if false.
         gates: train field gates, which may close further fields.
         gate_penalty: strength of the gates' penalty: log loss worth all parameters of tables and projections.
+        share_below: values of less evidence than so many rows share table rows by their counts (`row_sharing`), none if
+            0. By default 10 and 0 are tried, and validation chooses.
         alpha: chance of keeping any noise for what it says alone, the same for pairs, and the same beyond all fields.
         copy_redundancy: share of the larger entropy from which on two fields may be copies.
         keep: names of fields that are never dropped.
@@ -84,6 +87,7 @@ class AfeConfig(BaseModel):
     allocate: bool = True
     gates: bool = True
     gate_penalty: Annotated[float, Field(ge=0.0)] = 0.01
+    share_below: Annotated[float, Field(ge=0.0)] | None = None
     alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-3
     copy_redundancy: Annotated[float, Field(gt=0.9, le=1.0)] = 0.98
     keep: tuple[str, ...] = ()

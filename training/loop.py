@@ -73,6 +73,7 @@ class TrainingResult:
         history: One record an evaluation: phase, step, epoch, train_loss and "<output>.auc", "<output>.log_loss".
         metrics: {"validation": {"tower_a", "tower_b", "pair", "fused": {metric: value}}, "test": ...}.
         table_l2: `TrainConfig.table_l2`, as given or as chosen.
+        share_below: `AfeConfig.share_below`, likewise.
     """
 
     form: FusionForm
@@ -82,6 +83,7 @@ class TrainingResult:
     history: list[dict[str, Any]]
     metrics: dict[str, dict[str, dict[str, float]]]
     table_l2: float
+    share_below: float
 
 
 def train_reaction(
@@ -129,7 +131,7 @@ def train_reaction(
         prior = selection.gate_prior if config.afe.gates else None
     else:
         selection, pair, slots = _take_over(init_from, data)
-        config = config.model_copy(update={"train": _with_prior_of(init_from, config.train)})
+        config = _with_choices_of(init_from, config)
     threads = torch.get_num_threads()
     store = CheckpointStore(workdir, _fingerprint(data, config, init_from), resume=resume, interval=CHECKPOINT_SECONDS)
     # The caller's random numbers and threads are left as they were.
@@ -149,13 +151,23 @@ def train_reaction(
                 gate_penalty=config.afe.gate_penalty,
                 observe=observe,
                 yardstick=yardstick,
+                share_below=config.afe.share_below,
             )
             result = schedule.run(pair)
             metrics = _metrics(data, schedule, result, splits)
         finally:
             torch.set_num_threads(threads)
     selection = _without(selection, result.closed)
-    return TrainingResult(result.form, result.pair, selection, measures, result.history, metrics, result.table_l2)
+    return TrainingResult(
+        result.form,
+        result.pair,
+        selection,
+        measures,
+        result.history,
+        metrics,
+        result.table_l2,
+        result.share_below,
+    )
 
 
 def _without(selection: Selection, closed: tuple[str, ...]) -> Selection:
@@ -228,11 +240,15 @@ def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tup
     return selection, extended_pair(pair, slots), with_dims(slots, selection.dims)
 
 
-def _with_prior_of(run: Path, train: TrainConfig) -> TrainConfig:
-    """Return the settings with the tables' L2 that the earlier run chose, where none is given."""
-    if train.table_l2 is not None:
-        return train
-    return train.model_copy(update={"table_l2": load_config(run / "config.toml").train.table_l2})
+def _with_choices_of(run: Path, config: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment with what the earlier run chose, where nothing is given."""
+    chosen = load_config(run / "config.toml")
+    train, afe = config.train, config.afe
+    if train.table_l2 is None:
+        train = train.model_copy(update={"table_l2": chosen.train.table_l2})
+    if afe.share_below is None:
+        afe = afe.model_copy(update={"share_below": chosen.afe.share_below or 0.0})
+    return config.model_copy(update={"train": train, "afe": afe})
 
 
 def _metrics(

@@ -120,8 +120,9 @@ def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Progre
 
 def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult) -> None:
     # What was chosen is written as if it had been given: the same again is then one command, and no search.
-    resolved = config.train.model_copy(update={"table_l2": result.table_l2})
-    save_config(config.model_copy(update={"train": resolved}), staged / "config.toml")
+    train = config.train.model_copy(update={"table_l2": result.table_l2})
+    afe = config.afe.model_copy(update={"share_below": result.share_below})
+    save_config(config.model_copy(update={"train": train, "afe": afe}), staged / "config.toml")
     data.encoder.save(staged)
     save_model(staged, result.form)
     save_pair(staged, result.pair)

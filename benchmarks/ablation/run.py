@@ -61,14 +61,15 @@ class Workshop:
         self.digest = data_digest(self.data)
         self._measures: Measures | None = None
         self._yardstick: Yardstick | None = None
-        if self.config.train.table_l2 is None:
+        if self.config.train.table_l2 is None or self.config.afe.share_below is None:
             # Chosen once, for all variants, seeds and controls alike: what they differ in is then their own.
             schedule, _ = self._schedule(VARIANTS[FULL], SEARCHED_ON)
             with torch.random.fork_rng():
                 torch.set_num_threads(1)
-                schedule.searched_towers()
+                schedule.searched()
             train = self.config.train.model_copy(update={"table_l2": schedule.config.first_table_l2})
-            self.config = self.config.model_copy(update={"train": train})
+            afe = self.config.afe.model_copy(update={"share_below": schedule.sharing.below})
+            self.config = self.config.model_copy(update={"train": train, "afe": afe})
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""
@@ -153,6 +154,7 @@ class Workshop:
                 gate_prior=selection.gate_prior if config.afe.gates else None,
                 gate_penalty=config.afe.gate_penalty,
                 yardstick=self._baseline(),
+                share_below=config.afe.share_below,
             )
         )
         return found[0], store
@@ -181,6 +183,7 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         "rich": schedule.dtf.rich,
         "widths": schedule.dtf.widths,
         "quadratic": schedule.dtf.quadratic,
+        "shared": schedule.sharing.below,
         "monitor": schedule.tower_monitor,
         "train": schedule.config.model_dump(mode="json"),
     }

@@ -72,7 +72,7 @@ class Ablated(Schedule):
 
     def predict(self, split: SplitLike) -> NDArray[np.float32]:
         """Return the model's logits (N,)."""
-        model = self.model.to(self.device).eval()
+        model = self.sharing.expanded(self.model.to(self.device).eval())
         bank = self._bank(model)
         rows = type(self.valid)(split, self.device)
         return predict(FusionLearner(model, bank, self.dtf), rows, [bank.averages()])["fused"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-METHOD = 4
+METHOD = 5
 """Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
 
 ORDINARY: dict[str, Any] = {
@@ -75,6 +75,7 @@ VARIANTS: dict[str, Variant] = {
     FULL: Variant("whole", "AFE and DTF as they are"),
     "without_filter": Variant("part", "AFE: noise and copies are kept", overrides={"afe.filter": False}),
     "without_allocation": Variant("part", "AFE: one dimension for all fields", overrides={"afe.allocate": False}),
+    "without_sharing": Variant("part", "AFE: rare values share no rows", overrides={"afe.share_below": 0.0}),
     "without_gates": Variant("part", "AFE: no field gates", overrides={"afe.gates": False}),
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),

@@ -23,7 +23,8 @@ from training.towers.alignment import build_fusion_form, count_ids
 from training.towers.gates import FieldGates
 from training.towers.layout import without_closed
 from training.towers.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
-from training.towers.table_prior import climb
+from training.towers.row_sharing import RowSharing
+from training.towers.search import alone_name, best_of, choose_sharing, searched_towers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,13 +46,14 @@ LINEAR_RATE = 0.3
 
 @dataclass(frozen=True)
 class DtfResult:
-    """What the phases end with: both forms, every evaluation on the way, closed fields, and the tables' L2."""
+    """What the phases end with: both forms, every evaluation on the way, closed fields, and what was chosen."""
 
     pair: TowerPair
     form: FusionForm
     history: list[dict[str, Any]]
     closed: tuple[str, ...]
     table_l2: float
+    share_below: float
 
 
 class Schedule:
@@ -70,6 +72,7 @@ class Schedule:
         gate_penalty: Log loss worth all parameters of tables and projections.
         observe: Called with a phase's history after each of its evaluations.
         yardstick: Logistic regression, which towers begin from if one of random weights ends behind it.
+        share_below: Evidence below which values share rows while training (`RowSharing.fit`); None: searched for.
     """
 
     def __init__(
@@ -87,14 +90,16 @@ class Schedule:
         gate_penalty: float = 0.0,
         observe: Observer | None = None,
         yardstick: Yardstick | None = None,
+        share_below: float | None = 0.0,
     ) -> None:
         self.yardstick = yardstick
-        self.slots, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
+        self.given, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
         self.store, self.progress, self.observe = store, progress, observe
         self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
         self.device = config.resolved_device()
-        self.train = Rows(train, self.device)
-        self.valid = Rows(valid, self.device)
+        self.splits = (train, valid)
+        self.share_below = share_below
+        self.share(share_below or 0.0)
         context = train.context_ids.shape[1]
         self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
         self.history: list[dict[str, Any]] = []
@@ -103,18 +108,35 @@ class Schedule:
         """Run all phases; the towers go on from a given pair's, if one is given."""
         closed: tuple[str, ...] = ()
         if pair is None:
-            given = self.slots
-            a, b = self.searched_towers() if self.config.table_l2 is None else (self.gated_tower(), None)
-            closed = tuple(slot.name for slot in given if slot not in self.slots)
+            a, b = self.searched()
+            left = {slot.name for slot in self.slots}
+            closed = tuple(slot.name for slot in self.given if slot.name not in left)
             linear = self._linear_start()
             if linear is not None:
                 self.history.clear()
                 a, b = self.tower("tower_a", 0, linear=linear), None
             pair = TowerPair(a, b or self.tower("tower_b", 1, linear=linear))
         else:
+            pair = self.sharing.shrunk(pair)
             pair = TowerPair(self.further("tower_a", 0, pair.a), self.further("tower_b", 1, pair.b))
-        form = self.fusion(pair)
-        return DtfResult(pair.cpu().eval(), form.cpu().eval(), self.history, closed, self.config.first_table_l2)
+        form = self.sharing.expanded(self.fusion(pair).cpu().eval())
+        pair = self.sharing.expanded(pair.cpu().eval())
+        return DtfResult(pair, form, self.history, closed, self.config.first_table_l2, self.sharing.below)
+
+    def searched(self) -> tuple[Tower, Tower | None]:
+        """Train tower A, and B where both are needed to find the tables' L2; settle what is searched for."""
+        stored = None
+        if self.share_below is None:
+            choose_sharing(self)
+            stored = alone_name(self)
+        return searched_towers(self) if self.config.table_l2 is None else (self.gated_tower(stored), None)
+
+    def share(self, below: float) -> None:
+        """Let values of less evidence share rows, from the fields as they were given on."""
+        self.sharing = RowSharing.fit(self.given, self.splits[0], below)
+        self.slots = self.sharing.slots
+        self.train = Rows(self.sharing.training(self.splits[0]), self.device)
+        self.valid = Rows(self.sharing.serving(self.splits[1]), self.device)
 
     def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
         """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
@@ -129,7 +151,7 @@ class Schedule:
 
     def _linear_start(self) -> Linear | None:
         """Logistic regression for the towers to begin from, where it is ahead of tower A; None elsewhere."""
-        score = abs(_best(self.history, self.config.monitor))
+        score = abs(best_of(self.history, self.config.monitor))
         if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
             return None
         return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
@@ -141,31 +163,7 @@ class Schedule:
         self.slots = tuple(slot for slot in self.slots if slot.name in left)
         return tower
 
-    def searched_towers(self) -> tuple[Tower, Tower]:
-        """Train both towers under several L2 of their tables, of which the pair's score on validation chooses one.
-
-        All later phases take the one that was chosen, and the history holds the records of that one alone.
-        """
-        given = self.slots
-
-        def attempt(l2: float) -> tuple[float, tuple[Tower, Tower]]:
-            self.history, self.slots = [], given
-            self.config = self.config.model_copy(update={"table_l2": l2})
-            prefix = f"L2 {l2:g} of the tables: "
-            a = self.gated_tower(f"tower_a_{l2:g}", prefix)
-            b = self.tower("tower_b", 1, stored=f"tower_b_{l2:g}", prefix=prefix)
-            histories[l2], slots[l2] = self.history, self.slots
-            return self._loss_of(TowerPair(a, b)), (a, b)
-
-        histories: dict[float, list[dict[str, Any]]] = {}
-        slots: dict[float, tuple[FieldSlot, ...]] = {}
-        best, towers = climb(attempt)
-        self.config = self.config.model_copy(update={"table_l2": best})
-        self.history = [{**record, "table_l2": best} for record in histories[best]]
-        self.slots = slots[best]
-        return towers
-
-    def _loss_of(self, pair: TowerPair) -> float:
+    def loss_of(self, pair: TowerPair) -> float:
         """The pair's score on validation by the towers' monitor; negative where more is better."""
         logits = self._pair_logits(pair, self.valid)["pair"]
         return lost(self.tower_monitor, self.valid.split.label, logits, self.valid.split.weight)
@@ -338,9 +336,3 @@ class Schedule:
         self.store.finish(stored, dict(module.state_dict()), {"history": history})
         self.history += history
         return module.eval()
-
-
-def _best(history: Sequence[Mapping[str, Any]], monitor: Monitor) -> float:
-    """The least of a metric in tower A's records; negative where more is better."""
-    found = [float(record[f"tower_a.{monitor}"]) for record in history if record["phase"] == "tower_a"]
-    return -max(found) if monitor == "auc" else min(found)

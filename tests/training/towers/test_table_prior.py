@@ -80,7 +80,7 @@ def test_the_towers_are_those_whose_pair_is_best_and_only_their_history_is_kept(
     told: list[tuple[Any, ...]] = []
     search = schedule(tmp_path / "search", told, monitor=monitor)
     with torch.random.fork_rng():
-        found = search.searched_towers()
+        found = search.searched()
     tried = [float(text) for text in dict.fromkeys(note.partition(" of")[0].removeprefix("L2 ") for *_, note in told)]
     assert len(tried) >= 3
     valid = clicks(300, seed=50)
