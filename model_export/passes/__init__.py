@@ -12,6 +12,7 @@ from model_export.passes.clean import clean
 from model_export.passes.float16 import float16
 from model_export.passes.int8 import int8
 from model_export.passes.optimise import optimise
+from model_export.passes.share_rows import share_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ __all__ = ["PASSES", "TABLE_PASSES", "apply_passes", "apply_table_pass"]
 
 PASSES: Final[dict[str, Callable[[Graph], Graph]]] = {
     "optimise": optimise,
+    "share_rows": share_rows,
     "clean": clean,
     "check": check,
 }

@@ -63,8 +63,10 @@ def replace_tables(
     Raises:
         GraphError: A table is read by another operator.
     """
-    least = SMALL_SHARE * sum(table.size for table in graph.tables.values())
-    changed = {name for name, table in graph.tables.items() if table.size >= least}
+    # What has one dimension is no table: it says which row of one an id reads.
+    large = {name: table.size for name, table in graph.tables.items() if table.ndim > 1}
+    least = SMALL_SHARE * sum(large.values())
+    changed = {name for name, size in large.items() if size >= least}
     stored: dict[str, Array] = {}
     for name, table in graph.tables.items():
         stored.update(tables(name, table) if name in changed else {name: table})

@@ -42,7 +42,7 @@ _BLOCK_ROWS: Final = 1 << 18
 _KEPT_CELLS: Final = 1 << 26
 """Ids of a side up to which they are translated once, and kept; more are translated as they are read."""
 _EXACT: Final = 8
-"""Counts up to which every one is a class of its own; above, two classes a doubling."""
+"""Counts below which every one is a class of its own; from it on there are two classes a doubling."""
 _EVEN: Final = 4.0
 
 Model = TypeVar("Model", bound=Tower | TowerPair | FusionForm)
