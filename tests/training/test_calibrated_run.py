@@ -40,6 +40,7 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         history=trained.history(),
         metrics=plain,
         table_l2=300.0,
+        share_below=0.0,
     )
     choice = Choice(CALIBRATION, 300, 0.69, {"piecewise": Candidate(0.67, 0.02, 0.005, kept=True)})
     out = tmp_path_factory.mktemp("calibrated") / "run"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from training.towers.search import USUAL_SHARE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -24,6 +26,8 @@ DROPOUTS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 AVERAGINGS: Final = (0.98, 0.99, 0.995, 0.998)
 DIMENSIONS: Final = (2, 4, 8, 16)
 WIDTHS: Final = ((32, 32), (64,), (64, 64), (128, 64), (64, 64, 64))
+SHARES: Final = (USUAL_SHARE, 0.0)
+"""Rare values share table rows, or not; one of them, as for the tables' L2, where the experiment leaves it open."""
 LEAST_L2: Final = 10.0
 """What the range of the tables' L2 is around where the experiment has none: where it leaves that to validation, the
 range is around `USUAL_L2`, since a search of a search would train every trial several times."""
@@ -45,6 +49,7 @@ def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
         "train.table_l2": _around(trial, "train.table_l2", train.first_table_l2 or LEAST_L2, STRENGTHS),
         "train.dropout": trial.suggest_categorical("train.dropout", _with(DROPOUTS, train.dropout)),
         "train.averaging": trial.suggest_categorical("train.averaging", _with(AVERAGINGS, train.averaging)),
+        "afe.share_below": trial.suggest_categorical("afe.share_below", _with(SHARES, _share(config))),
     }
     if config.afe.budget is None:  # otherwise the budget says what the dimensions may be
         # None is a choice of the space as well: by the number of rows a value, as the default is.
@@ -65,6 +70,7 @@ def as_params(config: ExperimentConfig) -> dict[str, Any]:
         "train.table_l2": train.first_table_l2 or LEAST_L2,
         "train.dropout": train.dropout,
         "train.averaging": train.averaging,
+        "afe.share_below": _share(config),
         "dtf.widths": _named(config.dtf.widths),
     }
     if config.afe.budget is None:
@@ -87,6 +93,10 @@ def applied(config: ExperimentConfig, overrides: Mapping[str, Any]) -> Experimen
         old = getattr(config, section)
         changed[section] = type(old).model_validate({**old.model_dump(), **values})
     return config.model_copy(update=changed)
+
+
+def _share(config: ExperimentConfig) -> float:
+    return USUAL_SHARE if config.afe.share_below is None else config.afe.share_below
 
 
 def _around(trial: Trial, name: str, middle: float, factor: float, most: float | None = None) -> float:
