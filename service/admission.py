@@ -169,6 +169,16 @@ class Gate:
             self._check(terms, self._guess(head.length, terms), now)
         return terms
 
+    def refuse_late(self, work: Work) -> None:
+        """Refuse a request that is scored at once, where its deadline has passed before that.
+
+        Raises:
+            OverloadedError: It has.
+        """
+        if work.due and perf_counter() > work.due:
+            self._metrics.count_shed("expired")
+            raise OverloadedError("its deadline came before its body, or before its turn", 0.0)
+
     async def run(
         self, stages: Stages[Any], work: Work, terms: Terms, watch: Watch, *, rows: int | None = None
     ) -> None:

@@ -65,6 +65,7 @@ class Work:
         answer_packed: Whether the answer is.
         request_id: The client's id, or one made for it.
         started, decoded, encoded, inferred: When each stage began or ended, in seconds of `perf_counter`; 0.0 if never.
+        due: By when it wants its answer, in seconds of `perf_counter`; 0.0 if it does not say.
         lag: Seconds between stages that went to others. Marks are made as if these had passed before it was read,
             so that its stages say what they say without company: what comes after is earlier by so much.
         context_ids: int32 (1 or N, Cc); candidate_ids: int32 (N, Ci); scores: float32 (N,).
@@ -96,6 +97,7 @@ class Work:
         "decoded",
         "deflate_from",
         "deflated",
+        "due",
         "encoded",
         "fault",
         "feedback",
@@ -123,7 +125,7 @@ class Work:
         self.packed = packed
         self.answer_packed = answer_packed
         self.request_id = request_id
-        self.received = self.started = self.decoded = self.encoded = self.inferred = self.lag = 0.0
+        self.received = self.started = self.decoded = self.encoded = self.inferred = self.lag = self.due = 0.0
         self.top_k = 0
         self.answer = b""
         self.inflate_to: int | None = None

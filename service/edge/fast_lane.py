@@ -140,10 +140,12 @@ class FastLane:
             head = sha256(head).digest()
         self._heads[head] = known._replace(length=length)
 
-    def enter(self, protocol: LaneProtocol, known: Known, body: bytes) -> None:
-        """Take a whole request; it is answered when all that came in during this turn is there."""
+    def enter(self, protocol: LaneProtocol, known: Known, body: bytes, since: float = 0.0) -> None:
+        """Take a whole request, its head there since then; it is answered when all that came in this turn is there."""
         work = known.endpoint.make_work(body, self._new_request_id(), known.head)
         work.received = perf_counter()
+        if known.head.deadline_seconds is not None:
+            work.due = (since or work.received) + known.head.deadline_seconds
         work.most_rows = known.endpoint.inline_candidates
         turn = self._turn
         if not turn:
@@ -175,6 +177,8 @@ class FastLane:
         for asked in turn:
             _, known, work = asked
             try:
+                if work.due:
+                    self._runtime.gate.refuse_late(work)
                 known.stages.run(work)
             except ManyRowsError as many:
                 self._hand_over(asked, many.rows)
@@ -211,6 +215,8 @@ class FastLane:
         for asked in turn:
             _, known, work = asked
             try:
+                if work.due:
+                    self._runtime.gate.refuse_late(work)
                 known.stages.read(work)
             except ManyRowsError as many:
                 self._hand_over(asked, many.rows)

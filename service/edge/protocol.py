@@ -8,6 +8,7 @@ waits for `100 Continue`, that sends ahead of its answers or does not read them)
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from service.edge.guarded import GuardedProtocol
@@ -65,6 +66,7 @@ class LaneProtocol(GuardedProtocol):
         self._known: Known | None = None  # of the request that is being received in the lane
         self._parts: list[bytes] = []  # of its body
         self._size = 0
+        self._head_at = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; an application that waits for the rest of a body is told."""
@@ -102,6 +104,7 @@ class LaneProtocol(GuardedProtocol):
                 keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
                 self._known = lane.admit(parser.get_method(), self.url, self.headers, keep_alive=keep_alive)
                 if self._known is not None:
+                    self._head_at = perf_counter()
                     self.cycle = self._own_cycle
                     self._own.response_complete = False
                     self._own.keep_alive = self._known.keep_alive
@@ -137,7 +140,7 @@ class LaneProtocol(GuardedProtocol):
             alone = data.find(_END_OF_HEAD) == end - len(_END_OF_HEAD) and data.endswith(body)
             if alone and head.count(b"\n") == head.count(b"\r\n"):
                 lane.remember(head, known, len(body))
-        lane.enter(self, known, body)
+        lane.enter(self, known, body, self._head_at)
 
     def _take_body(self) -> bytes:
         """What has come of the body of the request in the lane, which is received no more."""

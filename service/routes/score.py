@@ -205,6 +205,9 @@ class ScoreEndpoint:
             await self.run_beside(pipeline, work, terms, partial(watch, scope), coalescer)
             return
         work.most_rows = self.inline_candidates
+        if terms.stated:
+            work.due = terms.deadline
+            self._runtime.gate.refuse_late(work)
         try:
             if coalescer is None:
                 pipeline.run(work)

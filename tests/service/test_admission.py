@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -260,3 +261,22 @@ def test_the_urgent_go_first_and_each_in_order() -> None:
     with ThreadPoolExecutor(1) as threads:
         asyncio.run(asyncio.wait_for(run(threads), 30))
     assert order == ["first", "normal 1", "normal 2", "low 1", "low 2"]
+
+
+def test_a_short_request_whose_body_comes_after_its_deadline_is_not_scored(bundle: Path) -> None:
+    server = start(bundle, request_log_ratio=0)
+    ways = [(expects, late) for expects in (False, True) for late in (False, True)]  # in the lane, and the ordinary way
+    try:
+        for expects, late in ways:
+            more = [b"Expect: 100-continue"] if expects else []
+            limit = b"X-Request-Deadline-Ms: " + (b"50" if late else b"60000")
+            with send(server, head("/score", limit, *more, length=len(SHORT))) as connection:
+                if expects:
+                    assert connection.recv(1 << 16).startswith(b"HTTP/1.1 100 ")
+                time.sleep(0.1)
+                connection.sendall(SHORT)
+                assert int(connection.recv(1 << 16).split()[1]) == (503 if late else 200)
+        assert shed(server)["expired"] == 2
+        assert count_all(server)['reaction_requests_total{route="/score",status="200"}'] == 2
+    finally:
+        assert server.stop() == 0

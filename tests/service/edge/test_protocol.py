@@ -187,7 +187,8 @@ def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_i
     )
     runtime: Any = SimpleNamespace(settings=Settings(bundle="b"), new_request_id=lambda: "r", model=None, keys=None)
     lane = FastLane(runtime, lambda _path: None)
-    known = Known(endpoint, SimpleNamespace(canary=None), stages, None, keep_alive=True)  # type: ignore[arg-type]
+    head: Any = SimpleNamespace(deadline_seconds=None)
+    known = Known(endpoint, SimpleNamespace(canary=None), stages, head, keep_alive=True)  # type: ignore[arg-type]
 
     async def together() -> None:
         state = SimpleNamespace(default_headers=[])
