@@ -16,7 +16,7 @@ import uvicorn
 from service.app import ServiceApp, create_app
 from service.counts.cells import BEAT
 from service.edge.fast_lane import FastLane
-from service.edge.guard import Guard, Limits
+from service.edge.guard import Guard, Limits, most_connections
 from service.edge.protocol import LaneProtocol
 from service.edge.warm_up import warm_up
 from service.logging import end_logging, get_logger
@@ -150,26 +150,28 @@ class _Server(uvicorn.Server):
             )
             return made
 
-        if self._cells is None:
+        if self._cells is None and self.config.ssl is None:
             for listener in sockets:
                 server = await self._loop.create_server(
                     make_protocol,
                     sock=listener,
-                    ssl=self.config.ssl,
-                    ssl_handshake_timeout=None if self.config.ssl is None else handshake_seconds,
                     backlog=self.config.backlog,
                 )
                 self.servers.append(server)
             return
         await warm_up(make_protocol, self._lane, self.runtime)
+        metrics = self.runtime.metrics
         for listener in sockets:
+            listener.listen(self.config.backlog)
             acceptor = Acceptor(
                 listener,
                 make_protocol,
                 lambda: len(self.server_state.connections),
-                self._cells,
+                metrics.cells,
                 tls=self.config.ssl,
                 handshake_seconds=handshake_seconds,
+                most=most_connections(self.runtime.settings.max_connections),
+                on_full=lambda: metrics.count_cut("full"),
             )
             self.servers.append(acceptor)  # type: ignore[arg-type]
         self.runtime.listens()

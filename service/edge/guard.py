@@ -37,7 +37,7 @@ if TYPE_CHECKING:
             """End at once: it is idle, and its descriptor is needed."""
 
 
-__all__ = ["Guard", "Limits"]
+__all__ = ["Guard", "Limits", "most_connections"]
 
 _LOOK_SECONDS: Final = 1.0
 # Of the shortest deadline: how much later than it a connection may be ended.

@@ -9,15 +9,16 @@ busy for long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import math
+import socket
 from typing import TYPE_CHECKING, Final
 
 from service.counts.cells import CONNECTIONS, READY
 from service.logging import get_logger
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable
 
@@ -36,6 +37,8 @@ _GIVE_WAY_SECONDS: Final = 0.001
 # More than another worker by this much, and by this share of what it holds, is no reason to give way.
 _SLACK: Final = 1
 _SLACK_SHARE: Final = 8
+# A client that is quick gets through among so many that say nothing.
+_FEWEST_HANDSHAKES: Final = 16
 # In one turn of the event loop: only after it are those made room for that are too many.
 _MOST_AT_ONCE: Final = 16
 # Without a descriptor or memory for a connection there is nothing to do but wait; as asyncio does.
@@ -55,6 +58,8 @@ class Acceptor:
         cells: Where workers tell each other how many they hold.
         tls: What connections are encrypted by; None for plain ones.
         handshake_seconds: How long a client may take until it is, for which a server that ends waits.
+        most: Most connections, handshakes that go on included, of which a few may go on even where that is reached.
+        on_full: Told of each handshake that is ended for one that came later.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Acceptor:
         *,
         tls: ssl.SSLContext | None = None,
         handshake_seconds: float | None = None,
+        most: float = math.inf,
+        on_full: Callable[[], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
@@ -78,6 +85,9 @@ class Acceptor:
         self._patience = 1  # connections taken after giving way, whoever holds fewer
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[object]] = set()
+        self._handshakes: dict[asyncio.Task[object], socket.socket] = {}  # that go on, the longest first
+        self._most = most
+        self._on_full = on_full
         listener.setblocking(False)
         self._held()
         self._loop.add_reader(listener, self._accept)
@@ -140,11 +150,25 @@ class Acceptor:
         task = self._loop.create_task(self._serve(connection))
         self._arriving.add(task)
         task.add_done_callback(self._arrived)
+        if self._tls is not None:
+            self._handshakes[task] = connection
+            self._bound_handshakes()
         self._held()
         return True
 
+    def _bound_handshakes(self) -> None:
+        """End the longest where there are too many: the protocol, which makes room, does not know of these yet."""
+        if len(self._handshakes) <= max(_FEWEST_HANDSHAKES, self._most - self._served()):
+            return
+        connection = self._handshakes.pop(next(iter(self._handshakes)))
+        with contextlib.suppress(OSError):  # its client was faster
+            connection.shutdown(socket.SHUT_RDWR)  # the event loop sees its end, and closes it
+        if self._on_full is not None:
+            self._on_full()
+
     def _arrived(self, task: asyncio.Task[object]) -> None:
         self._arriving.discard(task)
+        self._handshakes.pop(task, None)
         self._held()
 
     async def _serve(self, connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import socket
@@ -23,8 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
-from serving import ROOT, ROW_CANDIDATES, ROW_CONTEXT, environment, start
+from processes import wait_for
+from serving import ROOT, ROW_CANDIDATES, ROW_CONTEXT, environment, samples, start
 
+from benchmarks.reliability.steady import is_closed
 from service.edge.tls import check_tls
 from service.settings import SettingsError, load_settings
 
@@ -113,6 +116,31 @@ def test_who_says_nothing_in_the_handshake_is_one_who_sends_no_head(bundle: Path
             assert silent.recv(1) == b""
     finally:
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_handshakes_that_never_end_are_bounded_and_a_probe_gets_through_them(
+    bundle: Path, tmp_path: Path, workers: int
+) -> None:
+    certificate, key = certify(tmp_path, "own")
+    files: dict[str, object] = {"tls_certificate_file": certificate, "tls_key_file": key}
+    server = start(bundle, wait=False, workers=workers, max_connections=20, head_seconds=60, **files)
+    host, port = server.address
+    with contextlib.ExitStack() as stack, httpx.Client(verify=ssl.create_default_context(cafile=certificate)) as client:
+        silent = [stack.enter_context(socket.create_connection(server.address, timeout=20)) for _ in range(120)]
+
+        def ready() -> bool:
+            try:
+                return client.get(f"https://{host}:{port}/readyz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_for(ready, "a probe gets in")
+        least = 120 - workers * 20
+        wait_for(lambda: sum(map(is_closed, silent)) >= least, "those that came first were ended")
+        name = 'reaction_connections_cut_total{reason="full"}'
+        assert samples(client.get(f"https://{host}:{port}/metrics").text)[name] >= least
+    assert server.stop() == 0
 
 
 def test_files_that_do_not_fit_end_the_start(bundle: Path, tmp_path: Path) -> None:
