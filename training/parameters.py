@@ -109,7 +109,7 @@ class ParameterTable:
         fields: every field of the data.
         projections: parameters that project embeddings into the first layer (before, after).
         dense: the layers behind it, batch norms and biases included (before, after).
-        merged: the merged tower, before the exporter folds tables where that is cheaper.
+        merged: the merged tower, before the exporter folds tables and stores equal rows once.
     """
 
     fields: tuple[FieldParameters, ...]
@@ -129,7 +129,7 @@ class ParameterTable:
 
     @property
     def after(self) -> int:
-        """All parameters of the merged tower, before the exporter folds tables where that is cheaper."""
+        """All parameters of the merged tower, before the exporter folds tables and stores equal rows once."""
         return self.merged.total
 
     def parts(self) -> list[tuple[str, int, int]]:

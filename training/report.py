@@ -41,7 +41,7 @@ def render_report(run: Run) -> str:
         "cards": _cards(run, parameters),
         "towers": tower_table(run.metrics),
         **afe_part(run, parameters),
-        **_curves_part(run.history()),
+        **_curves_part(run.history(), run.config.afe.share_below),
         "structure": _structure_part(run),
         **calibration_part(run, [field.name for field in parameters.fields if field.fate == "kept"]),
         **_parameters_part(parameters),
@@ -105,7 +105,7 @@ def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
     ]
 
 
-def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None) -> dict[str, Any]:
     """One chart a metric. Towers A and B are trained apart, so they start side by side; the other phases follow."""
     phases: dict[str, list[Mapping[str, Any]]] = {}
     for record in history:
@@ -144,6 +144,11 @@ def _curves_part(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if chosen:
         about += (
             f" The towers were trained under several L2 of their tables; shown are the best, under {chosen.pop():g}."
+        )
+    if share_below:
+        about += (
+            " Rare values share table rows by what was seen of them: those with less evidence than "
+            f"{share_below:g} even rows'."
         )
     return {"curves": curves, "curves_about": about}
 

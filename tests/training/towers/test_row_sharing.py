@@ -12,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_toys import Arrays, scramble
 
+from training.config import load_config
 from training.dtf import DtfConfig
 from training.metrics import scaled_log_loss
 from training.models.base import FieldSlot
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.checkpoint import CheckpointStore
+from training.report import render_report
+from training.runs import open_run
 from training.towers import row_sharing
 from training.towers.row_sharing import RowSharing
 from training.towers.schedule import Schedule
+from training.towers.search import USUAL_SHARE
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -219,3 +223,12 @@ def test_where_what_was_seen_of_rare_values_misleads_on_validation_no_row_is_sha
         "tower_a_300.safetensors",
         "tower_a_300_unshared.safetensors",
     }
+
+
+def test_a_run_keeps_what_was_chosen_and_its_report_says_so(tiny_home: Path) -> None:
+    run = open_run(tiny_home / "run")
+    assert load_config(tiny_home / "exp.toml").afe.share_below is None
+    chosen = run.config.afe.share_below
+    assert chosen in {0.0, USUAL_SHARE}
+    told = f"those with less evidence than {USUAL_SHARE:g} even rows"
+    assert (told in render_report(run)) == (chosen == USUAL_SHARE)
