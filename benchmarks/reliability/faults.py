@@ -73,7 +73,13 @@ class _Trial:
     @contextlib.contextmanager
     def served(self, *, in_flight: bool = False, **how: Any) -> Iterator[Service]:
         """A service under load; with `in_flight`, requests that fail while a worker is being killed are not counted."""
-        settings = {"workers": _WORKERS, "watch_seconds": 0, "drain_seconds": 0, "idle_seconds": 1}
+        settings = {
+            "workers": _WORKERS,
+            "watch_seconds": 0,
+            "drain_seconds": 0,
+            "idle_seconds": 1,
+            "patience_seconds": 1,
+        }
         with (
             service(self.store.root, self.place, **(settings | how)) as running,
             clients(("127.0.0.1", running.port), self.bodies, rate=100) as seen,

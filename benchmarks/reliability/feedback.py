@@ -100,6 +100,7 @@ def feedback_figures(place: Path, *, rankings: int, window_seconds: int, workers
         while _counted(replicas) < len(known.scores) and time.monotonic() < end:
             early = max(early, _too_early(replicas, known, window_seconds))
             time.sleep(0.5)
+        time.sleep(1.0)  # each worker closes its own counts of a window, within half a second
         for token in known.kept:
             status, _ = _post(replicas[0], "/feedback", {"token": token, "click": True})
             known.unexpected += status == _ACCEPTED

@@ -23,7 +23,13 @@ _RESAMPLES: Final = 1000
 
 
 def reload_figures(
-    *, swaps: int, rate: float, steady_seconds: float = 2.0, workers: int = 1, values: int = 1_000_000
+    *,
+    swaps: int,
+    rate: float,
+    steady_seconds: float = 2.0,
+    workers: int = 1,
+    values: int = 1_000_000,
+    patience_seconds: float = 10.0,
 ) -> dict[str, float]:
     """Swap between two versions.
 
@@ -33,6 +39,7 @@ def reload_figures(
         steady_seconds: Between two swaps.
         workers: Processes that serve.
         values: Values that one field's vocabulary holds.
+        patience_seconds: How long a version is loaded at the lowest priority before it takes its share.
 
     Returns:
         Figures by key.
@@ -47,6 +54,7 @@ def reload_figures(
         place = Path(folder)
         store, bodies = make_store(place, values=values)
         how: dict[str, Any] = {"workers": workers, "watch_seconds": 0, "idle_seconds": 1, "drain_seconds": 0}
+        how["patience_seconds"] = patience_seconds
         with (
             service(store.root, place, **how) as running,
             clients(("127.0.0.1", running.port), bodies, rate=rate) as seen,

@@ -213,7 +213,10 @@ class Supervisor:
         place = behind[0]
         # One that was lost is started again first; and the one that its block belonged to has to have gone.
         if place.worker is not None and place.free_block() is not None and self.rollout.may_start:
-            low = self._hurried != target
+            # Where nobody serves, nobody is held up.
+            low = self._hurried != target and any(
+                one.worker is not None and one.worker.ready for one in self.crew.places
+            )
             place.incoming = self.crew.start(place, target, low=low)
             if place.incoming is not None:
                 seconds = self._settings.reload_seconds

@@ -258,6 +258,14 @@ def environment(**settings: object) -> dict[str, str]:
     return clean | {f"REACTION_{name.upper()}": str(value) for name, value in settings.items()}
 
 
+def read_line(descriptor: int) -> str:
+    """A line, and nothing of what comes behind it; empty at the end. What a file reads ahead, `communicate` misses."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+        line += byte
+    return line.decode()
+
+
 def start(
     bundle: Path, *, wait: bool = True, descriptors: int | None = None, first: str = "", **settings: object
 ) -> Server:
@@ -267,6 +275,8 @@ def start(
     """
     settings.setdefault("workers", 1)
     settings.setdefault("drain_seconds", 0)
+    # Tests run beside others, which leave nothing to what is loaded at the lowest priority.
+    settings.setdefault("patience_seconds", 0.5)
     settings = {name: value for name, value in settings.items() if value is not None}  # as if not set
     if descriptors is not None:
         first += f"ulimit -S -n {descriptors}; "
@@ -281,7 +291,7 @@ def start(
     )
     assert process.stderr is not None
     log: list[dict[str, Any]] = []
-    for line in process.stderr:
+    while line := read_line(process.stderr.fileno()):
         log += parse_log(line)
         if log[-1]["event"] == "listening":
             break

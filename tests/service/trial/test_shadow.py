@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shadow needs a service of several processes")
 
 EXPECTED = expected_scores()
-HOW: dict[str, Any] = {"workers": 2, "watch_seconds": 0.05, "request_log_ratio": 0}
+HOW: dict[str, Any] = {"workers": 2, "watch_seconds": 0.05, "idle_seconds": 0.2, "request_log_ratio": 0}
 
 
 def count(server: Server, name: str) -> float:

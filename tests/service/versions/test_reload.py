@@ -88,8 +88,8 @@ def test_a_version_that_is_left_no_time_to_get_ready_takes_its_share(tmp_path: P
         store.activate("second")
         wait_for(lambda: bool(set(supervisor.children()) - before), "it is started")
         (starved,) = set(supervisor.children()) - before
+        wait_for(lambda: starved.cmdline()[-1] == "low", "it is what it is started as")
         starved.suspend()  # as if those that serve took all there is
-        assert starved.cmdline()[-1] == "low"
         wait_for(lambda: model_of(running) == "second", "it is served")
         (serves,) = set(supervisor.children()) - before - {starved}
         assert serves.cmdline()[-1] != "low"
