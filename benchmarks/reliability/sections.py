@@ -58,6 +58,21 @@ class Section:
     figures: tuple[Figure, ...]
 
 
+_TELEMETRY: Final = (
+    ("telemetry_requests_per_second{}", "requests/s of {} candidates without telemetry", None),
+    ("telemetry_cost_ratio{}", "share of them that telemetry costs", 0.03),
+    ("telemetry_cost_ratio{}_low", "its 95% interval, from", None),
+    ("telemetry_cost_ratio{}_high", "to", None),
+    ("telemetry_cpu_ratio{}", "the same of CPU", None),
+    ("telemetry_alternating_cost_ratio{}", "the same within one process", 0.03),
+    ("telemetry_alternating_cost_ratio{}_low", "its 95% interval, from", None),
+    ("telemetry_alternating_cost_ratio{}_high", "to", None),
+    ("telemetry_recording_cost_ratio{}", "with recording, between processes", None),
+    ("telemetry_recording_cost_ratio{}_low", "its 95% interval, from", None),
+    ("telemetry_recording_cost_ratio{}_high", "to", None),
+    ("telemetry_recording_cpu_ratio{}", "the same of CPU", None),
+)
+
 SECTIONS: Final = (
     Section(
         "Reload",
@@ -276,28 +291,17 @@ SECTIONS: Final = (
         "Throughput of one worker on one core, wrk on another: with everything that is on by default (stage and "
         "score histograms, feature health, log lines, a scrape every turn) beside a service that counts and logs "
         "nothing, and with 1% of the requests recorded besides. The services take turns; ratios are of one round, "
-        "intervals from resampled rounds. CPU is the service's own, a request.",
+        "intervals from resampled rounds. CPU is the service's own, a request. Where the memory of two processes comes "
+        "to lie makes a difference of a few percent; so telemetry is also switched on and off every quarter of a "
+        "second within one process, and moments compared with those before and after.",
         (
             Figure("telemetry_rounds", "rounds"),
             Figure("telemetry_round_seconds", "seconds of a turn"),
-            Figure("telemetry_requests_per_second", "requests/s of 1 candidate without telemetry"),
-            Figure("telemetry_cost_ratio", "share of them that telemetry costs", most=0.03),
-            Figure("telemetry_cost_ratio_low", "its 95% interval, from"),
-            Figure("telemetry_cost_ratio_high", "to"),
-            Figure("telemetry_cpu_ratio", "the same of CPU"),
-            Figure("telemetry_recording_cost_ratio", "with recording"),
-            Figure("telemetry_recording_cost_ratio_low", "its 95% interval, from"),
-            Figure("telemetry_recording_cost_ratio_high", "to"),
-            Figure("telemetry_recording_cpu_ratio", "the same of CPU"),
-            Figure("telemetry_requests_per_second_100", "requests/s of 100 candidates without telemetry"),
-            Figure("telemetry_cost_ratio_100", "share of them that telemetry costs", most=0.03),
-            Figure("telemetry_cost_ratio_100_low", "its 95% interval, from"),
-            Figure("telemetry_cost_ratio_100_high", "to"),
-            Figure("telemetry_cpu_ratio_100", "the same of CPU"),
-            Figure("telemetry_recording_cost_ratio_100", "with recording"),
-            Figure("telemetry_recording_cost_ratio_100_low", "its 95% interval, from"),
-            Figure("telemetry_recording_cost_ratio_100_high", "to"),
-            Figure("telemetry_recording_cpu_ratio_100", "the same of CPU"),
+            *(
+                Figure(key.format(end), what.format(candidates), most=most)
+                for end, candidates in (("", 1), ("_100", 100))
+                for key, what, most in _TELEMETRY
+            ),
         ),
     ),
     Section(

@@ -2,11 +2,15 @@
 
 One worker on one core, wrk on another keeps it busy; the services take turns, in an order drawn anew each round, so
 that what else the machine does falls on all alike. Each that counts is scraped once a round.
+
+Then one process in turns with itself, telemetry on for a moment and off for the next (`alternating`): where the memory
+of two processes comes to lie makes more of a difference than telemetry, and takes many processes to average out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["WAYS", "Round", "compared", "telemetry_figures"]
+__all__ = ["WAYS", "Round", "alternated", "compared", "telemetry_figures"]
 
 UNTOLD: Final = "untold"
 TOLD: Final = "told"
@@ -43,8 +47,10 @@ WAYS: Final[dict[str, Mapping[str, object]]] = {
 WORKLOADS: Final = {1: 8, 100: 4}
 """Connections by candidates a request."""
 
+ALTERNATING: Final = "alternating"
+_MOMENTS_LEFT_OUT: Final = 8  # until all is warm
 _BODIES: Final = 64
-_BLOCKS: Final = 5
+_BLOCKS: Final = 10
 _READY_SECONDS: Final = 60.0
 _RESAMPLES: Final = 2000
 _SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -66,11 +72,12 @@ class Round:
 @contextlib.contextmanager
 def _server(way: str, place: Path, port: int) -> Iterator[Running]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REACTION_")}
-    given = {"BUNDLE": place / "bundle", "PORT": port, "WORKERS": 1, **WAYS[way]}
+    given = {"BUNDLE": place / "bundle", "PORT": port, "WORKERS": 1, "DRAIN_SECONDS": 0, **WAYS.get(way, {})}
     environment = clean | {f"REACTION_{name}": str(value) for name, value in given.items()}
     environment["PYTHONPATH"] = str(ROOT)
-    module = "benchmarks.reliability.untold" if way == UNTOLD else "service"
-    server = Running([sys.executable, "-m", module], environment, place / f"{way}.log")
+    modules = {UNTOLD: ["benchmarks.reliability.untold"]}
+    modules[ALTERNATING] = ["benchmarks.reliability.alternating", str(place / "moments.json")]
+    server = Running([sys.executable, "-m", *modules.get(way, ["service"])], environment, place / f"{way}.log")
     try:
         end = time.monotonic() + _READY_SECONDS
         while b'"ready"' not in server.log.read_bytes():
@@ -110,6 +117,9 @@ def telemetry_figures(*, rounds: int, seconds: float, workloads: Sequence[int] =
             write_requests(place / f"{candidates}.requests", requests)
         for _ in range(blocks):
             _block(place, seen, rounds // blocks, seconds, generator)
+        for candidates in workloads:
+            moments = _moments(place, candidates, rounds * seconds)
+            found |= alternated(moments, candidates, generator)
     for candidates, rounds_of in seen.items():
         found |= compared(rounds_of, candidates, generator)
     return found
@@ -134,6 +144,34 @@ def _block(
             for _ in range(rounds):
                 for way in generator.permutation(list(WAYS)).tolist():
                     found[way].append(_turn(servers[way], ports[way], file, candidates, seconds))
+
+
+def _moments(place: Path, candidates: int, seconds: float) -> list[tuple[bool, int, float, float]]:
+    """Moments of a service that alternates, in order: telemetry on, answers, seconds, CPU seconds."""
+    port = free_ports(1)
+    with _server(ALTERNATING, place, port) as server:
+        _turn(server, port, place / f"{candidates}.requests", candidates, seconds)
+    return [(on, *more) for on, *more in json.loads((place / "moments.json").read_bytes())][_MOMENTS_LEFT_OUT:]
+
+
+def alternated(
+    moments: Sequence[tuple[bool, int, float, float]], candidates: int, generator: np.random.Generator
+) -> dict[str, float]:
+    """Share of throughput that telemetry costs, each moment with it beside those before and after.
+
+    Args:
+        moments: As of `_moments`.
+        candidates: A request.
+        generator: Draws the moments for intervals.
+    """
+    end = "" if candidates == 1 else f"_{candidates}"
+    each = np.array([seconds / answers for _, answers, seconds, _ in moments])
+    inner = np.array([n for n in range(1, len(moments) - 1) if moments[n][0]])
+    costs = 1 - (each[inner - 1] + each[inner + 1]) / 2 / each[inner]
+    low, high = np.percentile(_medians(costs, generator), (2.5, 97.5))
+    key = f"telemetry_alternating_cost_ratio{end}"
+    figures = {key: np.median(costs), f"{key}_low": low, f"{key}_high": high}
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def _turn(server: Running, port: int, requests: Path, candidates: int, seconds: float) -> Round:
