@@ -180,6 +180,7 @@ def test_all_are_read_then_all_scored_then_all_written_and_a_bad_one_is_out_by_i
         answered.append((work, status))
 
     endpoint: Any = SimpleNamespace(
+        inline_candidates=500,
         make_work=make_work,
         answer_headers=lambda _work: [],
         refuse=lambda *_: (400, [], b""),
