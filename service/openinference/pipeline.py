@@ -50,6 +50,7 @@ class InferPipeline(Stages[InferWork]):
 
     def __init__(self, scorer: Scorer, *, max_candidates: int) -> None:
         super().__init__(scorer)
+        self._max_candidates = max_candidates
         self._encode = TensorEncoder(scorer.encoder, max_candidates=max_candidates).encode
         self._write = InferWriter(scorer.bundle.manifest.model_id).write
 
@@ -69,7 +70,7 @@ class InferPipeline(Stages[InferWork]):
                 work.request_id = request.id
         work.binary = wants_binary(request)
         rows = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=0)
-        if rows > work.most_rows:
+        if work.most_rows < rows <= self._max_candidates:  # more are refused below
             raise ManyRowsError(rows)
         work.decoded = perf_counter()
         work.context_ids, work.candidate_ids = self._encode(request, work.body, work.header_length)
