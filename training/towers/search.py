@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from training.towers.schedule import Schedule
 
 USUAL_SHARE: Final = 10.0
-"""Evidence below which values share rows, unless it is given, or no sharing is clearly better."""
+"""Evidence below which values share rows where that is clearly better, unless it is given."""
 
 
 def choose_sharing(schedule: Schedule) -> None:
-    """Leave the schedule with rare values sharing rows, or not: what tower A is better by on validation.
+    """Leave the schedule with rare values sharing rows where tower A is clearly better by it on validation.
 
     Both towers' phases are in the store, for the next one to take up. The slots and the history are as at first.
     """
@@ -40,7 +40,7 @@ def choose_sharing(schedule: Schedule) -> None:
         schedule.gated_tower(alone_name(schedule), says)
         losses.append(best_of(schedule.history, schedule.tower_monitor))
         schedule.history, schedule.slots = [], given
-    if losses[0] < losses[1] + CLEARLY:
+    if losses[0] < losses[1] - CLEARLY:
         schedule.share(USUAL_SHARE)
 
 
