@@ -113,6 +113,13 @@ def with_overrides(
     return config.model_copy(update=changed)
 
 
+def with_choices(config: ExperimentConfig, *, table_l2: float | None, share_below: float | None) -> ExperimentConfig:
+    """The experiment with what a training chose on validation, as if it had been given."""
+    train = config.train.model_copy(update={"table_l2": table_l2})
+    afe = config.afe.model_copy(update={"share_below": share_below})
+    return config.model_copy(update={"train": train, "afe": afe})
+
+
 def with_absolute_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
     """The experiment with raw data paths that no longer depend on where its file lies.
 

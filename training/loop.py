@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from training.afe import Selection, measure_prepared, select
-from training.config import load_config
+from training.config import load_config, with_choices
 from training.evaluate import SPLIT_KEYS
 from training.metrics import evaluate
 from training.models.base import FieldSlot, field_slots, with_dims
@@ -243,12 +243,12 @@ def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tup
 def _with_choices_of(run: Path, config: ExperimentConfig) -> ExperimentConfig:
     """Return the experiment with what the earlier run chose, where nothing is given."""
     chosen = load_config(run / "config.toml")
-    train, afe = config.train, config.afe
-    if train.table_l2 is None:
-        train = train.model_copy(update={"table_l2": chosen.train.table_l2})
-    if afe.share_below is None:
-        afe = afe.model_copy(update={"share_below": chosen.afe.share_below or 0.0})
-    return config.model_copy(update={"train": train, "afe": afe})
+    l2, below = config.train.table_l2, config.afe.share_below
+    return with_choices(
+        config,
+        table_l2=chosen.train.table_l2 if l2 is None else l2,
+        share_below=(chosen.afe.share_below or 0.0) if below is None else below,
+    )
 
 
 def _metrics(

@@ -11,7 +11,7 @@ import numpy as np
 from training.baseline import baseline_scores, fit_baseline, yardstick_of
 from training.calibrating import choose
 from training.calibration import probability
-from training.config import refuse_unknown_fields, save_config
+from training.config import refuse_unknown_fields, save_config, with_choices
 from training.datasets.base import SPLITS
 from training.environment import git_revision, library_versions
 from training.evaluate import SPLIT_KEYS, calibrated_probabilities, score, split_metrics
@@ -120,9 +120,8 @@ def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Progre
 
 def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult) -> None:
     # What was chosen is written as if it had been given: the same again is then one command, and no search.
-    train = config.train.model_copy(update={"table_l2": result.table_l2})
-    afe = config.afe.model_copy(update={"share_below": result.share_below})
-    save_config(config.model_copy(update={"train": train, "afe": afe}), staged / "config.toml")
+    resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
+    save_config(resolved, staged / "config.toml")
     data.encoder.save(staged)
     save_model(staged, result.form)
     save_pair(staged, result.pair)

@@ -16,6 +16,7 @@ from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounde
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.afe import select
 from training.baseline import fit_baseline, yardstick_of
+from training.config import with_choices
 from training.environment import library_versions
 from training.loop import measure_fields
 from training.metrics import evaluate, scaled_log_loss
@@ -67,9 +68,9 @@ class Workshop:
             with torch.random.fork_rng():
                 torch.set_num_threads(1)
                 schedule.searched()
-            train = self.config.train.model_copy(update={"table_l2": schedule.config.first_table_l2})
-            afe = self.config.afe.model_copy(update={"share_below": schedule.sharing.below})
-            self.config = self.config.model_copy(update={"train": train, "afe": afe})
+            self.config = with_choices(
+                self.config, table_l2=schedule.config.first_table_l2, share_below=schedule.sharing.below
+            )
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""

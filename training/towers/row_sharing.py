@@ -28,7 +28,7 @@ from training.models.base import MULTI_VALUED_PAD_ID, UNKNOWN_ID, FieldSlot
 from training.models.reaction import FusionForm, Tower, TowerPair
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -115,27 +115,25 @@ class RowSharing:
 
     def expanded(self, model: Model) -> Model:
         """Give a model over shared tables one row an id, in place, if it has not: what it says stays the same."""
-        if self._shared:
-            for tower in _tabled(model):
-                _take(tower, [self._given[slot.name] for slot in tower.slots], self._serving_rows)
-            _settle(model)
-        return model
+        return self._resized(model, self._given.values(), _by_id)
 
     def shrunk(self, model: Model) -> Model:
         """Give a model with one row an id shared tables, in place: a shared row is the mean of its values' rows."""
-        if self._shared:
-            new = {slot.name: slot for slot in self.slots}
-            for tower in _tabled(model):
-                slots = [replace(new[slot.name], dim=slot.dim) for slot in tower.slots]
-                for i, slot in enumerate(slots):
-                    if slot.name in self._shared:
-                        tower.tables[i] = _fixed(_means(tower.tables[i], self._shared[slot.name]))
-                tower.slots = tuple(slots)
-            _settle(model)
-        return model
+        return self._resized(model, self.slots, _means)
 
-    def _serving_rows(self, name: str) -> Ids | None:
-        return self._shared[name].serving if name in self._shared else None
+    def _resized(
+        self, model: Model, slots: Iterable[FieldSlot], resize: Callable[[torch.Tensor, SharedRows], torch.Tensor]
+    ) -> Model:
+        rows = {slot.name: slot.rows for slot in slots}
+        for tower in (model.a, model.b) if isinstance(model, TowerPair) else (model,):
+            for i, slot in enumerate(tower.slots):
+                if slot.rows != rows[slot.name]:
+                    table = resize(tower.tables[i].detach(), self._shared[slot.name])
+                    tower.tables[i] = nn.Parameter(table, requires_grad=False)
+            tower.slots = tuple(replace(slot, rows=rows[slot.name]) for slot in tower.slots)
+        if isinstance(model, TowerPair):
+            model.slots = model.a.slots
+        return model
 
     def _translated(self, split: SplitLike, label: NDArray[Any] | None) -> SplitLike:
         sides = {"context": split.context_ids, "candidate": split.candidate_ids}
@@ -235,34 +233,14 @@ def _class(count: Counts) -> Counts:
     return exact + np.floor(2.0 * doublings).astype(np.int64)
 
 
-def _tabled(model: Tower | TowerPair | FusionForm) -> list[Tower | FusionForm]:
-    return [model.a, model.b] if isinstance(model, TowerPair) else [model]
-
-
-def _settle(model: Tower | TowerPair | FusionForm) -> None:
-    if isinstance(model, TowerPair):
-        model.slots = model.a.slots
-
-
-def _take(model: Tower | FusionForm, given: Sequence[FieldSlot], rows_of: Any) -> None:
-    slots = []
-    for i, (slot, before) in enumerate(zip(model.slots, given, strict=True)):
-        rows = rows_of(slot.name)
-        if rows is not None and slot.rows < before.rows:
-            index = torch.from_numpy(rows).to(model.tables[i].device)
-            model.tables[i] = _fixed(model.tables[i].detach().index_select(0, index))
-        slots.append(replace(slot, rows=before.rows))
-    model.slots = tuple(slots)
+def _by_id(table: torch.Tensor, shared: SharedRows) -> torch.Tensor:
+    return table.index_select(0, torch.from_numpy(shared.serving).to(table.device))
 
 
 def _means(table: torch.Tensor, shared: SharedRows) -> torch.Tensor:
     index = torch.from_numpy(shared.serving).to(table.device).long()
     total = torch.zeros(shared.rows, table.shape[1], dtype=table.dtype, device=table.device)
-    total.index_add_(0, index, table.detach())
+    total.index_add_(0, index, table)
     count = torch.bincount(index, minlength=shared.rows)
     # Some classes are read in training only, with a label left out.
-    return torch.where(count[:, None] > 0, total / count[:, None].clamp(min=1), table.detach()[UNKNOWN_ID])
-
-
-def _fixed(table: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(table, requires_grad=False)
+    return torch.where(count[:, None] > 0, total / count[:, None].clamp(min=1), table[UNKNOWN_ID])

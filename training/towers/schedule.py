@@ -99,7 +99,7 @@ class Schedule:
         self.device = config.resolved_device()
         self.splits = (train, valid)
         self.share_below = share_below
-        self.share(share_below or 0.0)
+        self.share(RowSharing.fit(self.given, train, share_below or 0.0))
         context = train.context_ids.shape[1]
         self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
         self.history: list[dict[str, Any]] = []
@@ -131,9 +131,9 @@ class Schedule:
             stored = alone_name(self)
         return searched_towers(self) if self.config.table_l2 is None else (self.gated_tower(stored), None)
 
-    def share(self, below: float) -> None:
-        """Let values of less evidence share rows, from the fields as they were given on."""
-        self.sharing = RowSharing.fit(self.given, self.splits[0], below)
+    def share(self, sharing: RowSharing) -> None:
+        """Let values share rows, from the fields as they were given on."""
+        self.sharing = sharing
         self.slots = self.sharing.slots
         self.train = Rows(self.sharing.training(self.splits[0]), self.device)
         self.valid = Rows(self.sharing.serving(self.splits[1]), self.device)

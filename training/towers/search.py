@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from training.models.reaction import Tower, TowerPair
+from training.towers.row_sharing import RowSharing
 from training.towers.table_prior import CLEARLY, climb
 
 if TYPE_CHECKING:
@@ -28,20 +29,17 @@ def choose_sharing(schedule: Schedule) -> None:
 
     Both towers' phases are in the store, for the next one to take up. The slots and the history are as at first.
     """
-    schedule.share(USUAL_SHARE)
-    if schedule.sharing.idle:
-        schedule.share(0.0)
+    plain = schedule.sharing
+    shared = RowSharing.fit(schedule.given, schedule.splits[0], USUAL_SHARE)
+    if shared.idle:
         return
     losses = []
-    for below in (USUAL_SHARE, 0.0):
-        schedule.share(below)
-        given = schedule.slots
-        says = "rare values share rows: " if below else "a row a value: "
+    for sharing, says in ((shared, "rare values share rows: "), (plain, "a row a value: ")):
+        schedule.share(sharing)
         schedule.gated_tower(alone_name(schedule), says)
         losses.append(best_of(schedule.history, schedule.tower_monitor))
-        schedule.history, schedule.slots = [], given
-    if losses[0] < losses[1] - CLEARLY:
-        schedule.share(USUAL_SHARE)
+        schedule.history = []
+    schedule.share(shared if losses[0] < losses[1] - CLEARLY else plain)
 
 
 def searched_towers(schedule: Schedule) -> tuple[Tower, Tower]:
