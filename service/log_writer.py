@@ -68,10 +68,10 @@ class LogWriter:
         with self._lock:
             if self._waiting + len(line) > self._most:
                 self._lost += line.count("\n")
-                return
-            self._lines.append(line)
-            self._waiting += len(line)
-        self._work.set()
+            else:
+                self._lines.append(line)
+                self._waiting += len(line)
+        self._work.set()  # for a lost line too: it is told though no other follows
 
     def flush(self) -> None:
         """Nothing: whoever logs does not wait."""
