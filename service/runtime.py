@@ -34,7 +34,7 @@ from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
 from service.workers.assignment import Assignment
 from service.workers.huge_pages import collapse
-from service.workers.low_priority import lower_this_thread, restore_this_session
+from service.workers.boot import lower_this_thread
 from service.workers.order import Part, Told
 
 if TYPE_CHECKING:
@@ -233,10 +233,12 @@ class Runtime:
             self._call(loop, self._fail, f"{type(error).__name__}: {error}", None if expected else error)
             return
         # What was loaded stays until the end: later collections need not look at it again.
+        # Where others serve and nobody is counted here yet, on this thread, which they need not notice.
+        model = self._make(loaded, tried) if self.assignment.low else None
         gc.collect()
         gc.freeze()
         huge = collapse() if settings.huge_pages else 0
-        self._call(loop, self._serve, loaded, tried, huge)
+        self._call(loop, self._serve, loaded, tried, huge, model)
 
     def _read(self, bundle: Path, manifest_sha256: str | None) -> LoadedModel:
         settings = self.settings
@@ -264,6 +266,13 @@ class Runtime:
         pipeline = Pipeline(loaded.scorer, max_candidates=most, tokens=tokens)
         inference = InferPipeline(loaded.scorer, max_candidates=most)
         return Model(loaded.scorer, pipeline, inference, metrics, label), pipeline
+
+    def _make(self, loaded: LoadedModel, tried: LoadedModel | None) -> Model:
+        """What is served, from what was loaded."""
+        model, pipeline = self._model(loaded, self.assignment.part)
+        if tried is None:
+            return replace(model, coalescer=self._coalescer(pipeline))
+        return self._split(model, loaded.scorer.bundle.path, self._model(tried, self.assignment.canary)[0])
 
     def _split(self, model: Model, path: Path, tried: Model) -> Model:
         """A model of whose requests another one takes a share."""
@@ -300,19 +309,12 @@ class Runtime:
         if self._on_failure is not None:
             self._on_failure()
 
-    def _serve(self, loaded: LoadedModel, tried: LoadedModel | None, huge_page_bytes: int) -> None:
+    def _serve(self, loaded: LoadedModel, tried: LoadedModel | None, huge_page_bytes: int, model: Model | None) -> None:
         if self.stage != "starting":
             return
         bundle = loaded.scorer.bundle
         manifest = bundle.manifest
-        model, pipeline = self._model(loaded, self.assignment.part)
-        if tried is not None:
-            model = self._split(model, bundle.path, self._model(tried, self.assignment.canary)[0])
-        else:
-            model = replace(model, coalescer=self._coalescer(pipeline))
-        self.model = model
-        if self.assignment.low:
-            restore_this_session()
+        self.model = self._make(loaded, tried) if model is None else model
         self.stage = "ready"
         self.metrics.ready = True
         if not self.assignment.late:

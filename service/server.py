@@ -9,9 +9,10 @@ import sys
 import threading
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from service.app import ServiceApp, create_app
 from service.counts.cells import BEAT
@@ -21,8 +22,9 @@ from service.edge.protocol import LaneProtocol
 from service.edge.warm_up import warm_up
 from service.logging import end_logging, get_logger
 from service.workers.acceptor import Acceptor
-from service.workers.low_priority import run_low
+from service.workers.boot import run_low
 from service.workers.order import HURRY, RETIRE
+from service.workers.passage import NO_PASSAGE, Giver, Taker
 from service.workers.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ __all__ = ["START_ERROR", "serve", "server_config"]
 START_ERROR: Final = 1
 _LOOK_SECONDS: Final = 0.05
 _TICKS_A_BEAT: Final = 5  # the web server ticks ten times a second
+# Of the time that connections have to end: so long may each be busy, and be handed on after that.
+_PASSING_SHARE: Final = 0.5
+# Between a few connections and the next few: whoever takes them serves meanwhile.
+_PASSING_SECONDS: Final = 0.001
 _PARTING: Final = (b"connection", b"close")
 # Threads that have nothing left to do end within this time after the server; what goes on is cut off.
 _THREADS_END_SECONDS: Final = 0.5
@@ -71,6 +77,7 @@ class _Server(uvicorn.Server):
         self._cells = runtime.cells
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving = False
+        self._told_again = False  # to end, while it leaves
 
     async def on_tick(self, counter: int) -> bool:
         """Beat, by which the supervisor sees that this process comes round; returns whether to end."""
@@ -82,7 +89,9 @@ class _Server(uvicorn.Server):
         """Begin to end; called on a signal, perhaps before anything listens. A second one ends the delay."""
         runtime = self.runtime
         if self._leaving and sig == signal.SIGTERM and self._cells is not None:
-            return  # a worker is told by its supervisor, and may be by whoever ends every process of a service
+            # A worker is told by its supervisor, and may be by whoever ends every process of a service.
+            self._told_again = True
+            return
         runtime.leaving = True
         delay = runtime.settings.drain_seconds if runtime.stage == "ready" else 0.0
         if sig == signal.SIGTERM and delay and self.started and not self._leaving and self._loop is not None:
@@ -109,19 +118,35 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(delay, self._end)
 
     def _retire(self) -> None:
-        """Take no more connections; end when none is left, or none was used for a while."""
+        """Take no more connections, and hand on those that there are; end when none is left, or none is used.
+
+        Clients of those that cannot be handed on are told that they end.
+        """
         self.runtime.retire()
-        self._part()
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
-        until = loop.time() + self.runtime.settings.idle_seconds
+        idle_seconds = self.runtime.settings.idle_seconds
+        until = loop.time() + idle_seconds
+        part_at = until - (1.0 - _PASSING_SHARE) * idle_seconds
+        passage = self.runtime.assignment.passage
+        giver = Giver(passage.giver) if passage != NO_PASSAGE and self.config.ssl is None else None
+        if giver is None:
+            self._part()
 
         def look() -> None:
-            if not self.server_state.connections or loop.time() >= until:
+            nonlocal giver
+            connections = cast("set[LaneProtocol]", self.server_state.connections)
+            pause = _LOOK_SECONDS
+            if giver is not None and giver.step(list(connections)):
+                pause = _PASSING_SECONDS
+            elif giver is not None and (self._told_again or loop.time() >= part_at):
+                giver = None
+                self._part()
+            if not connections or loop.time() >= until:
                 self._end()
             else:
-                loop.call_later(_LOOK_SECONDS, look)
+                loop.call_later(pause, look)
 
         look()
 
@@ -133,6 +158,26 @@ class _Server(uvicorn.Server):
 
     def _end(self) -> None:
         self.should_exit = True
+
+    async def _warm_up(self) -> None:
+        """Answer requests of one's own; where others serve, on what they leave, and on another event loop therefore."""
+        if not self.runtime.assignment.low:
+            await warm_up(self._make_warm, self._lane, self.runtime)
+            return
+        make_loop = type(asyncio.get_running_loop())
+
+        def answer() -> None:
+            with asyncio.Runner(loop_factory=make_loop) as runner:
+                runner.run(warm_up(self._make_warm, self._lane, self.runtime))
+
+        await asyncio.to_thread(run_low, answer)
+
+    def _make_warm(self) -> LaneProtocol:
+        """A connection from nobody, which is in no book: none of them outlives the loop that it is on."""
+        guard = Guard(Limits.of(self.runtime.settings), self.runtime.metrics)
+        return LaneProtocol(
+            self._lane, guard, config=self.config, server_state=ServerState(), app_state=self.lifespan.state
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
@@ -159,7 +204,7 @@ class _Server(uvicorn.Server):
                 )
                 self.servers.append(server)
             return
-        await warm_up(make_protocol, self._lane, self.runtime)
+        await self._warm_up()
         metrics = self.runtime.metrics
         for listener in sockets:
             listener.listen(self.config.backlog)
@@ -174,6 +219,9 @@ class _Server(uvicorn.Server):
                 on_full=lambda: metrics.count_cut("full"),
             )
             self.servers.append(acceptor)  # type: ignore[arg-type]
+            passage = self.runtime.assignment.passage
+            if passage != NO_PASSAGE and self.config.ssl is None:
+                self.servers.append(Taker(passage.taker, acceptor.adopt))  # type: ignore[arg-type]
         self.runtime.listens()
 
 
@@ -189,25 +237,29 @@ def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: A
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
     """
-    server: _Server | None = None
+    made: list[_Server] = []
 
     def leave(_number: int, _frame: Any) -> None:
         # Also called by the server itself once it has stopped in good order: by then it changes nothing.
-        if server is None:
+        if not made:
             raise SystemExit(0)
-        server.should_exit = True
+        made[0].should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
 
-    def make() -> _Server:
+    def make() -> None:
         app = create_app(settings, plan=plan, assignment=assignment, on_failure=lambda: leave(signal.SIGTERM, None))
         lane = FastLane(app.runtime, app.hot)
         config = server_config(app, settings, lane)
         config.load()
-        return _Server(config, app.runtime, lane)
+        made.append(_Server(config, app.runtime, lane))
 
-    server = run_low(make) if assignment is not None and assignment.low else make()
+    if assignment is not None and assignment.low:
+        run_low(make)
+    else:
+        make()
+    server = made[0]
     if sys.platform != "win32":
         signal.signal(RETIRE, server.retire)
         signal.signal(HURRY, server.hurry)

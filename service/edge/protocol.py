@@ -165,6 +165,24 @@ class LaneProtocol(GuardedProtocol):
         """Have somebody told when the client hangs up; None ends that."""
         cast("JoinedWrites", self.transport).lost = tell
 
+    def pass_on(self, give: Callable[[int], bool]) -> bool:
+        """Let another process have the connection, if nothing is on its way and nothing of it is kept here.
+
+        Args:
+            give: Takes its descriptor, which stays this process's too; false where it cannot.
+
+        Returns:
+            Whether it has gone, without its client's noticing.
+        """
+        transport = self.transport
+        # One without a lane may be in the middle of something that is no request.
+        if self.idle_since() is None or not self._between or self._lane is None or transport.get_write_buffer_size():
+            return False
+        if not give(transport.get_extra_info("socket").fileno()):
+            return False
+        transport.abort()  # which closes this process's descriptor, and says nothing to the client
+        return True
+
     # What goes out.
 
     def finish(self, head: list[bytes], body: bytes) -> bool:

@@ -48,7 +48,8 @@ async def warm_up(make_protocol: Callable[[], asyncio.Protocol], lane: FastLane,
     model = runtime.model
     if model is None or model.canary is not None:
         return
-    bodies = [body for body in _bodies(model) if len(body) <= lane.most_bytes]
+    most = min(_CANDIDATES, runtime.settings.inline_candidates)  # more would go to other threads
+    bodies = [body for body in _bodies(model, most) if len(body) <= lane.most_bytes]
     if lane.admit(b"POST", PATH.encode(), [*_HEADERS], keep_alive=True) is None:
         for n in range(_CONNECTIONS * _REQUESTS if bodies else 0):
             model.pipeline.run(Work(bodies[n % len(bodies)], request_id="warm", packed=False, answer_packed=False))
@@ -64,9 +65,9 @@ async def warm_up(make_protocol: Callable[[], asyncio.Protocol], lane: FastLane,
                 return  # no client was there; it serves without
 
 
-def _bodies(model: Model) -> list[bytes]:
+def _bodies(model: Model, most: int) -> list[bytes]:
     """One candidate, and several."""
-    rows: Sequence[GoldenRow] = model.scorer.bundle.golden[:_CANDIDATES]
+    rows: Sequence[GoldenRow] = model.scorer.bundle.golden[:most]
     candidates = [row.candidate for row in rows]
     return [
         msgspec.json.encode({"context": row.context, "candidates": chosen})

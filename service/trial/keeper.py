@@ -141,7 +141,9 @@ class Keeper:
             tolerance=tolerance,
             threads=self._plan.model_threads,
         )
-        process, reports = start_process(["service.trial.shadow"], order, (order.cells, order.requests))
+        process, reports = start_process(
+            [sys.executable, "-m", "service.trial.shadow"], order, (order.cells, order.requests), apart=True
+        )
         self._process = WorkerProcess(process, order.block, (part.slot,), version, reports)
 
     def _kill(self, reason: str) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
-from service.workers.low_priority import lower_this_session
-
 __all__ = ["ShadowOrder", "main"]
 
 _STANDARD_INPUT: Final = 0
 _ORDER_BYTES: Final = 1 << 20
 _LOWEST: Final = 19
+# Of all in the session that this process leads, against other sessions, where the kernel shares CPUs out by those.
+_SESSION: Final = Path("/proc/self/autogroup")
 
 
 class ShadowOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,8 +63,8 @@ def main() -> int:
 
 def _step_back() -> None:
     """Let everybody else go first, in time and in memory."""
-    lower_this_session()
     for step in (
+        lambda: _SESSION.write_text(str(_LOWEST), encoding="ascii"),
         lambda: os.setpriority(os.PRIO_PROCESS, 0, _LOWEST),
         lambda: Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii"),
     ):

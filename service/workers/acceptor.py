@@ -145,6 +145,11 @@ class Acceptor:
             _log.error("accept_failed", error=str(error), wait_seconds=_EXHAUSTED_SECONDS)
             self._wait(_EXHAUSTED_SECONDS)
             return False
+        self.adopt(connection)
+        return True
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection, whoever accepted it."""
         connection.setblocking(False)
         # Nagle's algorithm is turned off by the event loop, as the listener states its protocol.
         task = self._loop.create_task(self._serve(connection))
@@ -154,7 +159,6 @@ class Acceptor:
             self._handshakes[task] = connection
             self._bound_handshakes()
         self._held()
-        return True
 
     def _bound_handshakes(self) -> None:
         """End the longest where there are too many: the protocol, which makes room, does not know of these yet."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from service.workers.passage import NO_PASSAGE, Passage
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,6 +31,7 @@ class Assignment:
         part: What it must serve: what others serve, or what was chosen; None for the bundle of the settings.
         canary: What is to get a share of that; None for nothing.
         shadow: Descriptor that requests for a shadow are written to; None where there never is one.
+        passage: Where connections come from whose process goes, and where this one's go when it does.
         tell: Told once requests can be scored, or that they never will be; on any thread.
     """
 
@@ -38,4 +41,5 @@ class Assignment:
     part: Part | None = None
     canary: Part | None = None
     shadow: int | None = None
+    passage: Passage = NO_PASSAGE
     tell: Callable[[Told], None] = _nobody

@@ -120,6 +120,7 @@ class Crew:
             listener=self._listener.fileno(),
             cells=self.descriptor,
             shadow=self.keeper.sender,
+            passage=place.passage,
             reports=-1,
             late=low or bool(self.cells.states(STARTED)[place.number]),
             low=low,

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from service.workers.passage import Passage  # noqa: TC001 - msgspec reads the annotation
 from service.workers.plan import Plan  # noqa: TC001 - msgspec reads the annotation
 
 __all__ = ["HURRY", "RETIRE", "Order", "Part", "Told"]
@@ -45,6 +46,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         listener: Descriptor of the listening socket.
         cells: Descriptor of the counts' file.
         shadow: Descriptor that requests for a shadow are written to.
+        passage: Descriptors of the queue of connections that its place's processes hand on.
         reports: Descriptor that it writes lines of `Told` to.
         late: Others serve meanwhile: it takes connections only once it is ready.
         low: They are at full strength: it gets ready with what they leave it.
@@ -59,6 +61,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listener: int
     cells: int
     shadow: int
+    passage: Passage
     reports: int
     late: bool
     low: bool

@@ -6,18 +6,19 @@ import contextlib
 import os
 import select
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from service.workers.boot import boot_command
 from service.workers.order import Order, Told
-from service.workers.worker import LOW
+from service.workers.passage import Passage, open_passage
 
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Sequence
 
     from service.versions.store import Deployed
 
@@ -115,6 +116,7 @@ class Place:
         worker: The process that serves; None between two.
         incoming: The one that is to take its place.
         retiring: The one whose place was taken.
+        passage: The queue of connections that its processes hand on.
         due: When the next one is to be started (`monotonic`, seconds).
         wait: How long to wait before the next but one, in seconds.
     """
@@ -124,6 +126,7 @@ class Place:
     worker: WorkerProcess | None = None
     incoming: WorkerProcess | None = None
     retiring: WorkerProcess | None = None
+    passage: Passage = field(default_factory=open_passage)
     due: float = 0.0
     wait: float = 0.0
 
@@ -140,21 +143,22 @@ class Place:
 
 def start_worker(order: Order, version: Deployed | None) -> WorkerProcess:
     """Start a worker and give it its order; `order.reports` is filled in here."""
-    given = (order.listener, order.cells, order.shadow)
-    process, reader = start_process(["service.workers.worker", *([LOW] if order.low else [])], order, given)
+    given = (order.listener, order.cells, order.shadow, *(end for end in order.passage if end >= 0))
+    process, reader = start_process(boot_command(low=order.low), order, given)
     slots = tuple(part.slot for part in (order.part, order.canary) if part is not None)
     return WorkerProcess(process, order.block, slots, version, reader)
 
 
 def start_process(
-    module: list[str], order: msgspec.Struct, given: tuple[int, ...]
+    command: Sequence[str], order: msgspec.Struct, given: tuple[int, ...], *, apart: bool = False
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a process of ours and give it its order.
 
     Args:
-        module: Its module and words.
+        command: Its command line.
         order: Its order; `reports` is filled in here.
         given: Descriptors that it gets.
+        apart: It has a session of its own.
 
     Returns:
         The process, and the descriptor of what it reports.
@@ -163,11 +167,12 @@ def start_process(
     order = msgspec.structs.replace(order, reports=writer)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", *module],
+            command,
             stdin=subprocess.PIPE,
             pass_fds=(*given, writer),
-            # Ctrl-C in a terminal is for the supervisor, which drains the workers; see also `low_priority`.
-            start_new_session=True,
+            # Ctrl-C in a terminal is for the supervisor, which drains the workers.
+            start_new_session=apart,
+            process_group=None if apart else 0,
         )
     finally:
         os.close(writer)
