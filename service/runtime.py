@@ -33,8 +33,8 @@ from service.trial.feed import Feed
 from service.versions.loading import load_model
 from service.versions.store import StoreError, served_bundle
 from service.workers.assignment import Assignment
-from service.workers.huge_pages import collapse
 from service.workers.boot import lower_this_thread
+from service.workers.huge_pages import collapse
 from service.workers.order import Part, Told
 
 if TYPE_CHECKING:

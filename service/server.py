@@ -141,6 +141,7 @@ class _Server(uvicorn.Server):
             if giver is not None and giver.step(list(connections)):
                 pause = _PASSING_SECONDS
             elif giver is not None and (self._told_again or loop.time() >= part_at):
+                giver.close()
                 giver = None
                 self._part()
             if not connections or loop.time() >= until:

@@ -1,13 +1,13 @@
-"""How a serving process begins: run as a file by the supervisor, with the interpreter's `-S` and `-P`, and by nobody else.
+"""How a serving process begins: run as a file by its supervisor, with the interpreter's `-S` and `-P`.
 
 One that gets ready while others serve leaves the CPUs to them, from its first milliseconds on. On Linux scheduling is a
-thread's, not a process's, and who has stepped back may not step forward again: so whatever takes long is done on threads
-that end, imports included, and the thread that will serve waits meanwhile.
+thread's, not a process's, and who has stepped back may not step forward again: so whatever takes long is done on
+threads that end, imports included, and the thread that will serve waits meanwhile.
 
-Stepping back is `SCHED_IDLE` (sched(7)): whoever wakes has the CPU at once. A thread of the lowest priority of the usual
-kind (`nice 19`) has next to nothing of a CPU's time too, but where it runs, it runs to the end of its slice, which is
-milliseconds. Where the kernel shares CPUs out by session first (`sched_autogroup`, on hosts without control groups), it
-counts within a session only: so workers stay in their supervisor's.
+Stepping back is `SCHED_IDLE` (sched(7)): whoever wakes has the CPU at once. A thread of the lowest priority of the
+usual kind (`nice 19`) has next to nothing of a CPU's time too, but where it runs, it runs to the end of its slice,
+which is milliseconds. Where the kernel shares CPUs out by session first (`sched_autogroup`, on hosts without control
+groups), it counts within a session only: so workers stay in their supervisor's.
 
 What is imported here is imported at the usual priority: next to nothing, and nothing of this package. Even the look for
 installed packages (`site`) comes after that.

@@ -74,6 +74,10 @@ class Giver:
                 break
         return given > 0
 
+    def close(self) -> None:
+        """Put in no more."""
+        self._end.close()
+
     def _give(self, descriptor: int) -> bool:
         try:
             socket.send_fds(self._end, [_MESSAGE], [descriptor])
@@ -99,8 +103,10 @@ class Taker:
         self._loop.add_reader(self._end, self._take)
 
     def close(self) -> None:
-        """Take no more."""
-        self._loop.remove_reader(self._end)
+        """Take no more; what is in the queue stays there for whoever comes next."""
+        if self._end.fileno() >= 0:
+            self._loop.remove_reader(self._end)
+            self._end.close()
 
     async def wait_closed(self) -> None:
         """Return at once: who adopts a connection knows when it is served."""
