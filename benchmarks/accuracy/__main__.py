@@ -39,7 +39,7 @@ cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def main(  # noqa: PLR0917 - options, not arguments
     tasks: Annotated[str | None, typer.Option(help="Tasks, comma-separated; by default all but extras.")] = None,
     models: Annotated[str | None, typer.Option(help="Models, comma-separated; by default the core table.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Tuning trials a model and task; may grow later.")] = 6,
+    trials: Annotated[int, typer.Option(min=1, help="Tuning trials a model and task at least; may grow.")] = 7,
     seeds: Annotated[int, typer.Option(min=1, max=5, help="Seeds of the table.")] = 5,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = os.cpu_count() or 1,
     budget: Annotated[float | None, typer.Option(min=0.0, help="Minutes after which no run is started.")] = None,

@@ -50,7 +50,8 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
         flops=flops(module),
         steps=trained.steps,
         epochs=trained.epochs,
-        facts={"best_step": trained.best_step},
+        facts={"best_step": trained.best_step}
+        | ({} if trained.calibration is None else {"calibration": list(trained.calibration)}),
     )
 
 

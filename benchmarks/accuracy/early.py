@@ -1,6 +1,11 @@
 """The one training loop of all baselines: ours, `training.phases.phase.Phase`, around models with tables of their own.
 
-So batches, their order, evaluations, early stopping and weight averaging are to the letter those of REACTION's phases.
+So batches, their order, evaluations, patience and weight averaging are to the letter those of REACTION's phases. What
+a run is stopped by is plain validation log loss, as in REACTION's last phase; its towers before that are stopped by the
+log loss that is left once slope and offset of the logit are fitted. A baseline is offered the same (`calibrated`, a
+tuned choice), and as it has no later phase to mend its scale, slope (not negative) and offset are then fitted on
+validation and become part of its last layer: two numbers, which its graph has anyway. REACTION is not calibrated here.
+
 What differs is the library's way with tables: they are dense parameters of Adam, every row at every step, with half of
 `l2` / rows times the squared weights added to the mean loss (FuxiCTR's `embedding_regularizer`; `l2` is stated as in
 `TrainConfig.table_l2`, so that one value means the same for every number of rows: at 36 million it is the 1e-5
@@ -9,11 +14,13 @@ that leaderboards use for Criteo when it is 367).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from training.calibrating import Scored, fit
 from training.phases.learner import Batch, Learner, Rows
 from training.phases.optim import AdamSettings
 from training.phases.phase import Phase, PhaseSettings, predict
@@ -22,7 +29,6 @@ from training.phases.tables import TableBank
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -94,12 +100,14 @@ class Trained:
         steps: Optimiser steps taken.
         epochs: Passes over the training rows.
         best_step: The step whose averaged weights were kept.
+        calibration: Slope and offset that went into the last layer; None where none were asked for.
     """
 
     learner: BaselineLearner
     steps: int
     epochs: float
     best_step: int
+    calibration: tuple[float, float] | None = None
 
     def logits(self, split: Split) -> NDArray[np.float32]:
         """Logits (N,) of a split, a block of rows at a time."""
@@ -134,10 +142,18 @@ def train(
         patience=config["patience"],
         rate=config["rate"],
         table_rate=config["rate"],
-        monitor="log_loss",
+        monitor="scaled_log_loss" if config.get("calibrated") else "log_loss",
         dense=AdamSettings(averaging=config["averaging"]),
     )
     phase = Phase(learner, Rows(train, device), Rows(valid, device), settings)
     history = phase.run(lambda *_: None, lambda _: None)
     steps = int(history[-1]["step"])
-    return Trained(learner, steps, steps / phase.steps_an_epoch, phase.position.best_step)
+    trained = Trained(learner, steps, steps / phase.steps_an_epoch, phase.position.best_step)
+    if not config.get("calibrated"):
+        return trained
+    weight = np.ones(valid.rows) if valid.weight is None else np.asarray(valid.weight, np.float64)
+    scored = Scored(trained.logits(valid).astype(np.float64), np.asarray(valid.label, np.float64), weight)
+    found = fit("affine", scored)
+    (slope,), offset = found.slopes, found.offset
+    module.rescale(slope, offset)
+    return replace(trained, calibration=(slope, offset))

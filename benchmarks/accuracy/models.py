@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from benchmarks.accuracy.search import Ladder
 from benchmarks.accuracy.space import Choice, Dimension, Linear, Log
 from training.baseline import GRID, TRAIN_ROWS
 from training.train_config import TrainConfig
@@ -25,7 +26,7 @@ class Model:
         train: The `train` section; None takes our loop's.
         loop: What is other than usual in our loop's.
         space: What is tuned.
-        ladder: What the first trials after the usual config change of it, one thing each.
+        ladder: What is tuned first.
         core: In the core table; others run when they are named or with `--extra`.
         most_seeds: 1 where nothing is left to chance.
     """
@@ -35,7 +36,7 @@ class Model:
     train: Config | None = None
     loop: Config | None = None
     space: tuple[Dimension, ...] = ()
-    ladder: tuple[tuple[str, Any], ...] = ()
+    ladder: Ladder | None = None
     core: bool = True
     most_seeds: int = 5
 
@@ -88,18 +89,17 @@ def _loop(rows: int) -> Config:
 
 LOOP: tuple[Dimension, ...] = (
     Log("train.rate", 3e-4, 3e-3),
-    Log("train.l2", 1_000.0, 100_000.0),
     Choice("train.averaging", (0.0, 0.98, 0.995)),
 )
-LADDER = (("train.l2", 1_000.0), ("train.l2", 100_000.0))
-"""The strength of the tables' L2 decides more than all else on small samples."""
+LADDER = Ladder("train.l2", (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0), first=(3, 6))
+TURN = (("train.calibrated", True),)
+"""What REACTION's towers are stopped by, and a calibration: see `early`. Offered to all that have a ladder."""
 
 TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
 SHALLOW: Config = {"l2": 100.0, "rate": 5e-3}
-SHALLOW_LADDER = (("train.l2", 30.0), ("train.l2", 300.0))
+SHALLOW_LADDER = Ladder("train.l2", (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0), first=(3, 6))
 SHALLOW_LOOP: tuple[Dimension, ...] = (
     Log("train.rate", 1e-3, 1e-2),
-    Log("train.l2", 10.0, 1_000.0),
     Choice("train.averaging", (0.0, 0.98, 0.995)),
 )
 """Products of small values need larger steps, and less to hold them down."""
@@ -120,6 +120,7 @@ MODELS: dict[str, Model] = {
         space=(
             *LOOP,
             *TOWER,
+            *NORM,
             Choice("model.embedding_dim", (4, 8, 16)),
             Choice("model.hidden_units", ([64, 64], [128, 64], [32, 32], [64, 64, 64])),
         ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.models import MODELS, TURN
 from benchmarks.accuracy.runs import Spec
-from benchmarks.accuracy.space import trials
+from benchmarks.accuracy.search import Search, search
 from benchmarks.accuracy.tuning import TABLE_SEEDS, TIE_SEEDS, TRIAL_SEED, choose, contenders, losses, same
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Want:
         data: The digest of its data.
         rows: Of its training split.
         model: A name in `MODELS`.
-        trials: How many configs are tried.
+        trials: How many configs are tried at least.
         seeds: How many seeds the chosen one is run with.
         guard: Only compare our trainer with the library's.
         first: Only one run, to see how long it takes.
@@ -61,10 +61,16 @@ class Want:
         """How many seeds the model is worth: one of a model without chance."""
         return min(self.seeds, MODELS[self.model].most_seeds)
 
-    def configs(self) -> list[Config]:
-        """What is tried."""
-        model = MODELS[self.model]
-        return trials(model.defaults(self.task, self.rows), model.space, self.trials, model.ladder)
+    def search(self, lines: Iterable[Line]) -> Search:
+        """What is tried, as far as its lines decide it."""
+        model, tried = MODELS[self.model], losses(lines)
+
+        def loss(config: Config) -> float | None:
+            return tried.get(same(config), {}).get(TRIAL_SEED)
+
+        defaults = model.defaults(self.task, self.rows)
+        turn = TURN if model.ladder is not None else ()
+        return search(defaults, model.space, self.trials, loss, ladder=model.ladder, turn=turn)
 
     def lines(self, ledger: Iterable[Line]) -> list[Line]:
         """What has been done."""
@@ -75,10 +81,12 @@ class Want:
 def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
     """The runs of a cell that can be done now and have not been: trials first, then ties, then seeds."""
     if want.guard:
-        config = guarded(want.configs()[0])
+        config = guarded(MODELS[want.model].defaults(want.task, want.rows))
         spec = Spec(want.task, want.data, want.model, "guard", config, TRIAL_SEED)
         return [] if spec.key in ledger else [spec]
-    configs, lines = want.configs(), want.lines(ledger)
+    lines = want.lines(ledger)
+    tuning = want.search(lines)
+    configs = tuning.configs
 
     def specs(purpose: Purpose, some: Sequence[Config], seeds: Sequence[int]) -> Iterator[Spec]:
         for config in some:
@@ -91,7 +99,7 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
         if lines:
             return []
         return list(specs("seed", configs, TABLE_SEEDS[:1]) if len(configs) == 1 else specs("trial", configs[:1], [1]))
-    chosen = choose(configs, lines)
+    chosen = choose(tuning, lines)
     if chosen is not None:
         return list(specs("seed", [chosen], TABLE_SEEDS[: want.wanted_seeds]))
     missing = list(specs("trial", configs, [TRIAL_SEED]))
@@ -99,12 +107,17 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
 
 
 def expected(want: Want, ledger: Ledger) -> int:
-    """About how many runs a cell still needs: ties cannot be known before."""
+    """About how many runs a cell still needs: ties and further rungs cannot be known before."""
     if want.guard or want.first:
         return len(next_runs(want, ledger))
-    configs, lines = want.configs(), want.lines(ledger)
-    chosen = choose(configs, lines)
+    lines = want.lines(ledger)
+    tuning = want.search(lines)
+    chosen = choose(tuning, lines)
     seeds = [line for line in lines if line.purpose == "seed" and chosen is not None and line.config == chosen]
     tried = losses(lines)
-    untried = 0 if len(configs) == 1 else sum(TRIAL_SEED not in tried.get(same(config), {}) for config in configs)
+    untried = 0
+    if len(tuning.configs) > 1:
+        untried = sum(TRIAL_SEED not in tried.get(same(config), {}) for config in tuning.configs)
+    if not tuning.whole:
+        untried += max(0, want.trials - len(tuning.configs))
     return untried + max(0, want.wanted_seeds - len(seeds))

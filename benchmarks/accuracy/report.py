@@ -52,9 +52,9 @@ def _head(document: Document) -> str:
         "# Accuracy, parameters and latency, measured\n\n"
         + prose(
             f"Written by `{COMMAND}`; do not edit. REACTION beside the field's baselines on identical encoded",
-            "splits: the same tuning budget on validation, the same early stopping, weight averaging offered to",
-            f"all. {document['runs']} runs of the ledger `accuracy.jsonl`, {document['cpu_hours']:.1f} hours of",
-            "processor time.",
+            "splits: baselines tuned on validation, all in one training loop, both ways of early stopping and weight",
+            f"averaging offered to each. {document['runs']} runs of the ledger `accuracy.jsonl`,",
+            f"{document['cpu_hours']:.1f} hours of processor time.",
             where,
         )
         + "\n![AUC against latency and parameters](accuracy.png)\n"

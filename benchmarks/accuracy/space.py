@@ -1,4 +1,4 @@
-"""What is tuned: dimensions of a search space, and a sequence of trials that only grows when more are asked for."""
+"""What is tuned: dimensions of a search space, and points of it in a sequence that only grows when more are wanted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 POINTS = 64
-"""Most trials after the first; a power of two, as Sobol's points want."""
+"""Most of them; a power of two, as Sobol's points want."""
 
 SEED = 20_260
-"""Of the scrambling: the same points for every model and task."""
+"""Of the scrambling: the same points for every task."""
 
 DIGITS = 4
 """Significant digits of a value, so that a config reads well."""
@@ -65,28 +65,22 @@ class Choice:
 Dimension = Log | Linear | Choice
 
 
-def trials(
-    defaults: Mapping[str, Any], space: Sequence[Dimension], number: int, ladder: Sequence[tuple[str, Any]] = ()
-) -> list[dict[str, Any]]:
-    """The first `number` configs; those of a smaller number come first in a larger.
+def points(space: Sequence[Dimension], number: int, seed: int = SEED) -> list[list[tuple[str, Any]]]:
+    """Sobol's first points of a space, as (path, value); those of a smaller number come first in a larger.
 
     Args:
-        defaults: The first config; what the space does not name stays as it is.
-        space: What differs; without it there is one config.
-        number: How many, up to `POINTS` and the ladder's.
-        ladder: (path, value), what the next configs change of the defaults; then Sobol's points follow.
+        space: The dimensions.
+        number: How many, up to `POINTS`.
+        seed: Of the scrambling.
     """
-    if not space:
-        return [copy.deepcopy(dict(defaults))]
-    points = qmc.Sobol(len(space), scramble=True, rng=SEED).random(POINTS)
-    changes: list[list[tuple[str, Any]]] = [[], *([rung] for rung in ladder)]
-    changes += [[(part.path, part.at(float(u))) for part, u in zip(space, point, strict=True)] for point in points]
-    return [_changed(defaults, change) for change in changes[:number]]
+    found = qmc.Sobol(len(space), scramble=True, rng=seed).random(POINTS)
+    return [[(part.path, part.at(float(u))) for part, u in zip(space, point, strict=True)] for point in found[:number]]
 
 
-def _changed(defaults: Mapping[str, Any], change: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    config = copy.deepcopy(dict(defaults))
+def changed(config: Mapping[str, Any], change: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A copy with some settings changed; one that is not there yet is added."""
+    found = copy.deepcopy(dict(config))
     for path, value in change:
         section, key = path.split(".")
-        config[section][key] = value
-    return config
+        found[section][key] = value
+    return found

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from benchmarks.accuracy.fitted import Config
     from benchmarks.accuracy.ledger import Line
+    from benchmarks.accuracy.search import Search
 
 TRIAL_SEED = 1
 TIE_SEEDS = (1, 2, 3)
@@ -53,17 +54,18 @@ def contenders(configs: Sequence[Config], found: dict[str, dict[int, float]]) ->
     return [config for config in ranked[:CONTENDERS] if found[same(config)][TRIAL_SEED] <= least + NEAR]
 
 
-def choose(configs: Sequence[Config], lines: Iterable[Line]) -> Config | None:
+def choose(tuning: Search, lines: Iterable[Line]) -> Config | None:
     """The config of the table, or None while trials are missing.
 
     Args:
-        configs: All that are to be tried, `space.trials`; of one alone nothing has to be known.
+        tuning: All that are to be tried; of one alone nothing has to be known.
         lines: Of the ledger, one task's and one model's.
     """
+    configs = tuning.configs
     if len(configs) == 1:
         return configs[0]
     found = losses(lines)
-    if any(TRIAL_SEED not in found.get(same(config), {}) for config in configs):
+    if not tuning.whole or any(TRIAL_SEED not in found.get(same(config), {}) for config in configs):
         return None
     near = contenders(configs, found)
     if len(near) == 1:

@@ -109,6 +109,14 @@ class Baseline(nn.Module):
         """
         return binary_cross_entropy_with_logits(self.logits(X), label, weight)
 
+    def rescale(self, slope: float, offset: float) -> None:
+        """Change the last layer's weights so that each logit becomes slope * logit + offset.
+
+        Raises:
+            NotImplementedError: A model that is run at usual settings alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: expected a model that is tuned")
+
     def table_parameters(self) -> list[nn.Parameter]:
         """What the library's `embedding_regularizer` is about: all tables, those of a linear part included."""
         found: dict[int, nn.Parameter] = {}
@@ -130,6 +138,20 @@ def initialise(model: Baseline) -> None:
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.normal_(module.weight, std=TABLE_STD)
             module.weight[module.padding_idx] = 0.0
+
+
+@torch.no_grad()
+def scale(slope: float, *parameters: Tensor) -> None:
+    """Multiply parameters in place."""
+    for parameter in parameters:
+        parameter.mul_(slope)
+
+
+@torch.no_grad()
+def rescale_linear(layer: Any, slope: float, offset: float) -> None:
+    """Change a linear layer so that each output y becomes slope * y + offset."""
+    layer.weight.mul_(slope)
+    layer.bias.mul_(slope).add_(offset)
 
 
 def hidden(config: Mapping[str, Any]) -> list[int]:

@@ -12,7 +12,7 @@ import torch
 from fuxictr.pytorch.layers import CrossNetV2
 from torch import nn
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron
+from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron, rescale_linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,3 +37,7 @@ class DCNv2(Baseline):
         e = self.embedding_layer(X, flatten_emb=True)
         found: Tensor = self.fc(torch.cat([self.crossnet(e), self.parallel_dnn(e)], -1))
         return found
+
+    def rescale(self, slope: float, offset: float) -> None:
+        """See `Baseline`."""
+        rescale_linear(self.fc, slope, offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.accuracy.baselines.base import Baseline, perceptron
+from benchmarks.accuracy.baselines.base import Baseline, perceptron, rescale_linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,3 +25,7 @@ class DNN(Baseline):
         """See `Baseline`."""
         found: Tensor = self.mlp(self.embedding_layer(X, flatten_emb=True))
         return found
+
+    def rescale(self, slope: float, offset: float) -> None:
+        """See `Baseline`."""
+        rescale_linear(self.mlp.mlp[-1], slope, offset)

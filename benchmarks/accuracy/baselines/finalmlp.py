@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from model_zoo.LongCTR.FinalMLP.FinalMLP import FeatureSelection, InteractionAggregation
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron
+from benchmarks.accuracy.baselines.base import Baseline, hidden, perceptron, rescale_linear, scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,3 +48,9 @@ class FinalMLP(Baseline):
         feature1, feature2 = self.fs_module(X, self.embedding_layer(X, flatten_emb=True))
         found: Tensor = self.fusion_module(self.mlp1(feature1), self.mlp2(feature2))
         return found
+
+    def rescale(self, slope: float, offset: float) -> None:
+        """See `Baseline`."""
+        rescale_linear(self.fusion_module.w_x, slope, offset)
+        rescale_linear(self.fusion_module.w_y, slope, 0.0)
+        scale(slope, self.fusion_module.w_xy)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from benchmarks.accuracy.baselines.base import Baseline, hidden
+from benchmarks.accuracy.baselines.base import Baseline, hidden, rescale_linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,3 +89,8 @@ class FinalNet(Baseline):
         taught = torch.sigmoid(mean).detach()
         parts = ((mean, label), (first, taught), (second, taught))
         return torch.stack([binary_cross_entropy_with_logits(z, y, weight) for z, y in parts]).sum()
+
+    def rescale(self, slope: float, offset: float) -> None:
+        """See `Baseline`."""
+        for one in (self.block1, self.block2):  # their mean has the same slope and offset
+            rescale_linear(one[-1], slope, offset)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fuxictr.pytorch.layers import InnerProductInteraction, LogisticRegression
 from torch import nn
 
-from benchmarks.accuracy.baselines.base import Baseline
+from benchmarks.accuracy.baselines.base import Baseline, rescale_linear, scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,3 +32,8 @@ class FwFM(Baseline):
         pairs = self.interaction_weight_layer(self.inner_product_layer(self.embedding_layer(X)))
         found: Tensor = pairs + self.lr_layer(X)
         return found
+
+    def rescale(self, slope: float, offset: float) -> None:
+        """See `Baseline`."""
+        rescale_linear(self.interaction_weight_layer, slope, offset)
+        scale(slope, *self.lr_layer.parameters())

@@ -1,11 +1,13 @@
 """Baselines of the library's layers on our ids, against loops, and their training against the library's own."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from prepared import make
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks.accuracy import deep
 from benchmarks.accuracy.baselines import BASELINES, EXTRAS, Baseline
@@ -13,6 +15,7 @@ from benchmarks.accuracy.baselines.base import feature_name
 from benchmarks.accuracy.baselines.finalmlp import BilinearHeads, InteractionAggregation
 from benchmarks.accuracy.baselines.finalnet import FinalNet
 from benchmarks.accuracy.early import train
+from benchmarks.accuracy.fitted import Place
 from benchmarks.accuracy.guard import TOLERANCE, compare
 from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.plan import guarded
@@ -161,6 +164,33 @@ def test_our_trainer_comes_to_what_the_librarys_comes_to(name: str, data: Prepar
     assert auc(label, pair.library) > 0.55
     assert auc(label, pair.ours) == pytest.approx(auc(label, pair.library), abs=TOLERANCE)
     assert np.abs(pair.ours - pair.library).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_a_logits_slope_and_offset_go_into_the_weights_that_a_model_has(name: str, data: PreparedData) -> None:
+    model = deep.new_module(name, data, small(name, 3000), seed=1)
+    wake(model)
+    ids = rows(data, 40)
+    before, count = model(*ids), deep.count(model)
+    model.rescale(0.4, -1.5)
+    torch.testing.assert_close(model(*ids), 0.4 * before - 1.5, rtol=1e-4, atol=1e-4)
+    assert deep.count(model) == count
+
+
+def test_a_calibrated_baseline_has_no_slope_or_offset_left_to_fit_on_validation(data: PreparedData) -> None:
+    config = small("DNN", 3000)
+    config["train"] |= {"calibrated": True, "epochs": 6, "rate": 0.03, "l2": 0.1, "patience": 30, "averaging": 0.0}
+    place = Place("avazu-random", data, Path(), test=False)
+    fitted = deep.fit("DNN", place, config, seed=1)
+    valid = data.split("valid")
+    pctr = fitted.score(valid)
+    logits = np.log(pctr) - np.log1p(-pctr)
+    label = np.asarray(valid.label)
+    regression = LogisticRegression(C=1e6, tol=1e-9).fit(logits[:, None], label)
+    assert regression.coef_[0, 0] == pytest.approx(1.0, abs=0.08)  # a weak prior holds it to what it was
+    assert regression.intercept_[0] == pytest.approx(0.0, abs=0.08)
+    slope, _ = fitted.facts["calibration"]
+    assert 0.0 < slope < 0.95  # it had learnt by heart
 
 
 def test_a_pads_row_stays_zero_whatever_is_trained(data: PreparedData) -> None:

@@ -28,7 +28,7 @@ def test_a_name_that_is_in_no_table_is_refused_with_the_names_that_are(tmp_path:
 def test_what_is_left_is_told_at_the_pace_that_was_seen(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     wants = [Want("criteo-random", "d", 100_000, model, trials=3, seeds=5) for model in ("DNN", "FM")]
-    config = wants[0].configs()[0]
+    config = wants[0].search([]).configs[0]
     line = Line(
         key=run_key("criteo-random", "d", "DNN", "trial", config, seed=1),
         task="criteo-random",

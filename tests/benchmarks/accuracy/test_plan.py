@@ -1,7 +1,9 @@
 """Which runs are still to be done, and which config they choose: functions of the ledger alone."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +11,12 @@ from benchmarks.accuracy.ledger import Ledger, Line, Metrics
 from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.plan import Want, expected, next_runs
 from benchmarks.accuracy.runs import Spec
-from benchmarks.accuracy.space import Choice, Linear, Log, trials
+from benchmarks.accuracy.search import SPREAD, search
+from benchmarks.accuracy.space import Choice, Linear, Log, points
 from benchmarks.accuracy.tuning import NEAR, choose
 
 TASK, DATA = "avazu-random", "0123456789abcdef"
+LEDGER = Path(__file__).resolve().parents[3] / "benchmarks" / "accuracy.jsonl"
 
 
 def want(model: str = "DNN", trials: int = 3, seeds: int = 2) -> Want:
@@ -42,14 +46,28 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "ledger.jsonl")
 
 
+def search_by(ledger: Ledger, law: Callable[[Spec], float], **more: Any) -> list[Spec]:
+    """Run a cell's trials, each with the loss that a law gives it, until its seeds' turn has come."""
+    ran: list[Spec] = []
+    while (specs := next_runs(want(**more), ledger)) and specs[0].purpose == "trial":
+        for spec in specs:
+            ledger.append(done(spec, law(spec)))
+        ran += specs
+    return ran
+
+
+def l2(spec: Spec) -> float:
+    return float(spec.config["train"]["l2"])
+
+
 def test_trials_come_first_then_the_seeds_of_the_best_then_nothing(ledger: Ledger) -> None:
     specs = next_runs(want(), ledger)
     assert [(spec.purpose, spec.seed) for spec in specs] == [("trial", 1)] * 3
-    for spec, loss in zip(specs, (0.5, 0.4, 0.6), strict=True):
+    for spec, loss in zip(specs, (0.4, 0.5, 0.6), strict=True):
         ledger.append(done(spec, loss))
     chosen = next_runs(want(), ledger)
     assert [(spec.purpose, spec.seed) for spec in chosen] == [("seed", 11), ("seed", 12)]
-    assert all(spec.config == specs[1].config for spec in chosen)
+    assert all(spec.config == specs[0].config for spec in chosen)
     assert expected(want(), ledger) == 2
     for spec in chosen:
         ledger.append(done(spec, 0.4))
@@ -57,12 +75,70 @@ def test_trials_come_first_then_the_seeds_of_the_best_then_nothing(ledger: Ledge
     assert expected(want(), ledger) == 0
 
 
-def test_a_table_grows_from_three_trials_to_six_without_running_one_again(ledger: Ledger) -> None:
-    for spec in next_runs(want(trials=3), ledger):
-        ledger.append(done(spec, 0.5 + 0.1 * len(ledger)))
-    more = next_runs(want(trials=6), ledger)
-    assert len(more) == 3
-    assert not any(spec.key in ledger for spec in more)
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1e4, [1e4, 1e3, 1e5]),
+        (1e5, [1e4, 1e3, 1e5, 1e6]),
+        (1e6, [1e4, 1e3, 1e5, 1e6, 1e7]),
+        (1e9, [1e4, 1e3, 1e5, 1e6, 1e7]),
+        (1e2, [1e4, 1e3, 1e5, 1e2, 1e1]),
+        (1e-9, [1e4, 1e3, 1e5, 1e2, 1e1, 1.0]),
+    ],
+)
+def test_the_ladder_grows_beyond_an_end_as_long_as_that_is_best(
+    ledger: Ledger, best: float, tried: list[float]
+) -> None:
+    ran = search_by(ledger, lambda spec: 1.0 + 0.1 * abs(math.log10(l2(spec) / best)))
+    assert [l2(spec) for spec in ran] == tried
+    search = want().search(list(ledger))
+    assert search.whole
+    assert search.edge == (best in {1e9, 1e-9})
+
+
+def test_after_the_ladder_its_best_is_calibrated_and_points_lie_around_the_better(ledger: Ledger) -> None:
+    def law(spec: Spec) -> float:
+        return 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e5)) - 0.01 * ("calibrated" in spec.config["train"])
+
+    ran = search_by(ledger, law, trials=7)
+    rungs, turned, around = ran[:4], ran[4], ran[5:]
+    assert [l2(spec) for spec in rungs] == [1e4, 1e3, 1e5, 1e6]
+    assert turned.config == {**rungs[2].config, "train": {**rungs[2].config["train"], "calibrated": True}}
+    assert len(around) == 3
+    for spec in around:
+        assert 1e5 / 3 <= l2(spec) <= 3e5
+        assert spec.config["train"]["calibrated"]
+    for section, key in (("train", "rate"), ("model", "dropout")):
+        assert len({spec.config[section][key] for spec in around} - {rungs[0].config[section][key]}) == 3
+    assert {spec.config["model"]["batch_norm"] for spec in around} == {False, True}
+
+
+def test_points_lie_around_the_plain_rung_where_calibration_did_not_help(ledger: Ledger) -> None:
+    ran = search_by(ledger, lambda spec: 0.5 + 0.01 * ("calibrated" in spec.config["train"]), trials=7)
+    assert ["calibrated" in spec.config["train"] for spec in ran if spec.seed == 1] == [
+        *[False] * 3,
+        True,
+        *[False] * 3,
+    ]
+
+
+def test_a_table_grows_from_three_trials_to_more_without_running_one_again(ledger: Ledger) -> None:
+    def law(spec: Spec) -> float:
+        return 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e5)) + 0.001 * spec.config["model"].get("dropout", 0.0)
+
+    ran: list[Spec] = []
+    for number in (3, 6, 9):
+        ran += search_by(ledger, law, trials=number)
+        assert len({spec.key for spec in ran}) == len(ran)
+        assert len({str(spec.config) for spec in ran}) == number + 1  # a rung more than three
+
+
+def test_what_the_ledger_held_before_is_the_beginning_of_the_search() -> None:
+    known = [line for line in Ledger(LEDGER) if line.purpose == "trial" and line.model == "DCNv2"]
+    first = [line for line in known if "calibrated" not in line.config["train"]][:1]
+    ((task, data, rows),) = {(line.task, line.data, line.rows["train"]) for line in first}
+    trials = Want(task, data, rows, "DCNv2", 7, 3).search([]).configs
+    assert {str(config) for config in trials} <= {str(line.config) for line in known if line.task == task}
 
 
 def test_near_ties_are_run_with_three_seeds_and_decided_by_their_mean(ledger: Ledger) -> None:
@@ -82,22 +158,22 @@ def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:
     specs = next_runs(want(), ledger)
     for spec, loss in zip(specs, (None, 0.7, None), strict=True):
         ledger.append(done(spec, loss))
-    assert choose(want().configs(), ledger) == specs[1].config
+    beyond = next_runs(want(), ledger)
+    assert [l2(spec) for spec in beyond] == [1e2]
+    ledger.append(done(beyond[0], None))
+    assert choose(want().search(list(ledger)), ledger) == specs[1].config
 
 
 def test_a_model_without_a_space_goes_straight_to_its_seeds(ledger: Ledger) -> None:
     assert [spec.purpose for spec in next_runs(want("REACTION"), ledger)] == ["seed", "seed"]
 
 
-def test_more_trials_continue_the_same_sequence_within_the_bounds() -> None:
+def test_more_points_continue_the_same_sequence_within_the_bounds() -> None:
     space = (Log("train.rate", 1e-4, 1e-2), Linear("model.dropout", 0.0, 0.5), Choice("model.n", (1, 2, 3)))
     defaults = {"model": {"dropout": 0.2, "n": 1, "kept": "x"}, "train": {"rate": 1e-3}}
-    many = trials(defaults, space, 40)
-    assert trials(defaults, space, 7) == many[:7]
+    many = search(defaults, space, 40, lambda _: None).configs
+    assert search(defaults, space, 7, lambda _: None).configs == many[:7]
     assert many[0] == defaults
-    rungs = trials(defaults, space, 5, [("train.rate", 0.5), ("model.n", 9)])
-    assert [rungs[1]["train"]["rate"], rungs[2]["model"]["n"]] == [0.5, 9]
-    assert rungs[3:] == many[1:3]
     assert len({str(config) for config in many}) == 40
     assert all(1e-4 <= config["train"]["rate"] <= 1e-2 for config in many)
     assert all(0.0 <= config["model"]["dropout"] <= 0.5 for config in many)
@@ -105,6 +181,18 @@ def test_more_trials_continue_the_same_sequence_within_the_bounds() -> None:
     assert {config["model"]["n"] for config in many} == {1, 2, 3}
     logs = [math.log10(config["train"]["rate"]) for config in many[1:]]
     assert sum(logs) / len(logs) == pytest.approx(-3.0, abs=0.1)  # even on a logarithmic scale
+
+
+def test_the_first_three_points_of_every_model_differ_in_each_of_its_choices() -> None:
+    for name, model in MODELS.items():
+        if model.ladder is None:
+            continue
+        space = (*model.space, Log("train.l2", 0.1, 1.0))
+        first = [dict(point) for point in points(space, 3, SPREAD)]
+        for dimension in space:
+            taken = {str(point[dimension.path]) for point in first}
+            values = len(dimension.values) if isinstance(dimension, Choice) else 3
+            assert len(taken) == min(3, values), (name, dimension.path)
 
 
 def test_every_tuned_dimension_names_a_key_of_its_models_config() -> None:

@@ -1,0 +1,121 @@
+"""How a baseline is tuned: in stages, each a function of what the ledger says of those before it.
+
+1. A ladder of the strength of the tables' L2, which decides more than all else on small samples: three rungs, then one
+   more beyond an end for as long as the best rung is that end, up to the last rung that is named.
+2. The best rung once more, stopped by the log loss that is left once calibrated, and calibrated.
+3. Sobol's points over everything else, around the better of these, L2 within a factor of `AROUND` of the best rung.
+
+Trials never change and only grow: more are asked for, more points follow; an interrupted search goes on. A model
+without a ladder has its usual config and Sobol's points over all of its dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.accuracy.space import Log, changed, points
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from benchmarks.accuracy.fitted import Config
+    from benchmarks.accuracy.space import Dimension
+
+AROUND = 3.0
+"""Factor by which a point's L2 may be above or below the best rung."""
+
+SPREAD = 40
+"""Scrambles the points around a rung: the least seed whose first three points differ in every choice of a model's, and
+never leave out batch norm and averaging at once. Chosen before any of them was run."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Values of one setting, of which the usual one is among those that are tried first.
+
+    Attributes:
+        path: Of the setting.
+        rungs: All that may be tried, ascending.
+        first: The places of the first ones: from, and before which.
+    """
+
+    path: str
+    rungs: tuple[float, ...]
+    first: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is to be tried, as far as that is known.
+
+    Attributes:
+        configs: In the order in which they are tried.
+        whole: Whether these are all.
+        edge: Whether the best rung is the last that may be tried; what is best may lie beyond it.
+    """
+
+    configs: list[Config]
+    whole: bool
+    edge: bool = False
+
+
+def search(
+    defaults: Mapping[str, Any],
+    space: Sequence[Dimension],
+    number: int,
+    loss: Callable[[Config], float | None],
+    *,
+    ladder: Ladder | None = None,
+    turn: Sequence[tuple[str, Any]] = (),
+) -> Search:
+    """The trials of a model, as far as the outcomes so far decide them.
+
+    Args:
+        defaults: The usual config; what the space does not name stays as it is.
+        space: What differs; without it there is one config.
+        number: How many trials at least: the first rungs, the turn, and points; rungs beyond the first come on top.
+        loss: A config's validation log loss, infinite where it failed, None where it has not been tried.
+        ladder: See `Ladder`; None for points alone.
+        turn: What the trial after the ladder changes of its best.
+    """
+    usual = changed(defaults, ())
+    if not space:
+        return Search([usual], whole=True)
+    if ladder is None:
+        found = [changed(defaults, point) for point in points(space, max(number - 1, 0))]
+        return Search([usual, *found][:number], whole=True)
+    start, end = ladder.first
+    configs = [changed(defaults, [(ladder.path, ladder.rungs[i])]) for i in range(start, end)]
+    configs.sort(key=lambda config: config != usual)  # the usual one first
+    if number < len(configs):
+        return Search(configs[:number], whole=True)
+    rung = ladder.rungs.index
+    section, key = ladder.path.split(".")
+    while True:
+        losses = [loss(config) for config in configs]
+        if None in losses:
+            return Search(configs, whole=False)
+        least = min(value for value in losses if value is not None)
+        best = configs[losses.index(least)]
+        place = rung(best[section][key])
+        beyond = {start: start - 1, end - 1: end}.get(place)
+        if beyond is None or not 0 <= beyond < len(ladder.rungs) or least == float("inf"):
+            break
+        start, end = min(start, beyond), max(end, beyond + 1)
+        configs.append(changed(defaults, [(ladder.path, ladder.rungs[beyond])]))
+    edge = place in {0, len(ladder.rungs) - 1}
+    left = number - (ladder.first[1] - ladder.first[0])
+    if turn and left > 0:
+        turned = changed(best, turn)
+        configs.append(turned)
+        after = loss(turned)
+        if after is None:
+            return Search(configs, whole=left == 1, edge=edge)
+        left -= 1
+        best = turned if after < least else best
+    middle = ladder.rungs[place]
+    others = [part for part in space if part.path != ladder.path]
+    around = (*others, Log(ladder.path, middle / AROUND, middle * AROUND))
+    configs += [changed(best, point) for point in points(around, left, SPREAD)]
+    return Search(configs, whole=True, edge=edge)
