@@ -120,13 +120,11 @@ def run_all(
 
 
 def summary(line: Line) -> str:
-    """One line of text a run."""
+    """One line of text a run: validation alone, so that nobody who watches chooses by the test split."""
     name = f"{line.task:29} {line.model:10} {line.purpose:6} seed {line.seed:2}"
     if line.validation is None:
         return f"{name}  failed: {line.facts.get('failed')}"
     found = f"  validation {line.validation.auc:.4f} / {line.validation.log_loss:.4f}"
-    if line.test is not None:
-        found += f"  test {line.test.auc:.4f} / {line.test.log_loss:.4f}"
     return f"{name}{found}  {line.cpu_seconds:.0f} s"
 
 

@@ -1,4 +1,8 @@
-"""The ledger: one finished run a line, appended and never changed, so a table grows and an interrupted one goes on.
+"""The ledger: one finished run a line, appended and not changed, so a table grows and an interrupted one goes on.
+
+Lines of ours were taken out when REACTION changed, before its method had a number (`models.METHOD`); what they read of
+the test split is kept in `accuracy_superseded.json`, and the page says how often that was. Since then they stay: a line
+of an older method is superseded by its number.
 
 A line's key is a digest of all that decides its outcome: task, data, model, purpose, config and seed. A run whose key
 is there is not run again. A last line that was cut short (the process was killed while writing it) is set aside.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.plan import expected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from benchmarks.accuracy.ledger import Ledger, Line
     from benchmarks.accuracy.plan import Want
@@ -23,6 +23,19 @@ def paces(lines: Iterable[Line]) -> dict[tuple[str, str], float]:
         if line.purpose in {"trial", "seed"}:
             found[line.task, line.model].append(line.cpu_seconds)
     return {cell: sum(times) / len(times) for cell, times in found.items()}
+
+
+def pace(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Processor seconds a run by model, over all tasks that a ledger holds, and runs an hour of one core."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for line in lines:
+        if line["purpose"] in {"trial", "seed"}:
+            found[line["model"]].append(line["cpu_seconds"])
+    every = [seconds for some in found.values() for seconds in some]
+    return {
+        "runs_an_hour": HOUR * len(every) / sum(every) if every and sum(every) else None,
+        "seconds": {name: sum(some) / len(some) for name, some in found.items()},
+    }
 
 
 def table(wants: Sequence[Want], ledger: Ledger, jobs: int) -> str:

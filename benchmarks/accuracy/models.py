@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.fitted import Config, Fitted, Place
 
 
+METHOD = 6
+"""Of REACTION's training: raised when that changes under the same settings. It is in each of its runs' config, and so
+in its key; a config without one is of before."""
+
+
 @dataclass(frozen=True)
 class Model:
     """One line of the table.
@@ -50,7 +55,7 @@ class Model:
         if self.kind == "reaction":
             from benchmarks.accuracy.reaction import settings
 
-            return settings(task)
+            return {"method": METHOD, **settings(task)}
         return {"model": self.model, "train": _loop(rows) | (self.loop or {}) if self.train is None else self.train}
 
     def fit(self) -> Callable[[str, Place, Config, int], Fitted]:

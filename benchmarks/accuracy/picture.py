@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 OURS: Final = "REACTION"
+OUTSIDE: Final = "LightGBM"
+"""Has neither parameters nor latency to be compared by: a line across."""
+
 SIZE: Final = "100"
 _COLOURS: Final = {True: "#c0392b", False: "#34495e"}
 _ROOM: Final = 4.0  # pixels by which a name is nearer to its own mark than to any other
@@ -87,6 +90,9 @@ def _panel(axes: Axes, pairs: Sequence[tuple[float | None, Mapping[str, Any]]], 
         axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center")
         return
     points = [(x, row["test_auc_mean"]) for x, row in drawn]
+    for row in (row for _, row in pairs if row["model"] == OUTSIDE):
+        axes.axhline(row["test_auc_mean"], color="#7d8b4f", linewidth=1, linestyle="--", zorder=1, label=OUTSIDE)
+        axes.legend(loc="lower right", fontsize=8, frameon=False)
     best = [points[i] for i in front(points)]
     axes.plot(
         [x for x, _ in best], [y for _, y in best], color="#bbbbbb", linewidth=1, zorder=1, drawstyle="steps-post"

@@ -29,7 +29,8 @@ def guarded(defaults: Config) -> Config:
     """
     fixed = {"epochs": GUARD_EPOCHS, "evaluations": 1, "patience": GUARD_EPOCHS + 1, "averaging": 0.0}
     plain = {key: value for key, value in {"batch_norm": False, "dropout": 0.0}.items() if key in defaults["model"]}
-    return {"model": {**defaults["model"], **plain}, "train": {**defaults["train"], **fixed}}
+    train = {key: value for key, value in defaults["train"].items() if key != "calibrated"}
+    return {"model": {**defaults["model"], **plain}, "train": {**train, **fixed}}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Want:
         model: A name in `MODELS`.
         trials: How many configs are tried at least.
         seeds: How many seeds the chosen one is run with.
-        guard: Only compare our trainer with the library's.
+        guard: Only compare our trainer with the library's, at the chosen config, or the usual one before that is known.
         first: Only one run, to see how long it takes.
     """
 
@@ -81,7 +82,9 @@ class Want:
 def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
     """The runs of a cell that can be done now and have not been: trials first, then ties, then seeds."""
     if want.guard:
-        config = guarded(MODELS[want.model].defaults(want.task, want.rows))
+        lines = want.lines(ledger)
+        chosen = choose(want.search(lines), lines)
+        config = guarded(chosen or MODELS[want.model].defaults(want.task, want.rows))
         spec = Spec(want.task, want.data, want.model, "guard", config, TRIAL_SEED)
         return [] if spec.key in ledger else [spec]
     lines = want.lines(ledger)

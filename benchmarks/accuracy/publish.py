@@ -26,7 +26,8 @@ def publish(ledger: Path) -> str:
     """Write the three files beside the ledger.
 
     Args:
-        ledger: `NAME.jsonl`; latencies are read from `NAME_latency.json` where that exists.
+        ledger: `NAME.jsonl`; latencies are read from `NAME_latency.json` and runs that were taken out of the ledger
+            from `NAME_superseded.json`, where these exist.
 
     Returns:
         The table as text for a terminal.
@@ -39,7 +40,9 @@ def publish(ledger: Path) -> str:
         if name in run or not task.extra
     }
     core = {name: model.most_seeds for name, model in MODELS.items() if model.core}
-    document = summarise(found, timing.read(latency_path(ledger)), tasks, core)
+    before = timing.read(ledger.with_name(f"{ledger.stem}_superseded.json")).get("runs", [])
+    tuned = {name for name, model in MODELS.items() if model.space}
+    document = summarise(found, timing.read(latency_path(ledger)), tasks, core, tuned=tuned, before=before)
     timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
     page = ledger.with_name(ledger.stem.upper() + ".md")
     page.write_text(markdown(document), encoding="utf-8")

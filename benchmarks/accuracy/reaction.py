@@ -73,6 +73,7 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
 
     model = bundle.manifest.model
     history = run.history()
+    searched = run.config
     stored = model["embedding_parameters"] + model["dense_parameters"]
     last = {record["phase"]: record for record in history}
     return Fitted(
@@ -87,7 +88,11 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
         flops=model["flops"],
         steps=sum(int(record["step"]) for record in last.values()),
         epochs=sum(float(record["epoch"]) for record in last.values()),
-        facts={"bundle": str((home / "bundle").relative_to(place.work)), "widths": model["widths"]},
+        facts={
+            "bundle": str((home / "bundle").relative_to(place.work)),
+            "widths": model["widths"],
+            "chosen": {"table_l2": searched.train.table_l2, "share_below": searched.afe.share_below},
+        },
         more=more,
     )
 

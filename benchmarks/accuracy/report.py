@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.accuracy.cells import FEWEST_SEEDS, FEWEST_TRIALS, OURS
+from benchmarks.accuracy.sections import choices, pace, readings
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 COMMAND: Final = "python -m benchmarks.accuracy"
-_VERDICT: Final = {True: "holds", False: "**does not hold**", None: "open: runs are missing"}
+_VERDICT: Final = {True: "holds", False: "**does not hold**", None: "open"}
 _LIBRARY: Final = 0.001
 
 
@@ -21,7 +23,8 @@ def markdown(document: Document) -> str:
     parts = [_head(document), _verdicts(document), _comparisons(document)]
     for _, rows in groupby(document["rows"], key=lambda row: row["task"]):
         parts.append(_task(list(rows), document["better_of_fm_and_fwfm"]))
-    parts += [_pairs(document), _guards(document), _missing(document), _method(document)]
+    parts += [_pairs(document), choices(document), _guards(document), pace(document), readings(document)]
+    parts += [_missing(document), _method(document)]
     return "\n".join(part for part in parts if part)
 
 
@@ -65,13 +68,20 @@ def _verdicts(document: Document) -> str:
     found = document["verdicts"]
     held, failed, still = ([one for one in found if one["holds"] is value] for value in (True, False, None))
     text = "\n## Which claims hold\n\n" + prose(
-        f"{len(held)} hold, {len(failed)} do not, {len(still)} are open because runs are missing. AUC and log loss",
-        "are differences of means over seeds with a 95% interval; the baseline compared with was chosen on",
-        "validation.",
+        f"{len(held)} hold, {len(failed)} do not, {len(still)} are open. AUC and log loss are differences of means",
+        "over seeds with a 95% interval, each against the baseline that is best by it on validation. A claim is open",
+        "while a cell that it rests on has not been run, or has had fewer than",
+        f"{FEWEST_TRIALS} tuning trials or {FEWEST_SEEDS} seeds,",
+        "and against a deep baseline that is below logistic regression on validation. Claims without any figure are",
+        "not listed.",
     )
-    known = [one for one in found if one["holds"] is not None or one["task"] == "all"]
-    rows = [[one["task"], one["text"], one["detail"] or "–", _VERDICT[one["holds"]]] for one in known]
+    known = [one for one in found if one["holds"] is not None or one["detail"] or one["task"] == "all"]
+    rows = [[one["task"], one["text"], one["detail"] or "–", _outcome(one)] for one in known]
     return text + "\n" + table(["task", "claim", "measured", ""], rows, texts=4)
+
+
+def _outcome(one: Mapping[str, Any]) -> str:
+    return _VERDICT[one["holds"]] + (f": {one['open']}" if one["open"] else "")
 
 
 def _comparisons(document: Document) -> str:
@@ -105,7 +115,7 @@ def _comparisons(document: Document) -> str:
 def _task(rows: Sequence[Mapping[str, Any]], better: Mapping[str, str | None]) -> str:
     grouped = any(row["test_gauc_mean"] is not None for row in rows)
     head = ["model", "seeds", "trials", "test AUC", "log loss", *(["GAUC"] if grouped else []), "validation AUC"]
-    head += ["parameters", "embedding", "dense", "in training", "kFLOPs", "1", "100", "1000", "CPU s"]
+    head += ["stored numbers", "embedding", "dense", "kB", "in training", "kFLOPs", "1", "100", "1000", "CPU s"]
     lines = []
     for row in rows:
         latency = row["latency_us"] or {}
@@ -116,7 +126,9 @@ def _task(rows: Sequence[Mapping[str, Any]], better: Mapping[str, str | None]) -
                 str(row["trials"]),
                 *(_spread(row, metric) for metric in ("auc", "log_loss", *(["gauc"] if grouped else []))),
                 "–" if row["validation_auc_mean"] is None else f"{row['validation_auc_mean']:.4f}",
-                *(_count(row[f"parameters_{key}"]) for key in ("inference", "embedding", "dense", "training")),
+                *(_count(row[f"parameters_{key}"]) for key in ("inference", "embedding", "dense")),
+                number(None if row["parameters_bytes"] is None else row["parameters_bytes"] / 1000),
+                _count(row["parameters_training"]),
                 number(None if row["flops"] is None else row["flops"] / 1000),
                 *(number(latency.get(size)) for size in ("1", "100", "1000")),
                 number(row["cpu_seconds_mean"]),
@@ -124,8 +136,25 @@ def _task(rows: Sequence[Mapping[str, Any]], better: Mapping[str, str | None]) -
         )
     task = rows[0]["task"]
     text = f"\n## {rows[0]['dataset']}, {rows[0]['split']} split\n\n" + table(head, lines)
-    if better.get(task):
-        text += f"\nOf FM and FwFM the better one on validation is {better[task]}.\n"
+    ours = next((row for row in rows if row["model"] == OURS and row["parameters_inference"] is not None), None)
+    said = [f"Of FM and FwFM the better one on validation is {better[task]}."] if better.get(task) else []
+    if ours is not None:
+        said.append(_bundle(ours))
+    return text + ("\n" + prose(*said) if said else "")
+
+
+def _bundle(row: Mapping[str, Any]) -> str:
+    """What of ours was counted and timed."""
+    text = f"{OURS} stores {_count(row['parameters_inference'])} numbers in its largest bundle"
+    if row["parameters_maps"]:
+        text += f", {_count(row['parameters_maps'])} of them the rows of equal table rows"
+    text += f"; {_count(round(row['parameters_inference_mean']))} in the mean over seeds."
+    if "bundle" in row:
+        one = row["bundle"]
+        text += (
+            f" Timed was seed {one['seed']}'s bundle of {_count(one['bytes'])} bytes, test AUC {one['test_auc']:.4f},"
+            f" log loss {one['test_log_loss']:.4f}."
+        )
     return text
 
 
@@ -139,7 +168,19 @@ def _pairs(document: Document) -> str:
             shown = [f"{value[key]:.4f}" if value[key] is not None else "–" for key in ("merged", "pair", "towers")]
             rows.append([one["task"], title, *shown, _interval(value) if "low" in value else "–", str(one["seeds"])])
     head = ["task", "", "merged", "the pair", "a tower of it", "merged - pair", "seeds"]
-    return "\n## The merged tower against the two it came from\n\n" + table(head, rows, texts=2)
+    text = "\n## The merged tower against the two it came from\n\n" + table(head, rows, texts=2)
+    costs = [
+        [one["task"], *(number(one["flops_ratio"].get(size)) for size in ("1", "100"))]
+        + [number(one["latency_ratio"].get(size)) for size in ("1", "100", "1000")]
+        for one in document["pairs"]
+        if "flops_ratio" in one
+    ]
+    if not costs:
+        return text + "\nWhat the pair costs has not been measured yet.\n"
+    head = ["task", "FLOPs at 1", "100", "net latency at 1", "100", "1000"]
+    return (
+        text + "\nWhat the merged tower costs, over what the two cost, each exported as it is:\n\n" + table(head, costs)
+    )
 
 
 def _guards(document: Document) -> str:
@@ -182,10 +223,11 @@ def _method(document: Document) -> str:
         f"Disturbed by other work, so trust the ratios by processor time: {', '.join(disturbed)}." if disturbed else ""
     )
     return "\n## How\n\n" + prose(
-        "Tuning looks at validation alone; the test split is read once, by the seeds of the chosen config. A spread",
-        "is the standard deviation over seeds. Parameters are stored floating point numbers, counted in the",
+        "Tuning looks at validation alone; a run reads the test split only with the chosen config (how often that has",
+        "been is said above). A spread is the standard deviation over seeds. Stored numbers are counted in the",
         "exported graph by one function for all: tables as they are stored (folded ones at the first layer's",
-        "width), batch norms folded away. Every baseline is exported by our passes: one stacked look-up a side,",
+        "width), the rows of table rows that are equal, batch norms folded away; of ours those of the largest of the",
+        "seeds' bundles. Every baseline is exported by our passes: one stacked look-up a side,",
         "norms and constant gates folded, the first layer split between context and candidates (DNN and DNN-small",
         "through all of our fusion rules, folding included), ONNX Runtime's offline optimisation; each graph is",
         "held against its eager module in float64 (at most 2e-6 on probabilities). All models of a task take turns,",

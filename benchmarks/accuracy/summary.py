@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.accuracy.bootstrap import interval, paired_interval
+from benchmarks.accuracy.cells import FEWEST_SEEDS, OURS, OUTSIDE, choice, lacks, mean_of, std_of
+from benchmarks.accuracy.cells import readings as read_count
+from benchmarks.accuracy.gaps import guards_of, missing_of
 from benchmarks.accuracy.latency import EMPTY, ratio
+from benchmarks.accuracy.measure import pace
 from benchmarks.accuracy.verdicts import verdicts
+from training.parameters import FLOAT32_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 Line = dict[str, Any]
 """A run of the ledger, as `Line.model_dump(mode="json", exclude_none=True)` gives it."""
 
-OURS: Final = "REACTION"
-OUTSIDE: Final = ("LightGBM",)
-"""Compared with, but never the baseline that is chosen: its inputs are others, and it has no graph."""
-
 NAMED: Final = ("FinalMLP", "DCNv2", "DNN-small", *OUTSIDE)
 """Compared with whichever baseline is best."""
+
+PAIR: Final = ("tower A", "tower B")
+"""Of the table of latencies: the two towers before they were merged."""
 
 METRICS: Final = ("auc", "log_loss", "gauc")
 
@@ -36,6 +40,9 @@ def summarise(
     latency: Mapping[str, Any],
     tasks: Mapping[str, Mapping[str, Any]],
     models: Mapping[str, int],
+    *,
+    tuned: Collection[str] = (),
+    before: Sequence[Line] = (),
 ) -> dict[str, Any]:
     """The document.
 
@@ -44,23 +51,31 @@ def summarise(
         latency: The table of latencies; {} where nothing was timed.
         tasks: Name to {"dataset", "split"}, in the order of the table.
         models: The core table's, in its order, to the seeds that a row should have; others follow.
+        tuned: Those that have something to tune.
+        before: Runs on the test split that were taken out of the ledger.
     """
     found = list(lines)
     timed = latency.get("tasks", {})
-    rows, comparisons, pairs, guards, missing = [], [], [], [], []
+    rows, comparisons, pairs, guards, missing, lacking, readings = [], [], [], [], [], [], []
     better: dict[str, str | None] = {}
     for task, about in tasks.items():
         runs = chosen_runs([line for line in found if line["task"] == task])
         names = [*(name for name in models if name in runs), *sorted(set(runs) - set(models))]
         measured = timed.get(task, {})
-        rows += [{"task": task, **about, **_row(name, runs[name], measured, found)} for name in names]
-        missing += _missing(task, models, runs, measured)
+        cells = {name: _row(name, runs[name], measured, found) for name in names}
+        rows += [{"task": task, **about, **cell} for cell in cells.values()]
+        held = {name: seeds for name, seeds in models.items() if name not in OUTSIDE}
+        lacking += [
+            {"task": task, "model": name, "lacks": text} for name, text in lacks(held, runs, cells, tuned).items()
+        ]
+        readings.append(read_count(task, found, runs, before))
+        missing += missing_of(task, models, runs, measured)
         if {"FM", "FwFM"} <= set(runs):
             better[task] = best(runs, among=("FM", "FwFM"))
         if OURS in runs:
             comparisons += _comparisons(task, runs, measured)
-            pairs += _pair(task, runs[OURS])
-        guards += _guards(task, found, runs)
+            pairs += _pair(task, runs[OURS], measured)
+        guards += guards_of(task, found, runs)
     document = {
         "format": "reaction-accuracy-table",
         "version": 1,
@@ -77,6 +92,9 @@ def summarise(
         "pairs": pairs,
         "guards": guards,
         "missing": missing,
+        "lacking": lacking,
+        "test_readings": readings,
+        "pace": pace(found),
     }
     return {**document, "verdicts": verdicts(document, list(tasks))}
 
@@ -84,8 +102,9 @@ def summarise(
 def chosen_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Model to its runs on the test split, one a seed: those of one config.
 
-    Of several configs the one with the most seeds, then the lowest mean log loss on validation. Runs on other data than
-    the newest line's are no runs of this table.
+    Of several configs the newest method's (`models.METHOD`), then one with the most seeds (`FEWEST_SEEDS` are as good
+    as more), then the lowest mean log loss on validation. Runs on other data than the newest line's are no runs of this
+    table.
     """
     newest = next((line["data"] for line in reversed(lines)), None)
     by_config: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
@@ -99,7 +118,14 @@ def chosen_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _preferred(configs: Sequence[list[Line]]) -> list[Line]:
-    keys = [(-len(runs), _mean(runs, "validation", "log_loss") or 0.0) for runs in configs]
+    keys = [
+        (
+            -int(runs[0]["config"].get("method", 0)),
+            -min(len(runs), FEWEST_SEEDS),
+            mean_of(runs, "validation", "log_loss") or 0.0,
+        )
+        for runs in configs
+    ]
     return configs[keys.index(min(keys))]
 
 
@@ -107,7 +133,7 @@ def best(runs: Mapping[str, Sequence[Line]], metric: str = "auc", among: Sequenc
     """The baseline that is best on validation; None where none has run."""
     names = [name for name in (among or sorted(runs)) if name in runs and name not in (OURS, *OUTSIDE)]
     sign = -1.0 if metric == "log_loss" else 1.0
-    scored = {name: _mean(runs[name], "validation", metric) for name in names}
+    scored = {name: mean_of(runs[name], "validation", metric) for name in names}
     known = {name: sign * value for name, value in scored.items() if value is not None}
     return max(known, key=lambda name: known[name]) if known else None
 
@@ -115,15 +141,11 @@ def best(runs: Mapping[str, Sequence[Line]], metric: str = "auc", among: Sequenc
 def _row(name: str, runs: Sequence[Line], measured: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "seeds": len(runs)}
     for metric in METRICS:
-        row[f"test_{metric}_mean"] = _mean(runs, "test", metric)
-        row[f"test_{metric}_std"] = _std(runs, "test", metric)
-        row[f"validation_{metric}_mean"] = _mean(runs, "validation", metric)
+        row[f"test_{metric}_mean"] = mean_of(runs, "test", metric)
+        row[f"test_{metric}_std"] = std_of(runs, "test", metric)
+        row[f"validation_{metric}_mean"] = mean_of(runs, "validation", metric)
     timed = measured.get("models", {}).get(name, {})
-    stored = timed.get("parameters") or runs[0].get("parameters") or {}
-    trained = runs[0].get("parameters") or {}
-    row["parameters_training"] = trained.get("training")
-    for key in ("inference", "embedding", "dense", "bytes"):
-        row[f"parameters_{key}"] = stored.get(key)
+    row |= _stored(name, runs, timed)
     row["flops"] = timed.get("flops", {}).get("1", runs[0].get("flops"))
     row["flops_100"] = timed.get("flops", {}).get("100")
     empty = measured.get("models", {}).get(EMPTY, {}).get("latency", {})
@@ -134,10 +156,36 @@ def _row(name: str, runs: Sequence[Line], measured: Mapping[str, Any], lines: Se
         if size in empty
     } or None
     row["cpu_seconds_mean"] = float(np.mean([line["cpu_seconds"] for line in runs]))
-    trials = [line for line in lines if line["purpose"] == "trial" and _same(line, runs[0])]
-    row["trials"] = len({json.dumps(line["config"], sort_keys=True) for line in trials})
+    row |= choice(runs, lines)
     row["config"] = runs[0]["config"]
     return row
+
+
+def _stored(name: str, runs: Sequence[Line], timed: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that are stored to score, in four bytes each: maps of shared rows, which are no floats, with them.
+
+    Of ours, whose seeds differ, those of the largest bundle, and beside it which bundle was timed.
+    """
+    own = [line for line in runs if line.get("parameters")]
+    largest = max(own, key=lambda line: line["parameters"]["bytes"])["parameters"] if own else {}
+    stored = largest if name == OURS and own else timed.get("parameters") or largest
+    found: dict[str, Any] = {"parameters_training": largest.get("training")}
+    for part in ("embedding", "dense", "bytes"):
+        found[f"parameters_{part}"] = stored.get(part)
+    numbers = stored["bytes"] // FLOAT32_BYTES if stored else None
+    found["parameters_inference"] = numbers
+    found["parameters_maps"] = None if numbers is None else numbers - stored["embedding"] - stored["dense"]
+    sizes = [line["parameters"]["bytes"] / FLOAT32_BYTES for line in own]
+    found["parameters_inference_mean"] = float(np.mean(sizes)) if name == OURS and sizes else numbers
+    line = next((one for one in own if one["seed"] == timed.get("seed")), None) if name == OURS else None
+    if line is not None:
+        found["bundle"] = {
+            "seed": line["seed"],
+            "test_auc": line["test"]["auc"],
+            "test_log_loss": line["test"]["log_loss"],
+            "bytes": line["parameters"]["bytes"],
+        }
+    return found
 
 
 def _comparisons(task: str, runs: Mapping[str, Sequence[Line]], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -187,8 +235,8 @@ def _ratios(name: str, runs: Mapping[str, Sequence[Line]], measured: Mapping[str
     return found
 
 
-def _pair(task: str, runs: Sequence[Line]) -> list[dict[str, Any]]:
-    """The merged tower against the two that it came from, seed by seed."""
+def _pair(task: str, runs: Sequence[Line], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The merged tower against the two that it came from, seed by seed, and what both cost."""
     held = [line for line in runs if "pair" in line.get("facts", {})]
     if not held:
         return []
@@ -198,70 +246,29 @@ def _pair(task: str, runs: Sequence[Line]) -> list[dict[str, Any]]:
     for metric in ("auc", "log_loss"):
         towers = [tower[metric] for tower in singles]
         found[metric] = {
-            "merged": _mean(held, "test", metric),
+            "merged": mean_of(held, "test", metric),
             "pair": float(np.mean([pair["test"][metric] for pair in pairs])),
             "towers": float(np.mean(towers)) if towers else None,
         }
         if all("bootstrap" in pair for pair in pairs):
             one = paired_interval(held, pairs, metric)
             found[metric] |= {"mean": one.mean, "low": one.low, "high": one.high}
-    return [found]
+    return [found | _pair_cost(measured.get("models", {}))]
 
 
-def _guards(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:
-    """Each baseline against the library's own trainer on the same files and seed, and against one-hot LR."""
-    found = []
-    floor = _mean(runs["LR"], "validation", "auc") if "LR" in runs else None
-    library = {
-        line["model"]: line
-        for line in lines
-        if line["task"] == task and line["purpose"] == "guard" and "validation" in line
-    }
-    for name in sorted((set(runs) | set(library)) - {OURS, "LR", *OUTSIDE}):
-        own = _mean(runs[name], "validation", "auc") if name in runs else None
-        guard: dict[str, Any] = {"task": task, "model": name, "lr_auc": floor, "auc": own}
-        if name in library:
-            facts = library[name].get("facts", {})
-            guard |= {
-                "ours_same_seed": library[name]["validation"]["auc"],
-                "library": facts.get("library", {}).get("auc"),
-            }
-        found.append(guard)
-    return found
-
-
-def _missing(
-    task: str, models: Mapping[str, int], runs: Mapping[str, Sequence[Line]], measured: Mapping[str, Any]
-) -> list[dict[str, str]]:
-    found = []
-    timed = measured.get("models", {})
-    for name, seeds in models.items():
-        got = len(runs.get(name, ()))
-        if not got:
-            found.append({"task": task, "model": name, "what": "not run"})
-        elif got < seeds:
-            found.append({"task": task, "model": name, "what": f"{got} of {seeds} seeds"})
-        if got and name not in timed and name not in OUTSIDE:
-            found.append({"task": task, "model": name, "what": "latency not measured"})
-    return found
-
-
-def _same(line: Line, other: Line) -> bool:
-    return bool(line["task"] == other["task"] and line["model"] == other["model"])
-
-
-def _values(runs: Sequence[Line], split: str, metric: str) -> list[float]:
-    return [line[split][metric] for line in runs if line.get(split, {}).get(metric) is not None]
-
-
-def _mean(runs: Sequence[Line], split: str, metric: str) -> float | None:
-    values = _values(runs, split, metric)
-    return float(np.mean(values)) if values else None
-
-
-def _std(runs: Sequence[Line], split: str, metric: str) -> float | None:
-    values = _values(runs, split, metric)
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+def _pair_cost(models: Mapping[str, Any]) -> dict[str, Any]:
+    """FLOPs and net latency of the merged tower over those of the two towers, each exported as it is."""
+    if not {OURS, EMPTY, *PAIR} <= set(models):
+        return {}
+    both = [models[name] for name in PAIR]
+    flops = {size: count / sum(one["flops"][size] for one in both) for size, count in models[OURS]["flops"].items()}
+    latency = {}
+    for size, timing in models[OURS]["latency"].items():
+        empty = np.asarray(models[EMPTY]["latency"][size]["blocks"])
+        towers = sum(np.asarray(one["latency"][size]["blocks"]) - empty for one in both)
+        # As one call of both: what a call costs whatever is in it is counted once.
+        latency[size] = ratio(timing["blocks"], (towers + empty).tolist(), empty.tolist())[0]
+    return {"flops_ratio": flops, "latency_ratio": latency}
 
 
 def _over(ours: float | None, theirs: float | None) -> float | None:

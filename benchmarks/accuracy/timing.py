@@ -1,8 +1,9 @@
 """The table of latencies, `benchmarks/accuracy_latency.json`: every model of a task timed in one process.
 
 A baseline is built anew from the config that its runs in the ledger have, with values like a trained one's: only
-structure decides time, parameters and FLOPs. Ours is the bundle of the seed that is best on validation. LightGBM has no
-graph; its own `predict` is no contestant of this race.
+structure decides time, parameters and FLOPs. Ours is the largest of the seeds' bundles, and beside it run the two
+towers that it was merged from, each exported as it is. LightGBM has no graph; its own `predict` is no contestant of
+this race.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 
+from benchmarks.accuracy.cells import OURS, OUTSIDE
 from benchmarks.accuracy.counts import bundle_parameters, exported_parameters, flops
 from benchmarks.accuracy.counts import facts as count_facts
 from benchmarks.accuracy.latency import EMPTY, Contestant, Load, race
-from benchmarks.accuracy.models import MODELS
-from benchmarks.accuracy.summary import OURS, OUTSIDE, chosen_runs
+from benchmarks.accuracy.summary import PAIR, chosen_runs
 from model_export.graph import serialise
 from model_export.latency import session
 
@@ -91,7 +92,10 @@ def measure_task(
     for name, lines in runs.items():
         if name == OURS:
             made = _bundle(data, lines, work)
-        elif name not in OUTSIDE and MODELS[name].core:  # of the others no graph is made
+            if made is not None:
+                for tower, of_tower in zip(PAIR, _towers(work, lines, made[1]["seed"], ids), strict=False):
+                    contestants[tower], facts[tower] = of_tower
+        elif name not in OUTSIDE:
             made = _baseline(name, data, lines[0]["config"], ids)
         else:
             continue
@@ -154,7 +158,7 @@ def _baseline(
 
 
 def _bundle(data: PreparedData, lines: Sequence[Line], work: Path) -> tuple[Contestant, dict[str, Any]] | None:
-    """Our bundle of the best seed on validation that is still in the work folder; None where none is."""
+    """The largest of our seeds' bundles that are still in the work folder, the best on validation of equals."""
     from model_export.serving import serving_ids  # noqa: PLC0415
     from service.bundle import read_bundle  # noqa: PLC0415
     from service.scorer import Scorer  # noqa: PLC0415
@@ -163,7 +167,7 @@ def _bundle(data: PreparedData, lines: Sequence[Line], work: Path) -> tuple[Cont
     if not there:
         print("REACTION: expected an exported bundle in the work folder, got none: not timed", file=sys.stderr)  # noqa: T201
         return None
-    line = min(there, key=lambda one: one["validation"]["log_loss"])
+    line = max(there, key=lambda one: (one["parameters"]["bytes"], -one["validation"]["log_loss"]))
     bundle = read_bundle(work / line["facts"]["bundle"])
     encoder = Scorer(bundle).encoder
     path = bundle.path / "model.onnx"
@@ -185,3 +189,29 @@ def _bundle(data: PreparedData, lines: Sequence[Line], work: Path) -> tuple[Cont
         "flops": {str(rows): flops(model, rows) for rows in (1, 100)},
     }
     return Contestant(session(str(path)), feed), facts
+
+
+def _towers(
+    work: Path, lines: Sequence[Line], seed: int, ids: tuple[np.ndarray, np.ndarray]
+) -> list[tuple[Contestant, dict[str, Any]]]:
+    """The two towers that a bundle was merged from, each a graph of its own; none where the run is gone."""
+    from benchmarks.accuracy.graph.exporters import check_parity  # noqa: PLC0415 - torch takes seconds
+    from benchmarks.accuracy.graph.pair import export_tower  # noqa: PLC0415
+    from training.models.files import load_pair  # noqa: PLC0415
+
+    line = next(one for one in lines if one["seed"] == seed)
+    run = (work / line["facts"]["bundle"]).with_name("run")
+    if not (run / "pair.safetensors").exists():
+        return []
+    found = []
+    pair = load_pair(run)
+    for tower in (pair.a, pair.b):
+        exported, form = export_tower(tower)
+        facts = {
+            "seed": seed,
+            "parity": check_parity(exported, form, *(part[:PARITY_ROWS] for part in ids)),
+            "parameters": count_facts(exported_parameters(exported)),
+            "flops": {str(rows): flops(exported.graph.model, rows) for rows in (1, 100)},
+        }
+        found.append((Contestant(session(serialise(exported.graph)), exported.feed), facts))
+    return found

@@ -12,7 +12,10 @@ from model_export.fusion.tower import Dense, FusedField, FusedTower
 from model_export.to_onnx import to_onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from model_export.graph import Graph
+    from training.models.base import FieldSlot
 
 
 def dnn_graph(module: Any) -> tuple[Graph, dict[str, list[int]]]:
@@ -40,9 +43,13 @@ def dnn_graph(module: Any) -> tuple[Graph, dict[str, list[int]]]:
     layers = tuple(Dense(layer.weight, layer.bias) for layer in hidden)
     tower = FusedTower(fields, first.bias, layers, Dense(output.weight, output.bias))
     served = fuse(tower, FusionFacts())
-    slots = {slot.name: slot for slot in module.slots}
-    columns = {
-        side: [slots[field.name].first + column for field in served.side(side) for column in range(field.width)]
+    return to_onnx(served), columns_of(served, module.slots)
+
+
+def columns_of(served: FusedTower, slots: Iterable[FieldSlot]) -> dict[str, list[int]]:
+    """Side to the columns of the prepared layout that a tower reads, in its order."""
+    known = {slot.name: slot for slot in slots}
+    return {
+        side: [known[field.name].first + column for field in served.side(side) for column in range(field.width)]
         for side in ("context", "candidate")
     }
-    return to_onnx(served), columns

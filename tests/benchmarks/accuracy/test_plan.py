@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.accuracy.ledger import Ledger, Line, Metrics
 from benchmarks.accuracy.models import MODELS
-from benchmarks.accuracy.plan import Want, expected, next_runs
+from benchmarks.accuracy.plan import GUARD_EPOCHS, Want, expected, next_runs
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import SPREAD, search
 from benchmarks.accuracy.space import Choice, Linear, Log, points
@@ -152,6 +152,22 @@ def test_near_ties_are_run_with_three_seeds_and_decided_by_their_mean(ledger: Le
         ledger.append(done(spec, 0.41 if spec.config == first[0].config else 0.40))
     (config,) = {str(spec.config) for spec in next_runs(want(), ledger)}
     assert config == str(first[1].config)
+
+
+def test_the_guard_compares_trainers_at_the_chosen_config_and_at_the_usual_one_before(ledger: Ledger) -> None:
+    guard = Want(TASK, DATA, 26_000, "DCNv2", 7, 2, guard=True)
+    (before,) = next_runs(guard, ledger)
+    assert l2(before) == 1e4
+
+    def law(spec: Spec) -> float:
+        return 0.5 + abs(math.log10(l2(spec) / 1e6)) - 0.01 * ("calibrated" in spec.config["train"])
+
+    search_by(ledger, law, model="DCNv2", trials=7)
+    (after,) = next_runs(guard, ledger)
+    assert after.purpose == "guard"
+    assert l2(after) > 1e5
+    assert "calibrated" not in after.config["train"]
+    assert after.config["train"]["epochs"] == GUARD_EPOCHS
 
 
 def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:

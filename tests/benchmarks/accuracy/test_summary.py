@@ -158,3 +158,16 @@ def test_the_picture_is_written_whatever_is_missing(tmp_path: Path) -> None:
     assert width > 1200
     assert height > 900
     assert not draw(summarise([], {}, TASKS, MODELS), tmp_path / "b.png")
+
+
+def test_lightgbm_is_a_line_across_every_picture(tmp_path: Path) -> None:
+    found = {}
+    for name, lines in (("with", whole()), ("without", [one for one in whole() if one["model"] != "LightGBM"])):
+        draw(summarise(lines, timings(), TASKS, MODELS), tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        red, green, blue = np.moveaxis(pixels, 2, 0)
+        greenish = (green > blue + 20) & (green >= red)  # nothing else in the picture is
+        found[name] = int(greenish.any(0).sum())  # columns of pixels that it crosses
+    assert found["with"] > 500
+    assert found["without"] == 0

@@ -6,15 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from ledger_lines import line
 from run_directory import raw_rows, write_run
 
+from benchmarks.accuracy.graph.pair import export_tower
 from benchmarks.accuracy.latency import EMPTY
 from benchmarks.accuracy.timing import measure_task, read, write
 from model_export.export import export_run
 from service.bundle import read_bundle
 from service.features import FeatureEncoder
 from training.loader import Split
+from training.models.files import load_pair
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,7 @@ def test_models_and_our_bundle_are_raced_with_what_they_store(work: Path) -> Non
     runs = {
         "LR": [line("films-random", "LR", 11)],
         "DNN-small": [line("films-random", "DNN-small", 11, config=config)],
+        "DeepFM": [line("films-random", "DNN-small", 11, config=config)],
         "LightGBM": [line("films-random", "LightGBM", 11)],
         "REACTION": [
             line("films-random", "REACTION", 11, facts={"bundle": "gone"}),  # better on validation, but not there
@@ -46,7 +50,7 @@ def test_models_and_our_bundle_are_raced_with_what_they_store(work: Path) -> Non
         ],
     }
     found = measure_task(prepared(work), runs, work, seconds=0.05)  # type: ignore[arg-type]
-    assert set(found["models"]) == {EMPTY, "LR", "DNN-small", "REACTION"}
+    assert set(found["models"]) == {EMPTY, "LR", "DNN-small", "DeepFM", "REACTION", "tower A", "tower B"}
     for name, facts in found["models"].items():
         assert set(facts["latency"]) == {"1", "100", "1000"}
         assert name == EMPTY or facts["parameters"]["inference"] == sum(
@@ -59,6 +63,19 @@ def test_models_and_our_bundle_are_raced_with_what_they_store(work: Path) -> Non
     assert ours["flops"]["100"] < 100 * ours["flops"]["1"]  # the context is shared
     assert ours["seed"] == 12
     assert found["models"]["DNN-small"]["parity"] < 2e-6
+    towers = [found["models"][name] for name in ("tower A", "tower B")]
+    assert all(one["seed"] == 12 and one["parity"] < 2e-6 for one in towers)
+    assert sum(one["flops"]["1"] for one in towers) > 1.5 * ours["flops"]["1"]
+
+
+def test_a_pairs_tower_is_a_form_whose_other_branch_weighs_nothing(work: Path) -> None:
+    tower = load_pair(work / "run").b
+    _, form = export_tower(tower)
+    data = prepared(work).split("test")
+    ids = [torch.from_numpy(np.array(part)).long() for part in (data.context_ids, data.candidate_ids)]
+    form.reads_serving_constants = False
+    with torch.inference_mode():
+        torch.testing.assert_close(form(*ids), tower(*ids), rtol=1e-5, atol=1e-5)
 
 
 def test_a_table_of_latencies_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""A cell of the table, a model on a task: what tuning chose, what it still lacks, how often it read the test split."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+Line = dict[str, Any]
+
+FEWEST_TRIALS: Final = 6
+FEWEST_SEEDS: Final = 3
+"""Of every model of the core table, before a claim against it is judged. The table wants five seeds: of three,
+intervals are as much wider as Student's quantile says."""
+
+OURS: Final = "REACTION"
+OUTSIDE: Final = ("LightGBM",)
+"""Compared with, but never the baseline that is chosen: its inputs are others, and it has no graph."""
+
+SHOWN: Final = {
+    "train.l2": "L2",
+    "train.rate": "rate",
+    "train.averaging": "averaging",
+    "train.calibrated": "calibrated",
+    "model.dropout": "dropout",
+    "model.batch_norm": "batch norm",
+    "model.embedding_dim": "d",
+    "model.hidden_units": "widths",
+}
+
+
+def key(config: Mapping[str, Any]) -> str:
+    """A config as a key."""
+    return json.dumps(config, sort_keys=True)
+
+
+def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
+    """What of a cell's config was tried, and what was taken.
+
+    Args:
+        runs: The cell's runs on the test split.
+        lines: All runs of the ledger.
+
+    Returns:
+        "trials": how many configs; "tuned": setting to [taken, [values tried]] where several were; "edge": settings of
+        a scale of which none was tried beyond what was taken.
+    """
+    one = runs[0]
+    configs = {
+        key(line["config"]): line["config"]
+        for line in lines
+        if line["purpose"] == "trial" and _same(line, one, "task", "model", "data")
+    }
+    configs.setdefault(key(one["config"]), one["config"])
+    trials = len(configs)
+    tuned: dict[str, Any] = {}
+    for path, name in SHOWN.items():
+        values = [_at(config, path) for config in configs.values()]
+        distinct = sorted({json.dumps(value) for value in values}, key=_order)
+        if len(distinct) > 1:
+            tuned[name] = [_at(one["config"], path), [json.loads(value) for value in distinct]]
+    edge = [name for name in ("L2",) if name in tuned and tuned[name][0] in (tuned[name][1][0], tuned[name][1][-1])]
+    return {"trials": trials, "tuned": tuned, "edge": edge}
+
+
+def lacks(
+    models: Mapping[str, int],
+    runs: Mapping[str, Sequence[Line]],
+    rows: Mapping[str, Mapping[str, Any]],
+    tuned: Collection[str],
+) -> dict[str, str]:
+    """Model to what its cell lacks before a claim against it can be judged; those that lack nothing are left out.
+
+    Args:
+        models: The core table's, to the seeds that a row should have.
+        runs: Model to its runs on the test split.
+        rows: Model to its row.
+        tuned: Models that have something to tune.
+    """
+    found: dict[str, str] = {}
+    for name, seeds in models.items():
+        if name not in runs:
+            found[name] = "not run"
+        elif name in tuned and rows[name]["trials"] < FEWEST_TRIALS:
+            found[name] = f"{rows[name]['trials']} of {FEWEST_TRIALS} trials"
+        elif len(runs[name]) < min(seeds, FEWEST_SEEDS):
+            found[name] = f"{len(runs[name])} of {min(seeds, FEWEST_SEEDS)} seeds"
+    return found
+
+
+def readings(
+    task: str, lines: Iterable[Line], runs: Mapping[str, Sequence[Line]], before: Iterable[Line]
+) -> dict[str, Any]:
+    """How often a task's test split was read.
+
+    Args:
+        task: Its name.
+        lines: All runs of the ledger.
+        runs: Model to the runs of the table.
+        before: Runs that were taken out of the ledger.
+
+    Returns:
+        Runs of the table, superseded runs, and model to the number of its superseded versions (configs or methods).
+    """
+    kept = {(name, line["seed"], key(line["config"])) for name, some in runs.items() for line in some}
+    versions: dict[str, set[str]] = defaultdict(set)
+    count = 0
+    for line in lines:
+        if line["task"] == task and line["purpose"] == "seed" and line.get("test") is not None:
+            if (line["model"], line["seed"], key(line["config"])) in kept:
+                continue
+            count += 1
+            versions[line["model"]].add(key(line["config"]))
+    for line in before:
+        if line["task"] == task:
+            count += 1
+            versions[line["model"]].add(f"reading {line['reading']}")
+    return {
+        "task": task,
+        "runs": sum(len(some) for some in runs.values()),
+        "superseded_runs": count,
+        "superseded_versions": {name: len(some) for name, some in sorted(versions.items())},
+    }
+
+
+def _values(runs: Sequence[Line], split: str, metric: str) -> list[float]:
+    return [line[split][metric] for line in runs if line.get(split, {}).get(metric) is not None]
+
+
+def mean_of(runs: Sequence[Line], split: str, metric: str) -> float | None:
+    """Of a metric on a split; None without any."""
+    values = _values(runs, split, metric)
+    return float(np.mean(values)) if values else None
+
+
+def std_of(runs: Sequence[Line], split: str, metric: str) -> float | None:
+    """Standard deviation over seeds; None of fewer than two."""
+    values = _values(runs, split, metric)
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _same(line: Line, other: Line, *names: str) -> bool:
+    return all(line[name] == other[name] for name in names)
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    section, name = path.split(".")
+    return config[section].get(name)
+
+
+def _order(text: str) -> tuple[int, float, str]:
+    value = json.loads(text)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (int(number), float(value) if number else 0.0, text)

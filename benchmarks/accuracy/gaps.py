@@ -1,0 +1,51 @@
+"""What keeps the table honest: guards that hold baselines up, and what has not been run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.accuracy.cells import OURS, OUTSIDE, mean_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from benchmarks.accuracy.cells import Line
+
+
+def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:
+    """Each baseline against the library's own trainer on the same files and seed, and against one-hot LR."""
+    found = []
+    floor = mean_of(runs["LR"], "validation", "auc") if "LR" in runs else None
+    library = {
+        line["model"]: line
+        for line in lines
+        if line["task"] == task and line["purpose"] == "guard" and "validation" in line
+    }
+    for name in sorted((set(runs) | set(library)) - {OURS, "LR", *OUTSIDE}):
+        own = mean_of(runs[name], "validation", "auc") if name in runs else None
+        guard: dict[str, Any] = {"task": task, "model": name, "lr_auc": floor, "auc": own}
+        if name in library:
+            facts = library[name].get("facts", {})
+            guard |= {
+                "ours_same_seed": library[name]["validation"]["auc"],
+                "library": facts.get("library", {}).get("auc"),
+            }
+        found.append(guard)
+    return found
+
+
+def missing_of(
+    task: str, models: Mapping[str, int], runs: Mapping[str, Sequence[Line]], measured: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """What a task's table would have, and does not."""
+    found = []
+    timed = measured.get("models", {})
+    for name, seeds in models.items():
+        got = len(runs.get(name, ()))
+        if not got:
+            found.append({"task": task, "model": name, "what": "not run"})
+        elif got < seeds:
+            found.append({"task": task, "model": name, "what": f"{got} of {seeds} seeds"})
+        if got and name not in timed and name not in OUTSIDE:
+            found.append({"task": task, "model": name, "what": "latency not measured"})
+    return found

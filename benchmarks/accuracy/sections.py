@@ -1,0 +1,100 @@
+"""Sections of `ACCURACY.md` on how the table came about: tuning, pace, and readings of the test split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.accuracy.cells import OURS
+from benchmarks.serving.report import number, prose, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Document = dict[str, Any]
+
+
+def choices(document: Document) -> str:
+    """What was tried in each cell, and taken."""
+    rows = [
+        [row["task"], row["model"], str(row["trials"]), _taken(row["tuned"]), ", ".join(row["edge"]) or "–"]
+        for row in document["rows"]
+        if row["model"] != OURS and row["trials"] > 1
+    ]
+    if not rows:
+        return ""
+    text = "\n## What tuning chose\n\n" + prose(
+        "On validation log loss: a ladder of the strength of the tables' L2, with a rung more beyond the end that is",
+        "best; the best rung once more, stopped by the log loss that is left once slope and offset of the logit are",
+        "fitted, these two numbers (slope not negative) then being part of its last layer; then points of a Sobol",
+        "sequence over the rest, around the better of both. Trials within 0.0005 of the best were decided by three",
+        "seeds. In brackets the values that were tried; a setting of one value alone is not listed. At an edge:",
+        "nothing was tried beyond what was taken, so what is best may lie there, and the baseline be stronger than",
+        "shown.",
+    )
+    return text + "\n" + table(["task", "model", "trials", "taken", "at an edge"], rows, texts=5)
+
+
+def _taken(tuned: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{name} {_value(taken)} ({', '.join(map(_value, tried))})" for name, (taken, tried) in tuned.items()
+    )
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "-".join(map(str, value))
+    return f"{value:g}"
+
+
+def pace(document: Document) -> str:
+    """How many runs an hour, and what that made of the table."""
+    found = document["pace"]
+    if found["runs_an_hour"] is None:
+        return ""
+    slowest = sorted(found["seconds"].items(), key=lambda one: -one[1])
+    tuned = [row for row in document["rows"] if row["model"] != OURS and row["trials"] > 1]
+    seeds = sorted({row["seeds"] for row in document["rows"]})
+    text = (
+        f"A core does {found['runs_an_hour']:.0f} runs an hour in the mean of those in the ledger; seconds a run: "
+        + ", ".join(f"{name} {number(seconds)}" for name, seconds in slowest)
+        + "."
+    )
+    size = ""
+    if tuned:
+        trials = sorted({row["trials"] for row in tuned})
+        cost = sum(found["seconds"][row["model"]] for row in tuned) / 3600
+        size = (
+            f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
+            f" each are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds {10 * cost:.0f}, ties and further rungs"
+            " apart. So the tables are of samples, and of fewer seeds than five where it says so."
+        )
+    return "\n## How the table was sized\n\n" + prose(text, size)
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+
+
+def readings(document: Document) -> str:
+    """How often each task's test split was read."""
+    found = [one for one in document["test_readings"] if one["runs"] or one["superseded_runs"]]
+    if not found:
+        return ""
+    text = "\n## How often the test split was read\n\n" + prose(
+        "Not once: REACTION changed while the table grew, and what its earlier versions had read was replaced. None of",
+        "their figures is in the table, and no command chooses by test; but whoever changed the method could see them,",
+        "so where there are such versions, ours on the test split is to be trusted less than a baseline's, and less",
+        "than on a task without. Of a baseline a superseded version is an earlier choice of its tuning.",
+    )
+    rows = [
+        [
+            one["task"],
+            str(one["runs"]),
+            str(one["superseded_runs"]),
+            ", ".join(f"{name} {count}" for name, count in one["superseded_versions"].items()) or "none",
+        ]
+        for one in found
+    ]
+    return text + "\n" + table(["task", "runs in the table", "superseded runs", "superseded versions"], rows)

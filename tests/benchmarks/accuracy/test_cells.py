@@ -1,0 +1,183 @@
+"""What a cell lacks, what tuning chose, what is counted of ours, and how often test was read: from made-up runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger_lines import MODELS, TASKS, line, timings, whole
+
+from benchmarks.accuracy.__main__ import summary
+from benchmarks.accuracy.cells import choice
+from benchmarks.accuracy.ledger import Line, Metrics, run_key
+from benchmarks.accuracy.models import METHOD
+from benchmarks.accuracy.models import MODELS as MODEL_TABLE
+from benchmarks.accuracy.report import markdown
+from benchmarks.accuracy.summary import chosen_runs, summarise
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+def told(document: dict[str, Any], claim: str, task: str = "films-random") -> dict[str, Any]:
+    (found,) = [one for one in document["verdicts"] if (one["task"], one["claim"]) == (task, claim)]
+    return found  # type: ignore[no-any-return]
+
+
+def tuned(model: str, **values: list[Any]) -> list[dict[str, Any]]:
+    """A trial a value of `train` settings, beside the usual config."""
+    return [
+        line("films-random", model, 1, purpose="trial", config={"model": {"width": 10}, "train": {name: value}})
+        for name, some in values.items()
+        for value in some
+    ]
+
+
+def test_no_claim_is_judged_against_a_cell_with_fewer_than_six_trials() -> None:
+    few = [*whole(), *tuned("FinalMLP", l2=[1.0, 2.0, 3.0, 4.0])]
+    document = summarise(few, timings(), TASKS, MODELS, tuned={"FinalMLP"})
+    for claim in ("auc", "log_loss", "auc_above", "parameters_ratio FinalMLP", "latency 100 FinalMLP"):
+        assert told(document, claim)["holds"] is None, claim
+        assert "5 of 6 trials" in told(document, claim)["open"]
+    assert told(document, "parameters_ratio DCNv2")["holds"] is True
+    assert "open: FinalMLP: 5 of 6 trials" in markdown(document)
+    enough = summarise([*few, *tuned("FinalMLP", l2=[5.0])], timings(), TASKS, MODELS, tuned={"FinalMLP"})
+    assert told(enough, "auc")["holds"] is True
+    assert told(enough, "parameters_ratio FinalMLP")["holds"] is True
+
+
+@pytest.mark.parametrize("model", ["DNN", "REACTION"])
+def test_no_claim_of_accuracy_is_judged_on_two_seeds_or_without_a_model_of_the_core_table(model: str) -> None:
+    two = [one for one in whole() if one["model"] != model or one["seed"] <= 12]
+    none = [one for one in whole() if one["model"] != "FM"]
+    for lines, why in ((two, f"2 of 3 seeds: {model}"), (none, "not run: FM")):
+        found = told(summarise(lines, timings(), TASKS, MODELS), "auc")
+        assert found["holds"] is None
+        assert found["open"] == why
+        assert found["detail"]  # what is known is shown
+    three = [one for one in whole() if one["seed"] <= 13]
+    assert told(summarise(three, timings(), TASKS, MODELS), "auc")["holds"] is True
+
+
+def test_each_metric_is_compared_with_the_baseline_that_is_best_by_it() -> None:
+    lines = whole()
+    for one in lines:
+        if one["model"] == "FwFM":  # by far the least log loss, and not the highest AUC
+            one["validation"]["log_loss"] = 0.1
+    document = summarise(lines, timings(), TASKS, MODELS)
+    assert told(document, "auc")["detail"].endswith("against FinalNet")
+    assert told(document, "log_loss")["detail"].endswith("against FwFM")
+
+
+def test_being_ahead_of_a_deep_model_below_logistic_regression_counts_for_nothing() -> None:
+    document = summarise(whole(FinalMLP=-0.03), timings(), TASKS, MODELS)
+    for claim in ("parameters_ratio FinalMLP", "dense_ratio FinalMLP", "latency 1000 FinalMLP"):
+        assert told(document, claim)["holds"] is None
+        assert "below logistic regression" in told(document, claim)["open"]
+    assert told(document, "dense_ratio DCNv2")["holds"] is True
+
+
+def test_rows_of_equal_table_rows_are_stored_numbers_and_the_largest_seed_counts() -> None:
+    lines, table = whole(), timings()
+    for one in lines:
+        if one["model"] == "REACTION" and one["purpose"] == "seed":  # a map of int32, larger with every seed
+            one["parameters"]["bytes"] += 4 * 1000 * (one["seed"] - 10)
+    table["tasks"]["films-random"]["models"]["REACTION"]["seed"] = 12
+    document = summarise(lines, table, TASKS, MODELS)
+    (row,) = [row for row in document["rows"] if row["model"] == "REACTION"]
+    assert (row["parameters_inference"], row["parameters_maps"], row["parameters_dense"]) == (311_000, 5000, 6000)
+    assert row["parameters_inference_mean"] == pytest.approx(309_000)
+    assert row["bundle"]["seed"] == 12
+    assert row["bundle"]["bytes"] == 4 * 308_000
+    ratio = next(one for one in document["comparisons"] if one["against"] == "FinalMLP")["parameters_ratio"]
+    assert ratio == pytest.approx(311_000 / 1_400_000)
+    page = markdown(document)
+    assert "311,000 numbers in its largest bundle, 5,000 of" in page
+    assert "1,232,000 bytes" in " ".join(page.split())
+
+
+def test_a_choice_at_the_end_of_what_was_tried_is_flagged() -> None:
+    runs = [line("films-random", "DNN", 11, config={"model": {"width": 10}, "train": {"l2": 9.0, "rate": 0.1}})]
+    tried = [(1.0, 0.1), (3.0, 0.1), (9.0, 0.1), (9.0, 0.2)]
+    trials = [
+        line("films-random", "DNN", 1, purpose="trial", config={"model": {"width": 10}, "train": {"l2": a, "rate": b}})
+        for a, b in tried
+    ]
+    found = choice(runs, trials)
+    assert found["trials"] == 4
+    assert found["tuned"] == {"L2": [9.0, [1.0, 3.0, 9.0]], "rate": [0.1, [0.1, 0.2]]}
+    assert found["edge"] == ["L2"]
+    beyond = line("films-random", "DNN", 1, purpose="trial", config={"model": {"width": 10}, "train": {"l2": 27.0}})
+    assert choice(runs, [*trials, beyond])["edge"] == []
+
+
+def test_a_newer_method_takes_the_place_of_an_older_and_what_that_read_is_counted() -> None:
+    newer = [
+        line("films-random", "REACTION", seed, shift=-0.01, config={"method": 2, "model": {"width": 10}, "train": {}})
+        for seed in (11, 12, 13)
+    ]
+    lines = [*newer, *whole()]
+    assert [one["config"].get("method") for one in chosen_runs(lines)["REACTION"]] == [2, 2, 2]
+    before = [{"task": "films-random", "model": "REACTION", "reading": reading} for reading in (1, 1, 2)]
+    document = summarise(lines, {}, TASKS, MODELS, before=before)
+    (found,) = [one for one in document["test_readings"] if one["task"] == "films-random"]
+    assert found["runs"] == 9 * 5 + 3
+    assert found["superseded_runs"] == 5 + 3
+    assert found["superseded_versions"] == {"REACTION": 3}
+    assert MODEL_TABLE["REACTION"].defaults("avazu-random", 1000)["method"] == METHOD
+
+
+def test_what_was_taken_out_of_the_ledger_is_not_in_it() -> None:
+    record = json.loads((BENCHMARKS / "accuracy_superseded.json").read_text())
+    ledger = [json.loads(text) for text in (BENCHMARKS / "accuracy.jsonl").read_text().splitlines()]
+    there = {(one["task"], one["seed"], one["test"]["auc"]) for one in ledger if "test" in one}
+    assert record["runs"]
+    for one in record["runs"]:
+        assert (one["task"], one["seed"], one["test"]["auc"]) not in there
+        assert {"task", "model", "seed", "key", "created", "test", "reading"} == set(one)
+
+
+def test_the_merged_tower_is_held_against_half_of_what_its_two_towers_cost() -> None:
+    table = timings()
+    models = table["tasks"]["films-random"]["models"]
+    for name in ("tower A", "tower B"):
+        models[name] = json.loads(json.dumps(models["REACTION"]))
+    document = summarise(whole(), table, TASKS, MODELS)
+    (pair,) = document["pairs"]
+    assert pair["flops_ratio"]["100"] == pytest.approx(0.5)
+    assert pair["latency_ratio"]["1000"] == pytest.approx(0.5)
+    assert told(document, "merged cost")["holds"] is True
+    for timing in models["tower B"]["latency"].values():
+        timing["blocks"] = [10.0] * 20  # as the empty graph: the other tower's cost alone is left
+    dearer = summarise(whole(), table, TASKS, MODELS)
+    assert dearer["pairs"][0]["latency_ratio"]["1000"] == pytest.approx(1.0)
+    assert told(dearer, "merged cost")["holds"] is False
+
+
+def test_a_finished_run_tells_nothing_of_the_test_split() -> None:
+    config: dict[str, Any] = {"model": {}, "train": {}}
+    run = Line(
+        key=run_key("films-random", "d", "DNN", "seed", config, seed=11),
+        task="films-random",
+        data="d",
+        split="random",
+        model="DNN",
+        purpose="seed",
+        config=config,
+        seed=11,
+        rows={},
+        validation=Metrics(auc=0.7123, log_loss=0.4123),
+        test=Metrics(auc=0.8765, log_loss=0.5432),
+        cpu_seconds=1.0,
+        created="2026-01-01T00:00:00Z",
+        versions={},
+    )
+    assert "0.7123" in summary(run)
+    assert "0.8765" not in summary(run)
+    assert "0.5432" not in summary(run)
+
+
+def test_the_page_says_how_the_table_was_sized() -> None:
+    page = " ".join(markdown(summarise([*whole(), *tuned("DNN", l2=[1.0])], {}, TASKS, MODELS)).split())
+    assert "runs an hour" in page
+    assert "1 to 2 trials" not in page
+    assert "have had 2 trials" in page
