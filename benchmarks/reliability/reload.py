@@ -1,23 +1,42 @@
 """Swaps under a steady load: nothing failed, nothing mixed, and what they did to the p99 and to memory.
 
-Spans of a swap and spans without one take turns, so that what else the machine does falls on both alike.
+Spans of a swap and spans without one take turns, so that what else the machine does falls on both alike. So do spans
+in which a process that has nothing to do with the service computes as a worker that gets ready does, when nobody else
+wants the CPU: what that does to the p99 is the machine's doing, and no way of loading a version can cost less.
 """
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from benchmarks.reliability.services import VERSIONS, make_store, service
 from benchmarks.reliability.steady import clients
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["p99_interval", "reload_figures"]
 
 _SETTLE_SECONDS: Final = 3.0
+# Allocates, as loading does, and lets nobody wait for its lock, as there is nobody.
+_STRANGER: Final = """
+import numpy as np
+from service.workers.boot import run_low
+def compute():
+    while True:
+        (np.arange(1_000_000) * 0.5).sum()
+        sum(range(10_000))
+run_low(compute)
+"""
+_STRANGER_SECONDS: Final = 0.4  # until it computes
 _P: Final = 99.0
 _RESAMPLES: Final = 1000
 
@@ -26,7 +45,8 @@ def reload_figures(
     *,
     swaps: int,
     rate: float,
-    steady_seconds: float = 2.0,
+    steady_seconds: float = 1.5,
+    stranger_seconds: float = 0.8,
     workers: int = 1,
     values: int = 1_000_000,
     patience_seconds: float = 10.0,
@@ -37,6 +57,7 @@ def reload_figures(
         swaps: How often.
         rate: Requests of 20 candidates a second.
         steady_seconds: Between two swaps.
+        stranger_seconds: How long a process that is none of the service's computes in between.
         workers: Processes that serve.
         values: Values that one field's vocabulary holds.
         patience_seconds: How long a version is loaded at the lowest priority before it takes its share.
@@ -49,6 +70,7 @@ def reload_figures(
     """
     calm: list[tuple[float, float]] = []
     busy: list[tuple[float, float]] = []
+    beside: list[tuple[float, float]] = []
     memory, descriptors = [], []
     with tempfile.TemporaryDirectory(prefix="reload-") as folder:
         place = Path(folder)
@@ -73,11 +95,18 @@ def reload_figures(
                 busy.append((begin, end))
                 time.sleep(steady_seconds)
                 calm.append((end, time.perf_counter()))
+                with _stranger():
+                    begin = time.perf_counter()
+                    time.sleep(stranger_seconds)
+                    beside.append((begin, time.perf_counter()))
                 memory.append(running.memory_bytes())
                 descriptors.append(running.descriptors())
-    steady, swapping = seen.latencies(calm), seen.latencies(busy)
+    steady, swapping, disturbed = (seen.latencies(spans) for spans in (calm, busy, beside))
     tenth = max(1, swaps // 10)
-    low, high = p99_interval([seen.latencies([span]) for span in calm], [seen.latencies([span]) for span in busy])
+    calm_each, busy_each, beside_each = ([seen.latencies([span]) for span in spans] for spans in (calm, busy, beside))
+    low, high = p99_interval(calm_each, busy_each)
+    stranger_low, stranger_high = p99_interval(calm_each, beside_each)
+    over_low, over_high = p99_interval(beside_each, busy_each)
     return {
         "reload_swaps": swaps,
         "reload_workers": workers,
@@ -91,6 +120,13 @@ def reload_figures(
         "reload_p99_ratio": round(float(np.percentile(swapping, _P) / np.percentile(steady, _P)), 3),
         "reload_p99_ratio_low": low,
         "reload_p99_ratio_high": high,
+        "reload_stranger_p99_ms": round(float(np.percentile(disturbed, _P)) * 1e3, 3),
+        "reload_stranger_p99_ratio": round(float(np.percentile(disturbed, _P) / np.percentile(steady, _P)), 3),
+        "reload_stranger_p99_ratio_low": stranger_low,
+        "reload_stranger_p99_ratio_high": stranger_high,
+        "reload_over_stranger_p99_ratio": round(float(np.percentile(swapping, _P) / np.percentile(disturbed, _P)), 3),
+        "reload_over_stranger_p99_ratio_low": over_low,
+        "reload_over_stranger_p99_ratio_high": over_high,
         "reload_median_ratio": round(float(np.median(swapping) / np.median(steady)), 3),
         "reload_seconds": round(float(np.median([end - begin for begin, end in busy])), 3),
         "reload_memory_growth_ratio": round(
@@ -98,6 +134,18 @@ def reload_figures(
         ),
         "reload_descriptor_growth": descriptors[-1] - descriptors[0],
     }
+
+
+@contextlib.contextmanager
+def _stranger() -> Iterator[None]:
+    """A process that computes with what others leave, until the block ends."""
+    process = subprocess.Popen([sys.executable, "-c", _STRANGER], process_group=0)
+    try:
+        time.sleep(_STRANGER_SECONDS)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def p99_interval(calm: list[np.ndarray], busy: list[np.ndarray]) -> tuple[float, float]:

@@ -80,7 +80,9 @@ SECTIONS: Final = (
         "Two versions take turns under a steady load of requests of 20 candidates. Every answer is compared with the "
         "scores of the version that it names. Spans of a swap, from the request for it until the processes before have "
         "gone, and spans without one take turns; the ratio is that of their p99s, its interval from resampled spans. "
-        "Latency counts from when a request was due.",
+        "Latency counts from when a request was due. In further spans a process that is none of the service's "
+        "computes, scheduled as a worker that gets ready is, with what others leave: what the machine makes of that is "
+        "in the ratio too, and no way of loading can take it out.",
         (
             Figure("reload_swaps", "swaps"),
             Figure("reload_workers", "workers"),
@@ -95,6 +97,13 @@ SECTIONS: Final = (
             Figure("reload_p99_ratio", "ratio of the two", most=1.2),
             Figure("reload_p99_ratio_low", "its 95% interval, from"),
             Figure("reload_p99_ratio_high", "to"),
+            Figure("reload_stranger_p99_ms", "p99 beside a process that computes, ms"),
+            Figure("reload_stranger_p99_ratio", "its ratio to that without"),
+            Figure("reload_stranger_p99_ratio_low", "its 95% interval, from"),
+            Figure("reload_stranger_p99_ratio_high", "to"),
+            Figure("reload_over_stranger_p99_ratio", "p99 during swaps over that beside a process that computes"),
+            Figure("reload_over_stranger_p99_ratio_low", "its 95% interval, from"),
+            Figure("reload_over_stranger_p99_ratio_high", "to"),
             Figure("reload_median_ratio", "ratio of the medians"),
             Figure(
                 "reload_memory_growth_ratio", "memory (PSS, all processes) of the last tenth over the second", most=1.02

@@ -23,7 +23,9 @@ needs_processes = pytest.mark.skipif(sys.platform != "linux", reason="several pr
 
 @needs_processes
 def test_swaps_under_load_lose_and_mix_nothing_and_leave_nothing_open() -> None:
-    figures = reload_figures(swaps=3, rate=50, steady_seconds=0.3, values=200_000, patience_seconds=1)
+    figures = reload_figures(
+        swaps=3, rate=50, steady_seconds=0.3, stranger_seconds=0.1, values=200_000, patience_seconds=1
+    )
     assert (figures["reload_swaps"], figures["reload_requests"] > 50) == (3, True)
     assert figures["reload_failed_requests"] == figures["reload_mixed_answers"] == 0
     assert figures["reload_descriptor_growth"] == 0
