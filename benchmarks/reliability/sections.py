@@ -58,6 +58,11 @@ class Section:
     figures: tuple[Figure, ...]
 
 
+def _interval(key: str) -> tuple[Figure, Figure]:
+    """The lines of a figure's interval."""
+    return Figure(f"{key}_low", "its 95% interval, from"), Figure(f"{key}_high", "to")
+
+
 _TELEMETRY: Final = (
     ("telemetry_requests_per_second{}", "requests/s of {} candidates without telemetry", None),
     ("telemetry_cost_ratio{}", "share of them that telemetry costs", 0.03),
@@ -95,15 +100,12 @@ SECTIONS: Final = (
             Figure("reload_steady_p99_ms", "p99 without a swap, ms"),
             Figure("reload_p99_ms", "p99 during swaps, ms"),
             Figure("reload_p99_ratio", "ratio of the two", most=1.2),
-            Figure("reload_p99_ratio_low", "its 95% interval, from"),
-            Figure("reload_p99_ratio_high", "to"),
+            *_interval("reload_p99_ratio"),
             Figure("reload_stranger_p99_ms", "p99 beside a process that computes, ms"),
             Figure("reload_stranger_p99_ratio", "its ratio to that without"),
-            Figure("reload_stranger_p99_ratio_low", "its 95% interval, from"),
-            Figure("reload_stranger_p99_ratio_high", "to"),
+            *_interval("reload_stranger_p99_ratio"),
             Figure("reload_over_stranger_p99_ratio", "p99 during swaps over that beside a process that computes"),
-            Figure("reload_over_stranger_p99_ratio_low", "its 95% interval, from"),
-            Figure("reload_over_stranger_p99_ratio_high", "to"),
+            *_interval("reload_over_stranger_p99_ratio"),
             Figure("reload_median_ratio", "ratio of the medians"),
             Figure(
                 "reload_memory_growth_ratio", "memory (PSS, all processes) of the last tenth over the second", most=1.02
@@ -154,17 +156,13 @@ SECTIONS: Final = (
             Figure("shadow_spinning_p99_ms", "beside one that spins, ms"),
             Figure("shadow_p99_ms", "beside one that hangs, in either way, ms"),
             Figure("shadow_p99_ratio", "ratio of that to none", most=1.05),
-            Figure("shadow_p99_ratio_low", "its 95% interval, from"),
-            Figure("shadow_p99_ratio_high", "to"),
+            *_interval("shadow_p99_ratio"),
             Figure("shadow_stopped_p99_ratio", "standing still"),
-            Figure("shadow_stopped_p99_ratio_low", "its 95% interval, from"),
-            Figure("shadow_stopped_p99_ratio_high", "to"),
+            *_interval("shadow_stopped_p99_ratio"),
             Figure("shadow_spinning_p99_ratio", "spinning"),
-            Figure("shadow_spinning_p99_ratio_low", "its 95% interval, from"),
-            Figure("shadow_spinning_p99_ratio_high", "to"),
+            *_interval("shadow_spinning_p99_ratio"),
             Figure("shadow_working_p99_ratio", "working"),
-            Figure("shadow_working_p99_ratio_low", "its 95% interval, from"),
-            Figure("shadow_working_p99_ratio_high", "to"),
+            *_interval("shadow_working_p99_ratio"),
         ),
     ),
     Section(
