@@ -103,7 +103,8 @@ def _table(figures: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in figures.items():
-        cells = [f"{found[m]['mean']:.4f} ± {found[m]['std']:.4f}" for m in METRICS]
+        spread = len(found["seeds"]) > 1  # of one there is none
+        cells = [f"{found[m]['mean']:.4f}" + (f" ± {found[m]['std']:.4f}" if spread else "") for m in METRICS]
         gains = [_gain_text(found.get("whole_minus_this", {}).get(m)) for m in METRICS]
         label = f"{found['says']} (`{name}`)"
         rows.append(

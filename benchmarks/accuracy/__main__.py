@@ -57,7 +57,7 @@ def main(  # noqa: PLR0917 - options, not arguments
     try:
         named = chosen("--tasks", tasks, [name for name, task in TASKS.items() if extra or not task.extra], TASKS)
         wanted = chosen("--models", models, [name for name, model in MODELS.items() if extra or model.core], MODELS)
-        book = Ledger(ledger)
+        book = opened(ledger, there=latency or report_only)
         if book.torn:
             console.print(f"{ledger}: an unfinished last line was set aside in {book.aside}", markup=False)
         if latency:
@@ -85,6 +85,17 @@ def main(  # noqa: PLR0917 - options, not arguments
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", markup=False)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def opened(path: Path, *, there: bool) -> Ledger:
+    """Open a ledger; one to be written may be new.
+
+    Raises:
+        LedgerError: It should be there, and is not.
+    """
+    if there and not path.is_file():
+        raise LedgerError(f"--ledger: expected a ledger at {path}, got no file")
+    return Ledger(path)
 
 
 def chosen(option: str, text: str | None, default: Sequence[str], known: Collection[str]) -> list[str]:

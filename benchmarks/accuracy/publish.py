@@ -27,7 +27,7 @@ def publish(ledger: Path) -> str:
 
     Args:
         ledger: `NAME.jsonl`; latencies are read from `NAME_latency.json` and runs that were taken out of the ledger
-            from `NAME_superseded.json`, where these exist.
+            from `NAME_superseded.json`, and how fast training is from `training_speed.json`, where these exist.
 
     Returns:
         The table as text for a terminal.
@@ -42,7 +42,9 @@ def publish(ledger: Path) -> str:
     core = {name: model.most_seeds for name, model in MODELS.items() if model.core}
     before = timing.read(ledger.with_name(f"{ledger.stem}_superseded.json")).get("runs", [])
     tuned = {name for name, model in MODELS.items() if model.space}
+    speed = timing.read(ledger.with_name("training_speed.json"))
     document = summarise(found, timing.read(latency_path(ledger)), tasks, core, tuned=tuned, before=before)
+    document["training_speed"] = speed or None
     timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
     page = ledger.with_name(ledger.stem.upper() + ".md")
     page.write_text(markdown(document), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.cells import OURS
+from benchmarks.accuracy.verdicts import SMALL
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -75,6 +76,46 @@ def pace(document: Document) -> str:
 
 def _range(values: Sequence[int]) -> str:
     return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+
+
+def speed(document: Document) -> str:
+    """How fast training is: of a step, from `training_speed.json`, and of whole runs, from the ledger."""
+    seconds = {(row["task"], row["model"]): row["cpu_seconds_mean"] for row in document["rows"]}
+    ours = {task: value for (task, name), value in seconds.items() if name == OURS and (task, SMALL) in seconds}
+    ratios = sorted(value / seconds[task, SMALL] for task, value in ours.items())
+    found = document.get("training_speed")
+    if not ratios and not found:
+        return ""
+    text = "\n## Training speed\n\n"
+    if ratios:
+        text += prose(
+            f"A whole run of {OURS} takes {number(ratios[0])} to {number(ratios[-1])} times the processor time of",
+            f"one of {SMALL} with given settings: it trains two towers under several strengths of L2, with shared rows and",
+            f"without, and the merged one after them. {SMALL} is given by a tuning of as many runs as it has trials.",
+        )
+    if not found:
+        return text + "\nSteps have not been measured yet: `python -m tests.training.bench_speed`.\n"
+    machine = found["machine"]
+    text += "\n" + prose(
+        f"Steps: `{found['command']}`, {machine['date'][:10]}, {machine['processor']}, {found['threads']} thread,",
+        f"{found['rounds']} rounds, processor time; medians of ratios within a round, and their range.",
+    )
+    rows = [
+        [
+            one["what"],
+            f"{one['rows_a_second']:,.0f}",
+            f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f})",
+            f"at least {one['least']:g}" if one["least"] is not None else f"at most {one['most']:g}",
+            "reached" if _reached(one) else "**missed**",
+        ]
+        for one in found["figures"]
+    ]
+    return text + "\n" + table(["a step", "our rows/s", "ratio", "wanted", ""], rows)
+
+
+def _reached(one: Mapping[str, Any]) -> bool:
+    low, high = one["least"], one["most"]
+    return (low is None or one["ratio"] >= low) and (high is None or one["ratio"] <= high)
 
 
 def readings(document: Document) -> str:

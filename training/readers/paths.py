@@ -62,7 +62,8 @@ def resolve(paths: Paths, base: Path, key: str = "data.path") -> list[Path]:
         if matches:
             return [Path(match) for match in matches]
     looked = ", ".join(str(candidate) for candidate in dict.fromkeys(candidates))
-    hint = "" if os.environ.get(DATA_DIR) else f" ({DATA_DIR} is not set)"
+    folder = os.environ.get(DATA_DIR)
+    hint = f" ({DATA_DIR} is {folder!r})" if folder else f" ({DATA_DIR} is not set)"
     raise DataFileError(f"{key}: expected a file at {paths!r}, got none; looked for {looked}{hint}")
 
 

@@ -181,3 +181,17 @@ def test_the_page_says_how_the_table_was_sized() -> None:
     assert "runs an hour" in page
     assert "1 to 2 trials" not in page
     assert "have had 2 trials" in page
+
+
+def test_the_page_says_how_fast_training_is_and_what_it_missed() -> None:
+    figures = [
+        {"what": "a", "rows_a_second": 50_000.0, "ratio": 3.1, "low": 2.9, "high": 3.3, "least": 3.0, "most": None},
+        {"what": "b", "rows_a_second": 9_000.0, "ratio": 1.36, "low": 1.3, "high": 1.4, "least": None, "most": 1.3},
+    ]
+    found = {"command": "c", "machine": timings()["machine"], "threads": 1, "rounds": 7, "figures": figures}
+    document = summarise(whole(), timings(), TASKS, MODELS) | {"training_speed": found}
+    page = markdown(document).partition("## Training speed")[2]
+    assert "| a | 50,000 | 3.10 (2.90 to 3.30) | at least 3 | reached |" in page
+    assert "| b | 9,000 | 1.36 (1.30 to 1.40) | at most 1.3 | **missed** |" in page
+    assert "takes 1 to 1 times" in page
+    assert "not been measured" in markdown(document | {"training_speed": None})

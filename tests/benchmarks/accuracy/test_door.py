@@ -25,6 +25,14 @@ def test_a_name_that_is_in_no_table_is_refused_with_the_names_that_are(tmp_path:
         assert "movielens_100k-random" in outcome.stderr or "FinalMLP" in outcome.stderr
 
 
+def test_a_report_of_a_ledger_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+    for option in ("--report-only", "--latency"):
+        outcome = CliRunner().invoke(cli, [option, "--ledger", str(tmp_path / "nowhere" / "x.jsonl")])
+        assert outcome.exit_code == 2
+        assert "x.jsonl, got no file" in outcome.stderr
+        assert not (tmp_path / "nowhere").exists()
+
+
 def test_what_is_left_is_told_at_the_pace_that_was_seen(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     wants = [Want("criteo-random", "d", 100_000, model, trials=3, seeds=5) for model in ("DNN", "FM")]

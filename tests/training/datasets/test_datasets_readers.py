@@ -244,7 +244,10 @@ class TestPaths:
             "(REACTION_DATA_DIR is not set)"
         )
         monkeypatch.setenv("REACTION_DATA_DIR", "/elsewhere")
-        with pytest.raises(DataFileError, match=rf"looked for /elsewhere/no/t\.csv, {tmp_path}/no/t\.csv$"):
+        with pytest.raises(
+            DataFileError,
+            match=rf"looked for /elsewhere/no/t\.csv, {tmp_path}/no/t\.csv \(REACTION_DATA_DIR is '/elsewhere'\)$",
+        ):
             resolve("no/t.csv", tmp_path)
 
     def test_globs_and_lists_keep_their_order(self, tmp_path: Path) -> None:
