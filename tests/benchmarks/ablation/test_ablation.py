@@ -133,6 +133,9 @@ def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
     assert set(content["tasks"]["toy"]["without_merging"]["whole_minus_this"]["auc"]) == {"mean"}
     page = as_markdown(content, "command")
     assert "| +100.0 (one seed) |" in page
+    (row,) = [row for row in page.splitlines() if "`without_merging`" in row]
+    assert "| 0.7000 |" in row  # one seed has no spread
+    assert "±" not in row
     assert "`without_merging`: the part" not in page
 
 
