@@ -65,7 +65,9 @@ def test_each_metric_is_compared_with_the_baseline_that_is_best_by_it() -> None:
             one["validation"]["log_loss"] = 0.1
     document = summarise(lines, timings(), TASKS, MODELS)
     assert told(document, "auc")["detail"].endswith("against FinalNet")
-    assert told(document, "log_loss")["detail"].endswith("against FwFM")
+    found = told(document, "log_loss")["detail"]
+    assert found.endswith("against FwFM")
+    assert found.startswith("-0.0150")  # on test, where the two differ by as much as their AUC
 
 
 def test_being_ahead_of_a_deep_model_below_logistic_regression_counts_for_nothing() -> None:
