@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from benchmarks.accuracy.tuning import NEAR, TRIAL_SEED
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -48,14 +50,11 @@ def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
 
     Returns:
         "trials": how many configs; "tuned": setting to [taken, [values tried]] where several were; "edge": settings of
-        a scale of which none was tried beyond what was taken.
+        a scale of which none was tried beyond what was taken; "behind": see `behind`.
     """
     one = runs[0]
-    configs = {
-        key(line["config"]): line["config"]
-        for line in lines
-        if line["purpose"] == "trial" and _same(line, one, "task", "model", "data")
-    }
+    tried = [line for line in lines if line["purpose"] == "trial" and _same(line, one, "task", "model", "data")]
+    configs = {key(line["config"]): line["config"] for line in tried}
     configs.setdefault(key(one["config"]), one["config"])
     trials = len(configs)
     tuned: dict[str, Any] = {}
@@ -65,7 +64,23 @@ def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
         if len(distinct) > 1:
             tuned[name] = [_at(one["config"], path), [json.loads(value) for value in distinct]]
     edge = [name for name in ("L2",) if name in tuned and tuned[name][0] in (tuned[name][1][0], tuned[name][1][-1])]
-    return {"trials": trials, "tuned": tuned, "edge": edge}
+    return {"trials": trials, "tuned": tuned, "edge": edge, "behind": behind(one["config"], tried)}
+
+
+def behind(config: Mapping[str, Any], trials: Iterable[Line]) -> bool:
+    """Whether a trial of a model did clearly better than this config on validation, so that tuning chose another.
+
+    Args:
+        config: Of runs on the test split.
+        trials: The model's runs of the same data; those of other purposes are passed over.
+    """
+    found = {
+        key(line["config"]): line["validation"]["log_loss"]
+        for line in trials
+        if line["purpose"] == "trial" and line["seed"] == TRIAL_SEED and line.get("validation") is not None
+    }
+    own = found.get(key(config))
+    return bool(found) and own is not None and own > min(found.values()) + NEAR
 
 
 def lacks(
@@ -90,6 +105,8 @@ def lacks(
             found[name] = f"{rows[name]['trials']} of {FEWEST_TRIALS} trials"
         elif len(runs[name]) < min(seeds, FEWEST_SEEDS):
             found[name] = f"{len(runs[name])} of {min(seeds, FEWEST_SEEDS)} seeds"
+        elif rows[name]["behind"]:
+            found[name] = "seeds of its tuning's choice"
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.accuracy.bootstrap import interval, paired_interval
-from benchmarks.accuracy.cells import FEWEST_SEEDS, OURS, OUTSIDE, choice, lacks, mean_of, std_of
+from benchmarks.accuracy.cells import FEWEST_SEEDS, OURS, OUTSIDE, behind, choice, lacks, mean_of, std_of
 from benchmarks.accuracy.cells import readings as read_count
 from benchmarks.accuracy.gaps import guards_of, missing_of
 from benchmarks.accuracy.latency import EMPTY, ratio
@@ -103,8 +103,8 @@ def chosen_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Model to its runs on the test split, one a seed: those of one config.
 
     Of several configs the newest method's (`models.METHOD`), then one with the most seeds (`FEWEST_SEEDS` are as good
-    as more), then the lowest mean log loss on validation. Runs on other data than the newest line's are no runs of this
-    table.
+    as more), then one that no trial was clearly better than, then the lowest mean log loss on validation. Runs on other
+    data than the newest line's are no runs of this table.
     """
     newest = next((line["data"] for line in reversed(lines)), None)
     by_config: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
@@ -112,16 +112,22 @@ def chosen_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
         if line["purpose"] == "seed" and line["data"] == newest and line.get("test") is not None:
             by_config[line["model"]][json.dumps(line["config"], sort_keys=True)].append(line)
     return {
-        model: sorted(_preferred(list(configs.values())), key=lambda line: line["seed"])
+        model: sorted(
+            _preferred(
+                list(configs.values()), [line for line in lines if line["model"] == model and line["data"] == newest]
+            ),
+            key=lambda line: line["seed"],
+        )
         for model, configs in by_config.items()
     }
 
 
-def _preferred(configs: Sequence[list[Line]]) -> list[Line]:
+def _preferred(configs: Sequence[list[Line]], lines: Sequence[Line]) -> list[Line]:
     keys = [
         (
             -int(runs[0]["config"].get("method", 0)),
             -min(len(runs), FEWEST_SEEDS),
+            behind(runs[0]["config"], lines),
             mean_of(runs, "validation", "log_loss") or 0.0,
         )
         for runs in configs

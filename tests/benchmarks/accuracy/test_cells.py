@@ -112,6 +112,20 @@ def test_a_choice_at_the_end_of_what_was_tried_is_flagged() -> None:
     assert choice(runs, [*trials, beyond])["edge"] == []
 
 
+def test_what_tuning_chose_is_in_the_table_once_it_has_its_seeds_and_until_then_nothing_is_judged() -> None:
+    better = {"model": {"width": 10}, "train": {"l2": 3.0}}
+    trial = line("films-random", "FinalMLP", 1, purpose="trial", config=better)
+    trial["validation"]["log_loss"] -= 0.001  # clearly better than the usual config
+    before = summarise([*whole(), trial], timings(), TASKS, MODELS)
+    assert told(before, "parameters_ratio FinalMLP")["holds"] is None
+    assert "seeds of its tuning's choice" in told(before, "auc")["open"]
+    seeds = [line("films-random", "FinalMLP", seed, config=better, shift=-0.01) for seed in (11, 12, 13)]
+    after = summarise([*whole(), trial, *seeds], timings(), TASKS, MODELS)
+    assert told(after, "auc")["holds"] is True
+    (row,) = [row for row in after["rows"] if row["model"] == "FinalMLP"]
+    assert row["config"] == better  # though the usual config's seeds did better on validation
+
+
 def test_a_newer_method_takes_the_place_of_an_older_and_what_that_read_is_counted() -> None:
     newer = [
         line("films-random", "REACTION", seed, shift=-0.01, config={"method": 2, "model": {"width": 10}, "train": {}})
