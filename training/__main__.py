@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from training.console import is_told_in_full, metrics_tables, models_table, phase_progress, show, text_table, told
-from training.pages.results import lost_to_baseline
+from training.pages.results import warnings_of
 from training.progress import console_progress
 
 HELP = "From raw logs to a trained run directory: prepare, train, evaluate, analyze (fields, layers), tune, benchmark."
@@ -108,8 +108,8 @@ def train(
     metrics = open_run(to, verify=False).metrics
     said = calibration_sentence(metrics)
     show(*metrics_tables(metrics), *([said] if said else []), f"trained {to} (its page: {to / 'report.html'})")
-    if lost := lost_to_baseline(metrics):
-        complain(f"warning: {lost}")
+    for warning in warnings_of(metrics):
+        complain(f"warning: {warning}")
 
 
 @app.command()

@@ -18,12 +18,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from service.features import PAD, MultiValuedField
-from training import metrics
 from training.runs import sample_rows
 from training.towers.linear_start import Yardstick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,8 +60,11 @@ class Baseline:
 
     def predict(self, features: sparse.csr_array) -> NDArray[np.float64]:
         """Probabilities (N,) of one-hot rows."""
-        logits = features @ self.weights + self.bias
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))  # a sigmoid that cannot overflow
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.logits(features))))  # a sigmoid that cannot overflow
+
+    def logits(self, features: sparse.csr_array) -> NDArray[np.float64]:
+        """Log-odds (N,) of one-hot rows."""
+        return np.asarray(features @ self.weights + self.bias)
 
     def facts(self) -> dict[str, Any]:
         """What `metrics.json` says of it, beside its metrics."""
@@ -164,10 +166,13 @@ def fit_baseline(
 
 def baseline_scores(baseline: Baseline, encoder: FeatureEncoder, split: Split) -> NDArray[np.float64]:
     """Probabilities (N,) of a split, in bounded memory."""
-    step = 1 << 18
-    ids = _ids(split)
-    starts = range(0, len(split.label), step)
-    return np.concatenate([baseline.predict(one_hot(encoder, ids, slice(start, start + step))) for start in starts])
+    return np.concatenate([baseline.predict(block) for block in _blocks(encoder, split)])
+
+
+def _blocks(encoder: FeatureEncoder, split: Split) -> Iterator[sparse.csr_array]:
+    step, ids = 1 << 18, _ids(split)
+    for start in range(0, len(split.label), step):
+        yield one_hot(encoder, ids, slice(start, start + step))
 
 
 def fit_yardstick(data: PreparedData, seed: int) -> Yardstick:
@@ -177,10 +182,8 @@ def fit_yardstick(data: PreparedData, seed: int) -> Yardstick:
 
 
 def yardstick_of(baseline: Baseline, encoder: FeatureEncoder, valid: Split) -> Yardstick:
-    """What the trainer needs to know of it: how strong it is, on the whole validation split."""
-    scores = baseline_scores(baseline, encoder, valid)
-    found = {"auc": metrics.auc, "log_loss": metrics.log_loss}
-    return Yardstick(baseline.C, {name: of(valid.label, scores, valid.weight) for name, of in found.items()})
+    """What the trainer needs to know of it: how strong it is, and what it says of the validation split."""
+    return Yardstick(baseline.C, np.concatenate([baseline.logits(block) for block in _blocks(encoder, valid)]))
 
 
 def _ids(split: Split) -> dict[Side, NDArray[np.int32]]:

@@ -168,7 +168,7 @@ def choose(
     tried: dict[str, Candidate] = {}
     for kind in config.candidates:
         after = losses(_cross_fitted(kind, scored, fold, config.knots), y)
-        gain, error = _mean_and_error(before - after, w, units)
+        gain, error = mean_and_error(before - after, w, units)
         better = gain > 0.0 and gain > config.errors * error
         tried[kind] = Candidate(float(w @ after / w.sum()), gain, error, better)
         if better:
@@ -200,7 +200,7 @@ def _cross_fitted(kind: Kind, scored: Scored, fold: NDArray[np.int64], most_knot
     return found
 
 
-def _mean_and_error(values: Floats, weight: Floats, units: NDArray[np.int64]) -> tuple[float, float]:
+def mean_and_error(values: Floats, weight: Floats, units: NDArray[np.int64]) -> tuple[float, float]:
     """A weighted mean and its standard error, whole units being what is independent."""
     mass = weight.sum()
     mean = float(weight @ values / mass)

@@ -74,6 +74,7 @@ class TrainingResult:
         metrics: {"validation": {"tower_a", "tower_b", "pair", "fused": {metric: value}}, "test": ...}.
         table_l2: `TrainConfig.table_l2`, as given or as chosen.
         share_below: `AfeConfig.share_below`, likewise.
+        notes: What a reader has to know of how it came about: a tower trained twice, a beginning as the yardstick.
     """
 
     form: FusionForm
@@ -84,6 +85,7 @@ class TrainingResult:
     metrics: dict[str, dict[str, dict[str, float]]]
     table_l2: float
     share_below: float
+    notes: tuple[str, ...] = ()
 
 
 def train_reaction(
@@ -112,7 +114,7 @@ def train_reaction(
         measures: What AFE measures on this data, if it is known already.
         observe: Called with a phase's history after each of its evaluations; what it raises ends the training, which
             can be resumed.
-        yardstick: Logistic regression on this data, which towers begin from if one of random weights ends behind it.
+        yardstick: Logistic regression on this data, which towers begin as if those of random weights end behind it.
         splits: What the models are measured on at the end, if the data has it. A search leaves "test" out.
 
     Raises:
@@ -167,6 +169,7 @@ def train_reaction(
         metrics,
         result.table_l2,
         result.share_below,
+        result.notes,
     )
 
 

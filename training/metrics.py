@@ -50,14 +50,30 @@ def log_loss(label: "ArrayLike", pctr: "ArrayLike", weight: "ArrayLike | None" =
 
 
 def scaled_log_loss(label: "ArrayLike", logits: "ArrayLike", weight: "ArrayLike | None" = None) -> float:
-    """Return the log loss of sigmoid(a * logits + b) at its best a and b: what is left once calibrated.
+    """Return the log loss of sigmoid(a * logits + b) at its best a >= 0 and b: what is left once calibrated.
 
-    A model that goes on to learn the order may say it too surely; calibration mends the one and not the other.
+    A model that goes on to learn the order may say it too surely; calibration mends the one and not the other. Nor does
+    it mend an order that is the wrong way round: see `scaled_logits`.
+    """
+    y, z, w = _checked(label, logits, weight)
+    t = scaled_logits(y, z, w)
+    return float((w * (np.logaddexp(0.0, t) - y * t)).sum() / w.sum())
+
+
+def scaled_logits(label: "ArrayLike", logits: "ArrayLike", weight: "ArrayLike | None" = None) -> "Floats":
+    """Return a * logits + b (N,) at the a >= 0 and b of least log loss.
+
+    Where logits are no higher on clicks than elsewhere, no slope above 0 helps (the problem is convex), and the base
+    rate's logit is left.
     Source: Platt, "Probabilistic outputs for support vector machines", 1999; a and b by Newton's method with halved
     steps, as Lin, Lin, Weng, "A note on Platt's probabilistic outputs", Machine Learning 68 (2007).
     """
     y, z, w = _checked(label, logits, weight)
     w = w / w.sum()
+    rate = float(w @ y)
+    if not w @ ((y - rate) * z) > 0.0:
+        rate = min(max(rate, _EPSILON), 1.0 - _EPSILON)
+        return np.full_like(z, np.log(rate) - np.log1p(-rate))
     x = np.stack([z, np.ones_like(z)])
     theta = np.array([1.0, 0.0])
 
@@ -76,7 +92,7 @@ def scaled_log_loss(label: "ArrayLike", logits: "ArrayLike", weight: "ArrayLike 
         found = min(found, loss(theta))
         if before - found < _EPSILON:
             break
-    return found
+    return np.asarray(theta @ x)
 
 
 def gauc(label: "ArrayLike", score: "ArrayLike", group: "ArrayLike", weight: "ArrayLike | None" = None) -> float:

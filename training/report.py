@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training.pages.calibration_views import calibration_part
 from training.pages.charts import Bar, Line, bar_chart, line_chart
 from training.pages.report_fields import MOST_FIELDS, afe_part, signed
-from training.pages.results import SPLITS, lost_to_baseline, metrics_by_split, tower_table
+from training.pages.results import SPLITS, metrics_by_split, tower_table, warnings_of
 from training.pages.structural_views import ABOUT, environment, headline, structure_charts
 from training.parameters import ParameterTable, count_parameters
 from training.structural.structure import Structure
@@ -37,7 +37,7 @@ def render_report(run: Run) -> str:
     page = {
         "title": run.config.name,
         "subtitle": _subtitle(run),
-        "warning": lost_to_baseline(run.metrics),
+        "warnings": warnings_of(run.metrics),
         "cards": _cards(run, parameters),
         "towers": tower_table(run.metrics),
         **afe_part(run, parameters),

@@ -148,7 +148,8 @@ def _write_measurements(
             if choice.calibration.kind != "identity":
                 pctr = calibrated_probabilities(result.form, choice.calibration, split)
                 metrics[key] = {**metrics[key], "calibrated": split_metrics(split, pctr)}
-    write_json(staged / "metrics.json", {**metrics, "baseline": facts, "calibration": choice.as_json()})
+    more = {"baseline": facts, "calibration": choice.as_json(), "notes": list(result.notes)}
+    write_json(staged / "metrics.json", {**metrics, **more})
     structure = structure_of(result.form, data.split("train"), data.split("valid"), seed=config.seed)
     write_json(staged / STRUCTURE_FILE, structure.as_json())
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.phases.optim import AdamSettings
+from training.phases.phase import PhaseSettings
+
+if TYPE_CHECKING:
+    from training.phases.phase import Monitor
 
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -98,6 +102,33 @@ class TrainConfig(BaseModel):
         """Constants of the tables' optimiser for a training split of so many rows."""
         return AdamSettings(
             l2=self.first_table_l2 * l2_factor / rows, decay=self.table_decay * l2_factor, averaging=self.averaging
+        )
+
+    def phase_settings(
+        self, name: str, seed: int, rows: int, monitor: Monitor, *, rate_factor: float = 1.0, patience_factor: int = 1
+    ) -> PhaseSettings:
+        """How a phase is run.
+
+        Args:
+            name: Of the phase.
+            seed: Its own.
+            rows: Of the training split.
+            monitor: What early stopping looks at.
+            rate_factor: Of both learning rates.
+            patience_factor: Of the patience.
+        """
+        return PhaseSettings(
+            name=name,
+            seed=seed,
+            batch_size=self.batch_rows(rows),
+            epochs=self.epochs,
+            evaluations=self.evaluations,
+            patience=self.patience * patience_factor,
+            rate=self.rate * rate_factor,
+            table_rate=self.table_rate * rate_factor,
+            monitor=monitor,
+            dense=self.dense_settings(),
+            precision=self.resolved_precision(self.resolved_device()),
         )
 
     def dense_settings(self) -> AdamSettings:

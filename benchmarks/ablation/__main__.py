@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import Workshop
-from benchmarks.ablation.variants import FULL, GRID, VARIANTS
+from benchmarks.ablation.variants import FULL, VARIANTS, staged
 from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.tasks import TASKS
 
@@ -68,7 +68,7 @@ def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:
     budget = 0
     if variant.kind == "control":
         budget = finished(ledger, workshop, FULL, seed).steps or 0
-    control = tuned(ledger, workshop, name) if variant.tuned else None
+    control = tuned(ledger, workshop, name) if variant.stages else None
     key = workshop.key(name, seed, "ablation", control)
     if key not in ledger:
         ledger.append(workshop.run(name, seed, "ablation", budget=budget, control=control))
@@ -76,16 +76,17 @@ def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:
 
 
 def tuned(ledger: Ledger, workshop: Workshop, name: str, seed: int = TUNED_ON) -> ControlSettings:
-    """Return the settings of a control's student with the least validation log loss on one seed."""
+    """Return a control's settings, tuned by validation log loss on one seed."""
     budget = finished(ledger, workshop, FULL, seed).steps or 0
-    found: dict[ControlSettings, float] = {}
-    for control in GRID:
+
+    def loss(control: ControlSettings) -> float:
         key = workshop.key(name, seed, "trial", control)
         if key not in ledger:
             ledger.append(workshop.run(name, seed, "trial", budget=budget, control=control))
         validation = ledger.lines[key].validation
-        found[control] = float("inf") if validation is None else validation.log_loss
-    return min(found, key=lambda control: found[control])
+        return float("inf") if validation is None else validation.log_loss
+
+    return staged(VARIANTS[name].stages, loss)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ HEAD = """# Ablation and controls
 
 `{command}` trained these on validation data alone (no test split is read) and wrote this page from `ablation.jsonl`.
 
-Parts are switched off one at a time. Controls take as many optimiser steps in all as the whole, with weight averaging;
-the settings of their students are tuned on one seed. Differences are *the whole minus the variant*, in
+Parts are switched off one at a time. Every variant searches for the tables' L2 and for row sharing with its own
+towers on one seed. Controls take as many optimiser steps in all as the whole, with weight averaging; how they stop,
+whether their teacher is calibrated, what labels weigh beside it, and their students' L2 and beginning are tuned on one
+seed (those "taught as DTF teaches": the students' alone). Differences are *the whole minus the variant*, in
 thousandths, with a 95% interval over validation rows (whole users where the data has them) and seeds, both paired: an
 AUC difference above 0 and a log loss difference below 0 speak for the whole. **Bold**: the interval does not hold 0.
 """

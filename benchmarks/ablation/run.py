@@ -41,7 +41,7 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
 
 
 SEARCHED_ON = 1
-"""The seed on which the tables' L2 is searched."""
+"""The seed on which every variant searches for the tables' L2 and whether rare values share rows."""
 
 
 class Workshop:
@@ -62,19 +62,32 @@ class Workshop:
         self.digest = data_digest(self.data)
         self._measures: Measures | None = None
         self._yardstick: Yardstick | None = None
-        if self.config.train.table_l2 is None or self.config.afe.share_below is None:
-            # Chosen once, for all variants, seeds and controls alike: what they differ in is then their own.
-            schedule, _ = self._schedule(VARIANTS[FULL], SEARCHED_ON)
+        self._settled: dict[str, ExperimentConfig] = {}
+
+    def config_of(self, name: str, control: ControlSettings | None = None) -> ExperimentConfig:
+        """The experiment of a variant: its overrides, a control's settings, and what it searches for as chosen.
+
+        Chosen on one seed by the variant's own towers; phases that variants share are trained once.
+        """
+        variant = VARIANTS[name]
+        config = variant.applied(self.config)
+        if control is not None:
+            config = config.model_copy(update={"dtf": control.applied(config.dtf)})
+        if config.train.table_l2 is not None and config.afe.share_below is not None:
+            return config
+        asked = f"{variant.schedule.__name__}:{config.model_dump_json()}"
+        if asked not in self._settled:
+            schedule, _ = self._schedule(variant, config, SEARCHED_ON)
             with torch.random.fork_rng():
                 torch.set_num_threads(1)
-                schedule.searched()
-            self.config = with_choices(
-                self.config, table_l2=schedule.config.first_table_l2, share_below=schedule.sharing.below
-            )
+                schedule.settle()
+            l2, below = schedule.config.first_table_l2, schedule.sharing.below
+            self._settled[asked] = with_choices(config, table_l2=l2, share_below=below)
+        return self._settled[asked]
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""
-        config = VARIANTS[name].applied(self.config)
+        config = self.config_of(name, control)
         sections: dict[str, Any] = {"method": METHOD}
         sections |= {key: getattr(config, key).model_dump(mode="json") for key in ("afe", "dtf", "train")}
         return sections if control is None else {**sections, "control": asdict(control)}
@@ -96,7 +109,7 @@ class Workshop:
             control: A control's settings.
         """
         variant = VARIANTS[name]
-        schedule, store = self._schedule(variant, seed)
+        schedule, store = self._schedule(variant, self.config_of(name, control), seed)
         schedule.budget = budget
         if control is not None:
             schedule.settings = control
@@ -126,14 +139,16 @@ class Workshop:
             facts={
                 "phases": steps,
                 "fields": len(schedule.slots),
+                "table_l2": schedule.config.first_table_l2,
+                "share_below": schedule.sharing.below,
+                "notes": schedule.notes,
                 "scaled_log_loss": rounded(scaled_log_loss(valid.label, logits, valid.weight)),
             },
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={k: v for k, v in library_versions().items() if v is not None},
         )
 
-    def _schedule(self, variant: Variant, seed: int) -> tuple[Ablated, SharedPhases]:
-        config = variant.applied(self.config)
+    def _schedule(self, variant: Variant, config: ExperimentConfig, seed: int) -> tuple[Ablated, SharedPhases]:
         selection = self._selection(config)
         slots = with_dims(field_slots(self.data.encoder, lambda _name, _rows: 1), selection.dims)
         found: list[Ablated] = []

@@ -1,8 +1,10 @@
 """Schedules of training: DTF as it is, DTF with a part left out, and the controls that it is held against.
 
 Controls take as many optimiser steps in all as the full schedule took on the same seed, are not stopped early, and keep
-the best averaged weights by validation as everybody does. They read the same fields in the same dimensions, and their
-students learn from labels and teacher: as published, or in all that is ours in teaching (see `variants`).
+the best averaged weights by validation as everybody does. They read the same fields in the same dimensions. What a
+user of a control would search for, it searches for with its own towers: the tables' L2 and whether rare values share
+rows, by one tower where it has one, by the pair where it has two; its towers begin anew as logistic regression where
+that is ahead, too. How it stops and teaches is tuned for it (see `variants`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.phase import predict
 from training.towers.alignment import build_fusion_form
+from training.towers.recovery import ahead_of_yardstick, regression_ahead, without_weak
 from training.towers.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.ablation.store import SharedPhases
+    from training.dtf import DtfConfig
     from training.phases.learner import SplitLike
-    from training.towers.linear_start import Linear
 
 NEVER = 10**9
 """Patience of a phase whose length is given."""
@@ -39,15 +42,30 @@ NEVER = 10**9
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """What is tuned of a control whose student learns from a teacher.
+    """What is tuned of a control.
 
     Attributes:
+        monitor: What its towers stop by, as `dtf.tower_monitor`.
+        calibrate: Its teacher is calibrated, as `dtf.calibrate_teacher`.
+        label_weight: Of the labels beside the teacher, as `dtf.label_weight`.
         l2: Table L2 of the student as a share of the first phase's.
         start: The student starts from its teacher's (first) weights, or afresh.
     """
 
+    monitor: Literal["scaled_log_loss", "log_loss"] = "scaled_log_loss"
+    calibrate: bool = True
+    label_weight: float = 0.2
     l2: float = 0.1
     start: Literal["teacher", "fresh"] = "teacher"
+
+    def applied(self, dtf: DtfConfig) -> DtfConfig:
+        """A `[dtf]` section with these settings in it."""
+        changed = {
+            "tower_monitor": self.monitor,
+            "calibrate_teacher": self.calibrate,
+            "label_weight": self.label_weight,
+        }
+        return dtf.model_copy(update=changed)
 
 
 class Ablated(Schedule):
@@ -56,19 +74,21 @@ class Ablated(Schedule):
     Attributes:
         budget: Steps that all phases of a control may take together; the full schedule's, on the same seed.
         settings: Of a control.
-        linear: The logistic regression that a control's towers begin from, where the full schedule's do.
         model: What the schedule ended with.
     """
 
     budget: int = 0
     settings: ControlSettings = ControlSettings()
-    linear: Linear | None = None
     model: FusionForm | Tower
     store: SharedPhases
 
     def fit(self) -> None:
         """Run all phases."""
         self.model = self.run().form
+
+    def settle(self) -> None:
+        """Search for what is searched for, and leave the schedule with it."""
+        self.search.pair()
 
     def predict(self, split: SplitLike) -> NDArray[np.float32]:
         """Return the model's logits (N,)."""
@@ -87,14 +107,11 @@ class Ablated(Schedule):
         """What a phase after the first starts from, beside the phases before it."""
         return type(self).__name__
 
-    def alone(self, name: str, number: int) -> Tower:
-        """Return phase 1's tower A or B, as the full schedule trains it; A first."""
-        if number:
-            return self.tower(name, number, linear=self.linear)
-        tower = self.tower(name, number, gated=self.gate_prior is not None)
-        self.slots = tower.slots
-        self.linear = self._linear_start()
-        return tower if self.linear is None else self.tower(name, number, linear=self.linear)
+    def alone(self) -> Tower:
+        """Return phase 1's tower A; one that begins as logistic regression where that is ahead of it."""
+        tower = self.gated_tower()
+        linear = regression_ahead(self, self.tower_logits(tower))
+        return tower if linear is None else self.tower("tower_a", 0, linear=linear)
 
     @contextmanager
     def exactly(self, steps: int) -> Iterator[None]:
@@ -173,18 +190,22 @@ class WithoutProjection(Ablated):
 class OneTower(Ablated):
     """Control: one tower with weight averaging."""
 
+    def settle(self) -> None:
+        """Search by one tower."""
+        self.search.alone()
+
     def fit(self) -> None:
         """Train for the whole budget."""
         with self.exactly(self.budget):
-            self.model = self.alone("tower_a", 0)
+            self.model = self.alone()
 
 
-class BornAgain(Ablated):
+class BornAgain(OneTower):
     """Control: the same tower, trained again under its own frozen self."""
 
     def fit(self) -> None:
         """Train tower A, then a student of it for what is left of the budget."""
-        tower = self.alone("tower_a", 0)
+        tower = self.alone()
         self.model = self.student(TowerPair(tower, copy.deepcopy(tower)), tower)
 
 
@@ -193,6 +214,6 @@ class EnsembleTeacher(Ablated):
 
     def fit(self) -> None:
         """Train both, then the student for what is left of the budget."""
-        a = self.alone("tower_a", 0)
-        b = self.alone("tower_b", 1)
-        self.model = self.student(TowerPair(a, b), a)
+        a = self.gated_tower()
+        pair = ahead_of_yardstick(self, without_weak(self, TowerPair(a, self.tower("tower_b", 1))))
+        self.model = self.student(pair, pair.a)

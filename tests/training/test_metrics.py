@@ -138,7 +138,21 @@ def test_scaled_log_loss_is_that_of_an_unpenalised_logistic_regression_on_the_lo
 ) -> None:
     label, pctr, weight, _ = _draw(seed)
     logit = np.log(pctr / (1 - pctr))
+    logit *= np.sign(np.cov(logit, label, aweights=weight)[0, 1])
     fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logit[:, None], label, sample_weight=weight)
     expected = sk.log_loss(label, fitted.predict_proba(logit[:, None])[:, 1], sample_weight=weight)
     # However it was stretched and shifted.
     assert metrics.scaled_log_loss(label, slope * logit + shift, weight) == pytest.approx(expected, abs=1e-7)
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 4.0), st.floats(-3.0, 3.0))
+@settings(max_examples=20, deadline=None)
+def test_an_order_the_wrong_way_round_is_worth_what_the_base_rate_is(seed: int, slope: float, shift: float) -> None:
+    label, pctr, weight, _ = _draw(seed)
+    signed = np.log(pctr / (1 - pctr))
+    away = np.cov(signed, label, aweights=weight)[0, 1]
+    reversed_order = -np.sign(away) * slope * signed + shift
+    rate = np.average(label, weights=weight)
+    base = sk.log_loss(label, np.full(len(label), rate), sample_weight=weight)
+    assert metrics.scaled_log_loss(label, reversed_order, weight) == pytest.approx(base, abs=1e-9)
+    assert metrics.scaled_log_loss(label, -reversed_order, weight) < base

@@ -46,6 +46,12 @@ def metrics_by_split(metrics: Mapping[str, Any]) -> dict[str, dict[str, Metrics]
     return found
 
 
+def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader of a run has to know first: how it came about, and where it lost to the baseline."""
+    lost = lost_to_baseline(metrics)
+    return [*metrics.get("notes", ()), *([lost] if lost else [])]
+
+
 def lost_to_baseline(metrics: Mapping[str, Any]) -> str:
     """A sentence that says where the fused model does worse than the baseline on validation; "" where it does not."""
     models = metrics_by_split(metrics).get("validation", {})

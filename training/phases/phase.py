@@ -33,6 +33,12 @@ Monitor = Literal["log_loss", "auc", "scaled_log_loss"]
 NORM_ROWS = 16_384
 """Training rows from which the batch norms' statistics of averaged weights are estimated."""
 
+CHANCE = 0.5
+UNKNOWING = 4
+"""Evaluations, as a multiple of the patience, for which one whose AUC is no better than chance does not count as one
+without a better one: random weights may happen to have the order the wrong way round, and learning begins by undoing
+that."""
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss is NaN or infinite; the message says in which phase and at which step."""
@@ -223,7 +229,8 @@ class Phase:
             record[f"{name}.log_loss"] = log_loss(label, probabilities(logits), weight)
             if s.monitor == "scaled_log_loss":
                 record[f"{name}.scaled_log_loss"] = scaled_log_loss(label, logits, weight)
-        score = record[f"{self.learner.monitored}.{s.monitor}"]
+        name = self.learner.monitored
+        score = record[f"{name}.{s.monitor}"]
         loss = -score if s.monitor == "auc" else score
         p.loss, p.losses = 0.0, 0
         p.history.append(record)
@@ -231,10 +238,9 @@ class Phase:
             p.best, p.best_step, p.stale = loss, p.step, 0
             self.best = {"weights": self.optimiser.mean.clone(), "buffers": buffers}
             self.best |= {f"bank{i}.{j}": w for i, bank in enumerate(stacks) for j, w in enumerate(bank)}
-        else:
+        elif record[f"{name}.auc"] > CHANCE or len(p.history) > UNKNOWING * s.patience:
             p.stale += 1
         p.finished = p.stale >= s.patience or p.step >= self.steps
-        name = self.learner.monitored
         return f"AUC {record[f'{name}.auc']:.4f}, log loss {record[f'{name}.log_loss']:.4f}"
 
     def _norm_batches(self) -> Iterator[Batch]:

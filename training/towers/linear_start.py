@@ -45,11 +45,11 @@ class Yardstick:
 
     Attributes:
         C: Inverse strength of its L2, chosen on validation.
-        scores: Metric -> what it comes to on the validation split.
+        logits: (N,) of the validation split.
     """
 
     C: float
-    scores: dict[str, float]
+    logits: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,3 @@ def _one_hot(slot: FieldSlot, ids: NDArray[np.int32]) -> sparse.csr_array:
     share = used / np.maximum(used.sum(1, keepdims=True), 1.0) if slot.pooling == "mean" else used.astype(float)
     row = np.repeat(np.arange(N), width).reshape(N, width)
     return sparse.coo_array((share[used], (row[used], ids[used])), shape=(N, slot.rows)).tocsr()
-
-
-def applies(yardstick: Yardstick | None, score: float, monitor: str, widths: Sequence[int]) -> bool:
-    """Whether towers should begin anew from logistic regression: it is ahead of a trained tower on validation.
-
-    Args:
-        yardstick: Logistic regression, if it is known.
-        score: The tower's best.
-        monitor: The metric.
-        widths: H_0..H_{L-1}.
-    """
-    if yardstick is None or min(widths) < 2:  # noqa: PLR2004 - one unit for each sign
-        return False
-    ahead = yardstick.scores[monitor] - score
-    return ahead > 0.0 if monitor == "auc" else ahead < 0.0

@@ -17,14 +17,15 @@ from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLe
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
-from training.phases.phase import Phase, PhaseSettings, lost, predict
+from training.phases.phase import Phase, estimate_norms, lost, predict
 from training.phases.tables import TableBank
 from training.towers.alignment import build_fusion_form, count_ids
 from training.towers.gates import FieldGates
 from training.towers.layout import without_closed
-from training.towers.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
+from training.towers.linear_start import Linear, Yardstick, begin_linear
+from training.towers.recovery import ahead_of_yardstick, recovered, without_weak
 from training.towers.row_sharing import RowSharing
-from training.towers.search import alone_name, best_of, choose_sharing, searched_towers
+from training.towers.search import TowerSearch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,9 @@ LINEAR_RATE = 0.3
 
 @dataclass(frozen=True)
 class DtfResult:
-    """What the phases end with: both forms, every evaluation on the way, closed fields, and what was chosen."""
+    """What the phases end with: both forms, every evaluation on the way, closed fields, what was chosen, and what a
+    reader has to know of how it came about.
+    """  # noqa: D205
 
     pair: TowerPair
     form: FusionForm
@@ -54,6 +57,7 @@ class DtfResult:
     closed: tuple[str, ...]
     table_l2: float
     share_below: float
+    notes: tuple[str, ...] = ()
 
 
 class Schedule:
@@ -71,7 +75,7 @@ class Schedule:
         gate_prior: Field -> log-odds that it matters: tower A is trained under field gates that start there.
         gate_penalty: Log loss worth all parameters of tables and projections.
         observe: Called with a phase's history after each of its evaluations.
-        yardstick: Logistic regression, which towers begin from if one of random weights ends behind it.
+        yardstick: Logistic regression, which towers begin from if those of random weights end behind it.
         share_below: Evidence below which values share rows while training (`RowSharing.fit`); None: searched for.
     """
 
@@ -100,36 +104,25 @@ class Schedule:
         self.splits = (train, valid)
         self.share_below = share_below
         self.share(RowSharing.fit(self.given, train, share_below or 0.0))
+        self.search = TowerSearch(self)
+        self.notes: list[str] = []
         context = train.context_ids.shape[1]
         self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
         self.history: list[dict[str, Any]] = []
 
     def run(self, pair: TowerPair | None = None) -> DtfResult:
         """Run all phases; the towers go on from a given pair's, if one is given."""
-        closed: tuple[str, ...] = ()
         if pair is None:
-            a, b = self.searched()
-            left = {slot.name for slot in self.slots}
-            closed = tuple(slot.name for slot in self.given if slot.name not in left)
-            linear = self._linear_start()
-            if linear is not None:
-                self.history.clear()
-                a, b = self.tower("tower_a", 0, linear=linear), None
-            pair = TowerPair(a, b or self.tower("tower_b", 1, linear=linear))
+            pair = ahead_of_yardstick(self, without_weak(self, self.search.pair()))
         else:
             pair = self.sharing.shrunk(pair)
             pair = TowerPair(self.further("tower_a", 0, pair.a), self.further("tower_b", 1, pair.b))
-        form = self.sharing.expanded(self.fusion(pair).cpu().eval())
-        pair = self.sharing.expanded(pair.cpu().eval())
-        return DtfResult(pair, form, self.history, closed, self.config.first_table_l2, self.sharing.below)
-
-    def searched(self) -> tuple[Tower, Tower | None]:
-        """Train tower A, and B where both are needed to find the tables' L2; settle what is searched for."""
-        stored = None
-        if self.share_below is None:
-            choose_sharing(self)
-            stored = alone_name(self)
-        return searched_towers(self) if self.config.table_l2 is None else (self.gated_tower(stored), None)
+        pair, form = recovered(self, pair, self.fusion(pair))
+        left = {slot.name for slot in self.slots}
+        closed = tuple(slot.name for slot in self.given if slot.name not in left)
+        form, pair = self.sharing.expanded(form.cpu().eval()), self.sharing.expanded(pair.cpu().eval())
+        l2, below = self.config.first_table_l2, self.sharing.below
+        return DtfResult(pair, form, self.history, closed, l2, below, tuple(self.notes))
 
     def share(self, sharing: RowSharing) -> None:
         """Let values share rows, from the fields as they were given on."""
@@ -149,13 +142,6 @@ class Schedule:
         result.form.cpu()
         return found
 
-    def _linear_start(self) -> Linear | None:
-        """Logistic regression for the towers to begin from, where it is ahead of tower A; None elsewhere."""
-        score = abs(best_of(self.history, self.config.monitor))
-        if not applies(self.yardstick, score, self.config.monitor, self.dtf.widths) or self.yardstick is None:
-            return None
-        return fit_linear(self.slots, self.train.split, self.yardstick.C, self.seed)
-
     def gated_tower(self, stored: str | None = None, prefix: str = "") -> Tower:
         """Train tower A, under gates where fields have a prior; the slots of closed ones are left out from here on."""
         tower = self.tower("tower_a", 0, gated=self.gate_prior is not None, stored=stored, prefix=prefix)
@@ -165,8 +151,22 @@ class Schedule:
 
     def loss_of(self, pair: TowerPair) -> float:
         """The pair's score on validation by the towers' monitor; negative where more is better."""
-        logits = self._pair_logits(pair, self.valid)["pair"]
+        logits = self.pair_logits(pair)["pair"]
         return lost(self.tower_monitor, self.valid.split.label, logits, self.valid.split.weight)
+
+    def pair_logits(self, pair: TowerPair) -> dict[str, NDArray[np.float32]]:
+        """What `tower_a`, `tower_b` and `pair` say (N,) on validation."""
+        return self._pair_logits(pair, self.valid)
+
+    def tower_logits(self, tower: Tower) -> NDArray[np.float32]:
+        """What a tower says (N,) on validation."""
+        bank = self._bank(tower)
+        return predict(TowerLearner("tower", tower, bank), self.valid, [bank.averages()])["tower"]
+
+    def form_logits(self, form: FusionForm | Tower) -> NDArray[np.float32]:
+        """What a fusion form says (N,) on validation."""
+        bank = self._bank(form)
+        return predict(FusionLearner(form, bank, self.dtf), self.valid, [bank.averages()])["fused"]
 
     def _pair_logits(self, pair: TowerPair, rows: Rows) -> dict[str, NDArray[np.float32]]:
         banks = (self._bank(pair.a), self._bank(pair.b))
@@ -203,20 +203,10 @@ class Schedule:
             stored: Name in the store, if not the tower's.
             prefix: Told before what each evaluation says.
         """
-        torch.manual_seed(self._seed(number))
-        slots = self.rich_slots
-        tower = Tower(slots, self.dtf.widths, dropout=self.config.dropout, table_scale=self.config.table_scale).to(
-            self.device
-        )
-        tower.body.quadratic.requires_grad_(self.dtf.quadratic)
-        # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
-        rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
-        tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
-        if linear is not None:
-            begin_linear(tower, linear, self.train.split, table_l2=self.config.first_table_l2, seed=self.seed)
+        tower = self.fresh(number, linear)
         gates = None
         if gated and self.gate_prior is not None:
-            gates = FieldGates.for_slots(slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
+            gates = FieldGates.for_slots(tower.slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
         learner = TowerLearner(
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
@@ -226,6 +216,21 @@ class Schedule:
             self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
+    def fresh(self, number: int, linear: Linear | None = None) -> Tower:
+        """A tower of random weights by a phase's number, or one that begins as logistic regression."""
+        torch.manual_seed(self._seed(number))
+        slots, config = self.rich_slots, self.config
+        tower = Tower(slots, self.dtf.widths, dropout=config.dropout, table_scale=config.table_scale).to(self.device)
+        tower.body.quadratic.requires_grad_(self.dtf.quadratic)
+        # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
+        rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
+        tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
+        if linear is not None:
+            begin_linear(tower, linear, self.train.split, table_l2=config.first_table_l2, seed=self.seed)
+            bank = self._bank(tower)
+            estimate_norms(TowerLearner("tower", tower, bank), [self.train.batch(self._sample())], [bank.averages()])
+        return tower
+
     def further(self, name: str, number: int, tower: Tower) -> Tower:
         """Phase 1 of a retraining: a tower of an earlier run goes on, on this data."""
         tower = tower.to(self.device)
@@ -234,20 +239,22 @@ class Schedule:
         learner = TowerLearner(name, tower, self._bank(tower), unknown=self.config.unknown)
         return self._phase(name, number, tower, learner, rate_factor=self.dtf.retrain_rate)
 
-    def fusion(self, pair: TowerPair) -> FusionForm:
-        """Phase 2: train the fusion form of the frozen pair under it."""
-        rows = np.random.default_rng(self._seed(4)).choice(
-            len(self.train), min(self.dtf.sample_rows, len(self.train)), replace=False
-        )
+    def fusion(self, pair: TowerPair, *, begun: TowerPair | None = None, stored: str | None = None) -> FusionForm:
+        """Phase 2: train the fusion form of the frozen pair under it.
+
+        Args:
+            pair: The towers; both teach.
+            begun: What the form is merged from, if not from them.
+            stored: Name in the store, if not the phase's.
+        """
+        rows = self._sample()
         sample = [
-            torch.from_numpy(ids[np.sort(rows)]).to(self.device).long()
+            torch.from_numpy(ids[rows]).to(self.device).long()
             for ids in (self.train.split.context_ids, self.train.split.candidate_ids)
         ]
-        counts = count_ids(self.slots, self.train.split)
-        form = self.build(pair, counts, sample)
-        teacher = self.teacher(pair)
+        form = self.build(begun or pair, count_ids(self.slots, self.train.split), sample)
         bank = self._bank(form, self.dtf.fusion_l2)
-        learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
+        learner = FusionLearner(form, bank, self.dtf, self.teacher(pair), unknown=self.config.unknown)
         return self._phase(
             "fusion",
             3,
@@ -256,14 +263,20 @@ class Schedule:
             rate_factor=self.dtf.fusion_rate,
             patience_factor=self.dtf.fusion_patience,
             monitor=self.fusion_monitor,
+            stored=stored,
         )
+
+    def _sample(self) -> NDArray[np.int64]:
+        """Some training rows, in order."""
+        most = min(self.dtf.sample_rows, len(self.train))
+        return np.sort(np.random.default_rng(self._seed(4)).choice(len(self.train), most, replace=False))
 
     def teacher(self, pair: TowerPair) -> Teacher:
         """Freeze a pair, its logits calibrated on validation as far as that is beyond noise."""
         banks = (self._bank(pair.a), self._bank(pair.b))
         if not self.dtf.calibrate_teacher:
             return Teacher(pair, banks)
-        logits = self._pair_logits(pair, self.valid)["pair"]
+        logits = self.pair_logits(pair)["pair"]
         return Teacher(pair, banks, calibrated(logits, self.valid.split, self.seed))
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
@@ -304,19 +317,13 @@ class Schedule:
             if self.observe is not None:
                 self.observe(done[1]["history"])
             return module.eval()
-        config = self.config
-        settings = PhaseSettings(
-            name=name,
-            seed=self._seed(number),
-            batch_size=config.batch_rows(len(self.train)),
-            epochs=config.epochs,
-            evaluations=config.evaluations,
-            patience=config.patience * patience_factor,
-            rate=config.rate * rate_factor,
-            table_rate=config.table_rate * rate_factor,
-            monitor=monitor or self.tower_monitor,
-            dense=config.dense_settings(),
-            precision=config.resolved_precision(self.device),
+        settings = self.config.phase_settings(
+            name,
+            self._seed(number),
+            len(self.train),
+            monitor or self.tower_monitor,
+            rate_factor=rate_factor,
+            patience_factor=patience_factor,
         )
         phase = Phase(learner, self.train, self.valid, settings)
         under_way = self.store.current(stored)

@@ -1,79 +1,167 @@
 """What a training searches before its towers are settled: whether rare values share rows, and the tables' L2.
 
-Both depend on the data and are found on validation. First one tower is trained with rare values sharing rows and one
-without (`row_sharing`; where a few other fields give a value away, its row's counts give the label away, and sharing
-does harm); then pairs of towers under several L2 (`table_prior`). What is given is not searched for.
+Both depend on the data, and on each other: a row that many values share can be trusted further than one that is learnt
+from three labels, so each way is tried under the L2 that suits it. Tower A alone climbs (`table_prior`), with rare
+values sharing rows first, then, from where that ended on, with a row a value. Values share where that is clearly
+better on validation, beyond the noise of its rows (where a few other fields give a value away, its row's counts give
+the label away, and sharing does harm). Tower B is trained under what was chosen, and, where A climbed up to there,
+under the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a
+pair bears a weaker prior than a tower. What is given is not searched for.
+
+Shapes: N validation rows.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from training.models.reaction import Tower, TowerPair
+from training.models.reaction import TowerPair
+from training.paired import gain
+from training.phases.phase import lost
 from training.towers.row_sharing import RowSharing
-from training.towers.table_prior import CLEARLY, climb
+from training.towers.table_prior import STEP, climb
+from training.train_config import USUAL_L2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import numpy as np
+    from numpy.typing import NDArray
 
     from training.models.base import FieldSlot
-    from training.phases.phase import Monitor
+    from training.models.reaction import Tower
     from training.towers.schedule import Schedule
 
 USUAL_SHARE: Final = 10.0
 """Evidence below which values share rows where that is clearly better, unless it is given."""
 
 
-def choose_sharing(schedule: Schedule) -> None:
-    """Leave the schedule with rare values sharing rows where tower A is clearly better by it on validation.
+@dataclass(frozen=True)
+class Alone:
+    """Tower A, trained under one setting; its weights are in the store.
 
-    Both towers' phases are in the store, for the next one to take up. The slots and the history are as at first.
+    Attributes:
+        logits: (N,).
+        loss: By the towers' monitor.
+        slots: Of the fields that its gates left.
+        history: Its records.
     """
-    plain = schedule.sharing
-    shared = RowSharing.fit(schedule.given, schedule.splits[0], USUAL_SHARE)
-    if shared.idle:
-        return
-    losses = []
-    for sharing, says in ((shared, "rare values share rows: "), (plain, "a row a value: ")):
-        schedule.share(sharing)
-        schedule.gated_tower(alone_name(schedule), says)
-        losses.append(best_of(schedule.history, schedule.tower_monitor))
-        schedule.history = []
-    schedule.share(shared if losses[0] < losses[1] - CLEARLY else plain)
+
+    logits: NDArray[np.float32]
+    loss: float
+    slots: tuple[FieldSlot, ...]
+    history: list[dict[str, Any]]
 
 
-def searched_towers(schedule: Schedule) -> tuple[Tower, Tower]:
-    """Train both towers under several L2 of their tables, of which the pair's score on validation chooses one.
+class TowerSearch:
+    """The search of one schedule.
 
-    All later phases take the one that was chosen, and the history holds the records of that one alone.
+    Attributes:
+        chosen_l2: `RowSharing.below` -> the L2 that suits tower A with it.
     """
-    given = schedule.slots
 
-    def attempt(l2: float) -> tuple[float, tuple[Tower, Tower]]:
-        schedule.history, schedule.slots = [], given
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._searches_l2 = schedule.config.table_l2 is None
+        self._tried: dict[tuple[float, float], Alone] = {}
+        self.chosen_l2: dict[float, float] = {}
+
+    def pair(self) -> TowerPair:
+        """Train the towers; the schedule is left with what was chosen, its history that of the towers alone."""
+        schedule = self._schedule
+        sharing = self._sharing()
+        found = self.chosen_l2[sharing.below]
+        pairs = [self._together(sharing, l2) for l2 in self._candidates(sharing, found)]
+        losses = [schedule.loss_of(pair) for pair, *_ in pairs]
+        pair, l2, slots, history = pairs[losses.index(min(losses))]
+        self._set(sharing, l2)
+        schedule.slots = slots
+        schedule.history = [{**record, "table_l2": l2} for record in history] if self._searches_l2 else history
+        return pair
+
+    def alone(self) -> None:
+        """Leave the schedule with what suits a model of one tower."""
+        sharing = self._sharing()
+        self._set(sharing, self.chosen_l2[sharing.below])
+
+    def _sharing(self) -> RowSharing:
+        """Which rows values share: as it was given, or what is better, each under its own L2."""
+        schedule = self._schedule
+        plain = schedule.sharing
+        if schedule.share_below is not None:
+            return self._climbed(plain)
+        shared = RowSharing.fit(schedule.given, schedule.splits[0], USUAL_SHARE)
+        if shared.idle:
+            return self._climbed(plain)
+        self._climbed(shared)
+        self._climbed(plain, after=self.chosen_l2[shared.below])
+        one, other = (self._tried[sharing.below, self.chosen_l2[sharing.below]] for sharing in (shared, plain))
+        valid = schedule.valid.split
+        better = gain(schedule.tower_monitor, valid.label, one.logits, other.logits, valid.weight)
+        return shared if better.clear() else plain
+
+    def _climbed(self, sharing: RowSharing, after: float = 0.0) -> RowSharing:
+        """Find the L2 that suits tower A; rows of their own want no less than what suits shared ones."""
+        given = self._schedule.config.table_l2 if not self._searches_l2 else None
+
+        def attempt(l2: float) -> float:
+            return self._alone(sharing, l2).loss
+
+        if given is None:
+            self.chosen_l2[sharing.below] = climb(attempt, max(USUAL_L2, after), down=after < USUAL_L2)
+        else:
+            attempt(given)
+            self.chosen_l2[sharing.below] = given
+        return sharing
+
+    def _candidates(self, sharing: RowSharing, l2: float) -> list[float]:
+        """The L2 that the pair decides about: tower A's choice, and the one below if it climbed up from there."""
+        climbed = l2 > USUAL_L2 and (sharing.below, l2 / STEP) in self._tried
+        return [l2, l2 / STEP] if climbed else [l2]
+
+    def _alone(self, sharing: RowSharing, l2: float) -> Alone:
+        schedule = self._schedule
+        tower = self._tower_a(sharing, l2)
+        logits = schedule.tower_logits(tower)
+        valid = schedule.valid.split
+        loss = lost(schedule.tower_monitor, valid.label, logits, valid.weight)
+        found = Alone(logits, loss, schedule.slots, schedule.history)
+        self._tried[sharing.below, l2] = found
+        return found
+
+    def _together(
+        self, sharing: RowSharing, l2: float
+    ) -> tuple[TowerPair, float, tuple[FieldSlot, ...], list[dict[str, Any]]]:
+        """Train tower B beside a tower A that the store has."""
+        schedule = self._schedule
+        a = self._tower_a(sharing, l2)
+        b = schedule.tower("tower_b", 1, stored=self._name("tower_b", sharing), prefix=self._says(sharing))
+        return TowerPair(a, b), l2, schedule.slots, schedule.history
+
+    def _tower_a(self, sharing: RowSharing, l2: float) -> Tower:
+        self._set(sharing, l2)
+        return self._schedule.gated_tower(self._name("tower_a", sharing), self._says(sharing))
+
+    def _set(self, sharing: RowSharing, l2: float) -> None:
+        schedule = self._schedule
+        if schedule.sharing is not sharing:
+            schedule.share(sharing)
+        schedule.slots, schedule.history = sharing.slots, []
         schedule.config = schedule.config.model_copy(update={"table_l2": l2})
-        prefix = f"L2 {l2:g} of the tables: "
-        a = schedule.gated_tower(alone_name(schedule), prefix)
-        b = schedule.tower("tower_b", 1, stored=f"tower_b_{l2:g}", prefix=prefix)
-        histories[l2], slots[l2] = schedule.history, schedule.slots
-        return schedule.loss_of(TowerPair(a, b)), (a, b)
 
-    histories: dict[float, list[dict[str, Any]]] = {}
-    slots: dict[float, tuple[FieldSlot, ...]] = {}
-    best, towers = climb(attempt)
-    schedule.config = schedule.config.model_copy(update={"table_l2": best})
-    schedule.history = [{**record, "table_l2": best} for record in histories[best]]
-    schedule.slots = slots[best]
-    return towers
+    def _name(self, tower: str, sharing: RowSharing) -> str:
+        """A tower's name in the store, which tells apart what it was trained with."""
+        schedule = self._schedule
+        if not self._searches_l2 and schedule.share_below is not None:
+            return tower
+        kind = "" if sharing.below else "_unshared"
+        return f"{tower}_{schedule.config.first_table_l2:g}{kind}"
 
-
-def alone_name(schedule: Schedule) -> str:
-    """Tower A's name in the store, which tells apart what it was trained with."""
-    kind = "" if schedule.sharing.below else "_unshared"
-    return f"tower_a_{schedule.config.first_table_l2:g}{kind}"
-
-
-def best_of(history: Sequence[Mapping[str, Any]], monitor: Monitor) -> float:
-    """The least of a metric in tower A's records; negative where more is better."""
-    found = [float(record[f"tower_a.{monitor}"]) for record in history if record["phase"] == "tower_a"]
-    return -max(found) if monitor == "auc" else min(found)
+    def _says(self, sharing: RowSharing) -> str:
+        """What is told before each evaluation."""
+        schedule = self._schedule
+        parts = []
+        if schedule.share_below is None:
+            parts.append("rare values share rows" if sharing.below else "a row a value")
+        if self._searches_l2:
+            parts.append(f"L2 {schedule.config.first_table_l2:g} of the tables")
+        return f"{', '.join(parts)}: " if parts else ""

@@ -11,9 +11,9 @@ from model_toys import SLOTS, clicks
 
 from benchmarks.ablation.report import as_json, as_markdown, verdict
 from benchmarks.ablation.run import phase_facts
-from benchmarks.ablation.schedules import Ablated, BornAgain, EnsembleTeacher, InheritOne, OneTower
+from benchmarks.ablation.schedules import Ablated, BornAgain, ControlSettings, EnsembleTeacher, InheritOne, OneTower
 from benchmarks.ablation.store import SharedPhases
-from benchmarks.ablation.variants import METHOD
+from benchmarks.ablation.variants import METHOD, staged
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
 from training.dtf import DtfConfig
 from training.train_config import TrainConfig
@@ -25,26 +25,32 @@ TRAIN = TrainConfig(batch_size=128, epochs=3, patience=2, table_l2=10.0, rate=3e
 AN_EPOCH = 8  # steps: 1,000 rows in batches of 128
 
 
-def fitted(kind: type[Ablated], where: Path, budget: int = 0) -> Ablated:
+def toy(kind: type[Ablated], where: Path, train: TrainConfig, settings: ControlSettings | None = None) -> Ablated:
     found: list[Ablated] = []
     store = SharedPhases(where, lambda phase: phase_facts(found[0], phase, "toy"))
+    dtf = DtfConfig(widths=(8, 6))
     found.append(
         kind(
             SLOTS,
             clicks(1000),
             clicks(300, seed=50),
-            dtf=DtfConfig(widths=(8, 6)),
-            config=TRAIN,
+            dtf=dtf if settings is None else settings.applied(dtf),
+            config=train,
             seed=1,
             store=store,
             progress=lambda *_: None,
         )
     )
-    found[0].budget = budget
+    return found[0]
+
+
+def fitted(kind: type[Ablated], where: Path, budget: int = 0) -> Ablated:
+    found = toy(kind, where, TRAIN)
+    found.budget = budget
     with torch.random.fork_rng():
         torch.set_num_threads(1)
-        found[0].fit()
-    return found[0]
+        found.fit()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,33 @@ def test_a_phase_from_the_store_ends_and_costs_as_when_it_was_trained(whole: tup
     assert again.store.spent == full.store.spent
     split = clicks(300, seed=50)
     np.testing.assert_array_equal(again.predict(split), full.predict(split))
+
+
+def test_a_control_searches_by_its_own_towers_and_stops_and_teaches_as_it_is_told(tmp_path: Path) -> None:
+    told: dict[str, set[str]] = {}
+    for kind in (OneTower, EnsembleTeacher):
+        where = tmp_path / kind.__name__
+        found = toy(kind, where, TRAIN.model_copy(update={"table_l2": None}), ControlSettings(monitor="log_loss"))
+        with torch.random.fork_rng():
+            torch.set_num_threads(1)
+            found.settle()
+        told[kind.__name__] = {phase.partition("_3")[0][:7] for phase in found.store.digests}
+        assert found.config.table_l2 is not None
+        records = [record for record in found.history if record["step"]]
+        assert not any("tower_a.scaled_log_loss" in record for record in records)
+    assert told == {"OneTower": {"tower_a"}, "EnsembleTeacher": {"tower_a", "tower_b"}}
+
+
+def test_a_control_is_tuned_stage_after_stage_each_from_the_best_so_far() -> None:
+    stages = (({}, {"monitor": "log_loss"}), ({}, {"label_weight": 0.5}), ({}, {"l2": 0.3}, {"start": "fresh"}))
+    asked: list[ControlSettings] = []
+
+    def loss(control: ControlSettings) -> float:
+        asked.append(control)
+        return -float((control.monitor == "log_loss") + (control.label_weight == 0.2) + (control.start == "fresh"))
+
+    assert staged(stages, loss) == ControlSettings(monitor="log_loss", label_weight=0.2, start="fresh")
+    assert len(asked) == len(set(asked)) == 2 + 1 + 2
 
 
 def line(model: str, seed: int, auc: float, loss: float, **config: Any) -> Line:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from training.models.reaction import Tower, TowerPair
 from training.phases.checkpoint import CheckpointStore
 from training.phases.learner import Rows
 from training.phases.optim import AdamSettings
-from training.phases.phase import NonFiniteLossError, Phase, PhaseSettings
+from training.phases.phase import UNKNOWING, NonFiniteLossError, Phase, PhaseSettings
 from training.towers.schedule import DtfResult, Schedule
 from training.train_config import TrainConfig
 
@@ -148,7 +149,10 @@ def test_a_phase_stops_after_its_patience_and_keeps_its_best_averaged_weights() 
         history = phase.run(quiet, quiet)
     losses = [record["tower_a.log_loss"] for record in history]
     best = int(np.argmin(losses))
-    assert len(losses) == best + 1 + 4
+    # Evaluations of an order that is no better than chance do not count, for a while.
+    counted = [record["tower_a.auc"] > 0.5 or i >= UNKNOWING * 4 for i, record in enumerate(history)]
+    assert sum(counted[best + 1 :]) == 4
+    assert counted[-1]
     with torch.no_grad():
         valid = clicks(300, 7)
         tower = phase.learner.module
@@ -202,3 +206,49 @@ def test_what_is_monitored_decides_what_is_best(monitor: str) -> None:
     scores = [record[f"tower_a.{monitor}"] for record in history]
     best = max(scores) if monitor == "auc" else min(scores)
     assert history[[r["step"] for r in history].index(phase.position.best_step)][f"tower_a.{monitor}"] == best
+
+
+def by_ad(rows: int, seed: int) -> Arrays:
+    """Clicks that follow from the ad alone, which is learnt soon."""
+    plain = clicks(rows, seed)
+    chance = np.where(plain.candidate_ids[:, 3] % 2, 0.8, 0.2)
+    label = np.random.default_rng(seed).random(rows) < chance
+    return Arrays(plain.context_ids, plain.candidate_ids, label.astype(np.uint8))
+
+
+@pytest.mark.parametrize("monitor", ["log_loss", "auc", "scaled_log_loss"])
+def test_a_tower_whose_order_is_the_wrong_way_round_at_first_is_trained_until_it_is_not(monitor: str) -> None:
+    class Backwards(TowerLearner):
+        """Learns the opposite for a while: as random weights may say it, and longer than the patience."""
+
+        steps = 0
+
+        def loss(self, embedded: Any, batch: Any) -> Any:
+            self.steps += 1
+            label = 1.0 - batch.label if self.steps <= an_epoch else batch.label
+            return super().loss(embedded, replace(batch, label=label))
+
+    phase = phase_of(by_ad(800, 0), monitor=monitor, epochs=20, patience=4)
+    phase.valid = Rows(by_ad(300, 7), CPU)
+    an_epoch = phase.steps_an_epoch
+    learner = phase.learner
+    assert isinstance(learner, TowerLearner)
+    phase.learner = Backwards("tower_a", learner.tower, learner.banks[0])
+    with torch.random.fork_rng():
+        history = phase.run(quiet, quiet)
+    assert sum(record["tower_a.auc"] < 0.5 for record in history) > 4
+    assert phase.position.best_step > 4 * an_epoch
+    assert max(record["tower_a.auc"] for record in history) > 0.6
+
+
+def test_a_phase_that_learns_nothing_but_the_wrong_order_ends_all_the_same() -> None:
+    class Backwards(TowerLearner):
+        def loss(self, embedded: Any, batch: Any) -> Any:
+            return super().loss(embedded, replace(batch, label=1.0 - batch.label))
+
+    phase = phase_of(clicks(400), monitor="scaled_log_loss", epochs=40, patience=1)
+    assert isinstance(phase.learner, TowerLearner)
+    phase.learner = Backwards("tower_a", phase.learner.tower, phase.learner.banks[0])
+    with torch.random.fork_rng():
+        history = phase.run(quiet, quiet)
+    assert 2 < len(history) <= UNKNOWING + 3

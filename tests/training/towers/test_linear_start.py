@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from model_toys import SLOTS, some_ids
+from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
 from training.baseline import fit_yardstick
 from training.config import load_config
+from training.dtf import DtfConfig
 from training.loader import PreparedData
 from training.loop import train_reaction
 from training.models.base import slot_ids
 from training.models.reaction import Tower, TowerPair
+from training.phases.checkpoint import CheckpointStore
+from training.prepare import prepare
 from training.towers.alignment import build_fusion_form, count_ids
-from training.towers.linear_start import Linear, Yardstick, applies, begin_linear, fit_linear
+from training.towers.linear_start import Linear, Yardstick, begin_linear, fit_linear
+from training.towers.recovery import recovered
+from training.towers.schedule import Schedule
+from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,29 +106,88 @@ def test_the_fusion_form_of_two_begun_towers_gives_them_too(split: Any) -> None:
     assert np.allclose(logits(form, split), expected, rtol=3 / ROWS, atol=2e-3)
 
 
-def test_towers_begin_anew_only_where_the_regression_is_ahead() -> None:
-    yardstick = Yardstick(C=1.0, scores={"log_loss": 0.5, "auc": 0.7})
-    assert applies(yardstick, 0.51, "log_loss", (8, 8))
-    assert not applies(yardstick, 0.5, "log_loss", (8, 8))
-    assert applies(yardstick, 0.69, "auc", (8, 8))
-    assert not applies(yardstick, 0.71, "auc", (8, 8))
-    assert not applies(yardstick, 0.51, "log_loss", (8, 1))
-    assert not applies(None, 0.51, "log_loss", (8, 8))
+def test_a_fresh_tower_begins_with_the_regressions_scores(split: Any, tmp_path: Path) -> None:
+    linear = fit_linear(SLOTS, split, C, seed=1)
+    expected = design(split) @ np.concatenate(linear.weights) + linear.bias
+    schedule = toy(split, tmp_path, Yardstick(C, expected))
+    assert np.allclose(schedule.tower_logits(schedule.fresh(0, linear)), expected, rtol=3 / ROWS, atol=2e-3)
 
 
-def test_a_training_that_begins_linear_is_at_least_as_good_as_the_regression_and_resumes_bit_by_bit(
-    tiny_home: Path, tmp_path: Path
+def toy(split: Any, where: Path, yardstick: Yardstick, **more: Any) -> Schedule:
+    """A schedule whose validation rows are those of training."""
+    return Schedule(
+        SLOTS,
+        split,
+        split,
+        dtf=DtfConfig(widths=(6, 5)),
+        config=TrainConfig(batch_size=64, epochs=2, table_l2=300.0, device="cpu"),
+        seed=1,
+        store=CheckpointStore(where, "toy", resume=False),
+        progress=quiet,
+        yardstick=yardstick,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny log, its sets summed up as the yardstick does."""
+    where = tmp_path_factory.mktemp("summed")
+    summed = tiny.EXPERIMENT.replace("max_values = 2", 'max_values = 2\npooling = "sum"')
+    config = load_config(tiny.write_experiment(where, summed))
+    prepare(config.data, base=where, seed=config.seed, name=config.name, out=where / "data")
+    return where
+
+
+def loss_of(yardstick: Yardstick, split: Any) -> float:
+    return float(sk.log_loss(split.label, 1 / (1 + np.exp(-yardstick.logits)), sample_weight=split.weight))
+
+
+RANDOM = {"rate": 1e-6, "table_rate": 1e-6}
+"""Rates at which towers stay what they were: those of random weights end behind a regression."""
+
+
+@pytest.mark.parametrize("below", [0.0, 1e9])
+def test_a_training_whose_towers_learn_nothing_ends_at_least_as_good_as_its_yardstick(
+    below: float, home: Path, tmp_path: Path
 ) -> None:
-    data, config = PreparedData.open(tiny_home / "data"), load_config(tiny_home / "exp.toml")
+    data, config = PreparedData.open(home / "data"), load_config(home / "exp.toml")
     known = fit_yardstick(data, config.seed)
-    ahead = Yardstick(known.C, {"log_loss": 0.0, "auc": 1.0})
-    first = train_reaction(data, config, tmp_path, resume=False, progress=quiet, yardstick=ahead)
+    train = config.train.model_copy(update={**RANDOM, "table_l2": 300.0})
+    afe = config.afe.model_copy(update={"share_below": below, "filter": False, "gates": False})
+    config = config.model_copy(update={"train": train, "afe": afe})
+    first = train_reaction(data, config, tmp_path, resume=False, progress=quiet, yardstick=known)
     starts = [record for record in first.history if record["step"] == 0]
     assert [record["phase"] for record in starts] == ["tower_a", "tower_b", "fusion"]
-    # All but the fields that AFE dropped say what they say in the yardstick.
-    assert starts[0]["tower_a.log_loss"] == pytest.approx(known.scores["log_loss"], abs=0.02)
-    assert first.metrics["validation"]["pair"]["log_loss"] <= starts[0]["tower_a.log_loss"]
-    (tmp_path / "fusion.safetensors").unlink()
-    again = train_reaction(data, config, tmp_path, resume=True, progress=quiet, yardstick=ahead)
-    assert again.history == first.history
-    assert again.metrics == first.metrics
+    bound = loss_of(known, data.split("valid"))
+    assert starts[0]["tower_a.log_loss"] == pytest.approx(bound, abs=1e-3)
+    assert first.metrics["validation"]["fused"]["log_loss"] <= bound + 1e-4  # of norms' estimates
+    assert first.share_below == 0.0  # the yardstick's rows are not shared
+    assert any("logistic regression" in note for note in first.notes)
+    for path in tmp_path.glob("fusion*"):
+        path.unlink()
+    again = train_reaction(data, config, tmp_path, resume=True, progress=quiet, yardstick=known)
+    assert (again.history, again.metrics, again.notes) == (first.history, first.metrics, first.notes)
+
+
+def test_a_fused_model_behind_its_yardstick_is_trained_again_from_it(split: Any, tmp_path: Path) -> None:
+    linear = fit_linear(SLOTS, split, C, seed=1)
+    yardstick = Yardstick(C, design(split) @ np.concatenate(linear.weights) + linear.bias)
+    schedule = toy(split, tmp_path, yardstick, share_below=0.0)
+    with torch.random.fork_rng():
+        torch.set_num_threads(1)
+        pair = TowerPair(schedule.fresh(0), schedule.fresh(1))
+        rows = [torch.from_numpy(ids).long() for ids in (split.context_ids, split.candidate_ids)]
+        untrained = schedule.build(pair, count_ids(SLOTS, split), rows)
+        _, form = recovered(schedule, pair, untrained)
+    assert loss_of(Yardstick(C, schedule.form_logits(form)), split) <= loss_of(yardstick, split)
+    assert "fused model ended behind" in schedule.notes[-1]
+
+
+def test_what_is_ahead_of_its_yardstick_is_left_alone(split: Any, tmp_path: Path) -> None:
+    hopeless = Yardstick(C, np.full(ROWS, 5.0))
+    schedule = toy(split, tmp_path, hopeless)
+    with torch.random.fork_rng():
+        result = schedule.run()
+    assert result.notes == ()
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["fusion", "tower_a", "tower_b"]

@@ -192,7 +192,7 @@ def test_on_values_of_a_few_rows_each_sharing_is_chosen_and_better_on_rows_that_
     for below in (None, 0.0):
         with torch.random.fork_rng():
             schedule = trained(tmp_path / str(below), (train, valid), FEW, below)
-            tower, _ = schedule.searched()
+            tower = schedule.search.pair().a
         model = schedule.sharing.expanded(tower)
         assert [slot.rows for slot in model.slots] == [slot.rows for slot in FEW]
         assert schedule.sharing.below == (10.0 if below is None else 0.0)
@@ -216,7 +216,7 @@ def test_where_what_was_seen_of_rare_values_misleads_on_validation_no_row_is_sha
 
     with torch.random.fork_rng():
         schedule = trained(tmp_path, (split(4000, 0.01), split(2000, 0.5)), FEW, None)
-        first, _ = schedule.searched()
+        first = schedule.search.pair().a
     assert schedule.sharing.below == 0.0
     assert first.slots == FEW
     assert {path.name for path in tmp_path.glob("tower_a*")} == {

@@ -1,0 +1,80 @@
+"""A tower that ends far behind the other one: trained again, left out if it stays behind, and said so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from model_toys import SLOTS, clicks, scramble
+
+from training.dtf import DtfConfig
+from training.models.reaction import TowerPair
+from training.phases.checkpoint import CheckpointStore
+from training.towers.recovery import without_weak
+from training.towers.schedule import Schedule
+from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def toy(where: Path, **train: Any) -> Schedule:
+    torch.set_num_threads(1)
+    return Schedule(
+        SLOTS,
+        clicks(1000),
+        clicks(400, seed=50),
+        dtf=DtfConfig(widths=(8, 6)),
+        config=TrainConfig(**{"batch_size": 64, "epochs": 8, "rate": 3e-3, "table_l2": 1.0, "device": "cpu", **train}),
+        seed=1,
+        store=CheckpointStore(where, "toy", resume=False),
+        progress=lambda *_: None,
+    )
+
+
+@pytest.mark.parametrize("weak", ["tower_a", "tower_b"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_tower_that_spoils_the_pair_is_trained_again_and_left_out_if_it_stays_behind(
+    weak: str, learns: bool, tmp_path: Path
+) -> None:
+    schedule = toy(tmp_path)
+    with torch.random.fork_rng():
+        a, b = schedule.tower("tower_a", 0), schedule.tower("tower_b", 1)
+        before = {record["phase"]: record for record in schedule.history}
+        good = b if weak == "tower_a" else a
+        bad = a if weak == "tower_a" else b
+        scramble(bad)
+        if not learns:
+            schedule.config = schedule.config.model_copy(update={"rate": 1e-9, "table_rate": 1e-9, "epochs": 1})
+        said = schedule.pair_logits(TowerPair(a, b))
+        pair = without_weak(schedule, TowerPair(a, b))
+    name = "tower A" if weak == "tower_a" else "tower B"
+    assert schedule.notes[0].startswith(f"{name} ended far behind the other one on validation (scaled log loss 0.")
+    assert schedule.notes[0].endswith("and was trained again")
+    kept = pair.b if weak == "tower_a" else pair.a
+    other = pair.a if weak == "tower_a" else pair.b
+    assert all(torch.equal(value, good.state_dict()[key]) for key, value in kept.state_dict().items())
+    assert [*dict.fromkeys(record["phase"] for record in schedule.history)] == ["tower_a", "tower_b"]
+    last = {record["phase"]: record for record in schedule.history}
+    if learns:
+        assert len(schedule.notes) == 1
+        assert schedule.loss_of(pair) < schedule.loss_of(TowerPair(good, good)) + 0.02
+        assert not torch.equal(other.tables[0], good.tables[0])
+        assert last[weak] != before[weak]
+    else:
+        assert len(schedule.notes) == 2
+        assert "teaches alone" in schedule.notes[1]
+        assert all(torch.equal(value, good.state_dict()[key]) for key, value in other.state_dict().items())
+        assert other is not kept
+    assert schedule.loss_of(pair) < schedule.loss_of(TowerPair(a, b)) - 0.001
+    assert said["pair"].shape == (400,)
+
+
+def test_a_pair_that_is_as_good_as_its_better_tower_is_left_alone(tmp_path: Path) -> None:
+    schedule = toy(tmp_path)
+    with torch.random.fork_rng():
+        pair = TowerPair(schedule.tower("tower_a", 0), schedule.tower("tower_b", 1))
+        assert without_weak(schedule, pair) is pair
+    assert schedule.notes == []
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["tower_a", "tower_b"]
