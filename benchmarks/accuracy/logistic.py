@@ -31,11 +31,10 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:  # noqa: 
         return baseline_scores(model, data.encoder, split)
 
     weights = len(model.weights)
+    # As in its graph: the bias is in every row of one field's table, and no number of its own.
     return Fitted(
         score=score,
-        parameters=Parameters(
-            training=weights + 1, inference=weights + 1, embedding=weights, dense=1, bytes=4 * (weights + 1)
-        ),
+        parameters=Parameters(training=weights + 1, inference=weights, embedding=weights, dense=0, bytes=4 * weights),
         flops=2 * (data.encoder.width("context") + data.encoder.width("candidate")),
         facts={"C": model.C, "fitted_rows": model.rows},
     )

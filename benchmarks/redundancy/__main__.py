@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from benchmarks.accuracy.models import METHOD
+from benchmarks.accuracy.publish import lines
+from benchmarks.accuracy.tuning import TABLE_SEEDS
 from benchmarks.redundancy.noise import noise_control
 from benchmarks.redundancy.picture import draw
 from benchmarks.redundancy.report import render
 from training.analyze import analyze_source
 from training.config import load_config
 from training.files import read_json, write_json
+from training.loader import PreparedData
 from training.prepare import prepare
 from training.progress import Quiet
 from training.structural.command import analyze_structure
@@ -26,6 +31,7 @@ from training.train import train_run
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "training" / "experiments"
 TASKS = ("criteo", "avazu", "movielens_100k")
+LEDGER = Path(__file__).resolve().parents[1] / "accuracy.jsonl"
 
 
 def main(
@@ -74,15 +80,21 @@ def measure_fields(name: str, place: Path) -> None:
 
 
 def measure_layers(name: str, place: Path) -> None:
-    """Train one task, and a plain tower beside it, and thin both, as far as it is not done."""
+    """Train one task, a plain tower and a tuned DNN beside it, and thin them, as far as it is not done."""
     if not (place / "run").exists():
         say(f"{name}: training")
         train_run(load_config(EXPERIMENTS / f"{name}.toml"), place / "data", place / "run", progress=quiet)
     if not (place / "structure.json").exists():
-        say(f"{name}: training a plain tower, thinning both")
-        write_json(
-            place / "structure.json", analyze_structure(place / "run", place / "data", baseline=True, progress=quiet)
-        )
+        from benchmarks.redundancy.tuned import chosen_config, tuned_structure  # noqa: PLC0415 - FuxiCTR takes seconds
+
+        say(f"{name}: training a plain tower and a tuned DNN, thinning them")
+        found = analyze_structure(place / "run", place / "data", baseline=True, progress=quiet)
+        config = chosen_config(f"{name}-random", lines(LEDGER)) if LEDGER.exists() else None
+        if config is not None:
+            tuned = tuned_structure(PreparedData.open(place / "data"), config, seed=TABLE_SEEDS[0])
+            found["models"]["tuned"] = tuned.as_json()
+        about = {"measured": datetime.now(UTC).date().isoformat(), "method": METHOD}
+        write_json(place / "structure.json", found | about)
 
 
 def noise(work: Path, seed: int, *, report_only: bool) -> dict[str, float] | None:
@@ -105,6 +117,7 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
         name: {
             "fields": {key: task["fields"][key] for key in kept},
             "layers": None if task["layers"] is None else task["layers"]["models"],
+            "about": {key: (task["layers"] or {}).get(key) for key in ("measured", "method")},
         }
         for name, task in measured["tasks"].items()
     }

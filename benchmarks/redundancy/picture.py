@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STYLES = {"magnitude": ":", "magnitude_by_layer": "-.", "rank": "--", "units": "-"}
-COLOURS = {"fused": "#2459c8", "plain": "#d3650a"}
+COLOURS = {"fused": "#2459c8", "plain": "#d3650a", "tuned": "#4b8b3b"}
 
 
 def draw(tasks: Mapping[str, Any], to: Path) -> None:

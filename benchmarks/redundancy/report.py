@@ -34,11 +34,11 @@ the label below; p-values are adjusted for all pairs. Of pairs that too few rows
 LAYERS_ABOUT = """## Dense layers
 
 *Plain tower*: all fields in tables of 10, layers of 400-400-400, no AFE and no second tower, trained by the same loop
-with the run's own `[train]` settings. *Fused*: the run's served model. Neither was tuned for this, and nothing is
-retrained after parameters went. "Can go" is the largest share of the dense parameters (projections of the fields
-included) that costs at most 0.001 validation AUC, as does all that is less; "surely" goes by the lower end of the
-paired 95% bootstrap interval (of whole groups where there are groups). Importance comes from training rows. The three
-ways are said in `training/structural/pruning.py`.
+with the run's own `[train]` settings. *Tuned DNN*: that of `ACCURACY.md`, at the settings that its tuning chose there.
+*Fused*: the run's served model. Nothing is retrained after parameters went. "Can go" is the largest share of the dense
+parameters (projections of the fields included) that costs at most 0.001 validation AUC, as does all that is less;
+"surely" goes by the lower end of the paired 95% bootstrap interval (of whole groups where there are groups). Importance
+comes from training rows. The three ways are said in `training/structural/pruning.py`.
 """
 
 NOISE_ABOUT = """## Control: noise
@@ -114,7 +114,11 @@ def _layers(name: str, found: Mapping[str, Any]) -> str:
         f"{structure.rows:,} validation rows): {headline(structure)}."
         for model, structure in models.items()
     ]
-    return "\n".join([f"### {name}: layers", "", *lines, "", *_table(list(HEADS), structure_rows(models)), ""])
+    when = "Measured before REACTION's methods had numbers: of an older one than is served."
+    if found.get("method") is not None:
+        when = f"Measured on {found['measured']}, of method {found['method']} of REACTION."
+    heads = _table(list(HEADS), structure_rows(models))
+    return "\n".join([f"### {name}: layers", "", when, "", *lines, "", *heads, ""])
 
 
 def _noise(controls: Sequence[Mapping[str, float]]) -> str:

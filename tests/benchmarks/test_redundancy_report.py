@@ -58,6 +58,9 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     kept = json.loads(json.dumps(summary(content)))
     assert "measures" not in kept["tasks"]["clicks"]["fields"]
     assert Structure.from_json(kept["tasks"]["clicks"]["layers"]["fused"]).parameters == 100
+    assert "before REACTION's methods had numbers" in page
+    content["tasks"]["clicks"]["layers"] |= {"measured": "2026-11-29", "method": 6}
+    assert "Measured on 2026-11-29, of method 6 of REACTION." in render(content)
     content["tasks"]["shows"] = {**content["tasks"]["clicks"], "layers": None}
     assert "### shows: fields" in render(content)
     assert "### shows: layers" not in render(content)

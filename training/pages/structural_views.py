@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from training.structural.structure import Point
 
-MODEL_NAMES: Final = {"fused": "Fused", "plain": "Plain tower"}
-"""Models of `analyze-structure` as people read them."""
+MODEL_NAMES: Final = {"fused": "Fused", "plain": "Plain tower", "tuned": "Tuned DNN"}
+"""Models of `analyze-structure`, and of `benchmarks.redundancy` beside them, as people read them."""
 
 DEEPEST: Final = 0.01
 """Loss of AUC down to which a curve is drawn: beyond, the model is broken, and the rest too flat to see."""

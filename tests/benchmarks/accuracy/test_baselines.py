@@ -9,19 +9,22 @@ import torch
 from prepared import make
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.accuracy import deep
+from benchmarks.accuracy import deep, logistic
 from benchmarks.accuracy.baselines import BASELINES, EXTRAS, Baseline
 from benchmarks.accuracy.baselines.base import feature_name
 from benchmarks.accuracy.baselines.finalmlp import BilinearHeads, InteractionAggregation
 from benchmarks.accuracy.baselines.finalnet import FinalNet
+from benchmarks.accuracy.counts import exported_parameters
 from benchmarks.accuracy.early import train
 from benchmarks.accuracy.fitted import Place
+from benchmarks.accuracy.graph.exporters import export
+from benchmarks.accuracy.graph.onehot import OneHot
 from benchmarks.accuracy.guard import TOLERANCE, compare
 from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.plan import guarded
 from training.loader import PreparedData
 from training.metrics import auc
-from training.models.base import embed, slot_ids
+from training.models.base import embed, field_slots, slot_ids
 
 SMALL = {"embedding_dim": 4, "hidden_units": [8, 6], "dropout": 0.1}
 
@@ -215,3 +218,13 @@ def test_counts_are_those_of_a_tower_counted_by_hand(data: PreparedData) -> None
     assert found.dense == width * 8 + 8 + 8 * 6 + 6 + 6 + 1
     assert found.training == found.inference + 2 * (8 + 6)  # batch norms, which are folded
     assert deep.flops(model) == 2 * (width * 8 + 8 * 6 + 6)
+
+
+def test_logistic_regression_counts_what_its_graph_stores(data: PreparedData) -> None:
+    config = MODELS["LR"].defaults("avazu-random", 3000)
+    fitted = logistic.fit("LR", Place("avazu-random", data, Path(), test=False), config, seed=1)
+    slots = field_slots(data.encoder, lambda *_: 1)
+    stored = exported_parameters(export(OneHot(slots, np.ones(sum(slot.rows for slot in slots)), 0.5).eval()))
+    assert fitted.parameters is not None
+    assert (fitted.parameters.embedding, fitted.parameters.dense) == (stored.embedding, stored.dense)
+    assert fitted.parameters.bytes == stored.bytes
