@@ -247,7 +247,7 @@ class MultiValuedCodec:
 
     def _found(self, raw: object) -> bytes:
         width = self._field.max_values
-        tokens = self._field.tokens(raw)[:width]
+        tokens = self._field.tokens(raw, width)
         if not tokens:
             return self.missing
         return b"".join(map(self._lookup.one, tokens)) + self._padding[width - len(tokens)]

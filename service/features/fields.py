@@ -16,12 +16,13 @@ import re
 import sys
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, get_args
 
 from service.features.errors import FieldValueError, SchemaError, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "CategoricalField",
@@ -50,6 +51,7 @@ NUMBER_PATTERN: Final = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]
 _is_number = re.compile(NUMBER_PATTERN).fullmatch
 
 LARGEST_MAX_VALUES: Final = 1024
+_LONG: Final = 1024  # so many elements of an array are looked at together
 
 
 def is_utf8(text: str) -> bool:
@@ -74,6 +76,19 @@ def _text_token(raw: object, where: str, expected: str) -> str:
             raise FieldValueError(where, f"an integer of at most {LONGEST_INT_DIGITS} digits", describe(raw))
         return f"{raw:d}"
     raise FieldValueError(where, expected, describe(raw))
+
+
+def _are_tokens(elements: Sequence[object]) -> bool:
+    """Whether a long array holds nothing but text and integers as they may be; what is wrong with it, others say.
+
+    A million elements fit into one request: a name for each, in case it is refused, takes a second.
+    """
+    kinds = set(map(type, elements))
+    if not kinds <= {str, int}:
+        return False
+    texts = [element for element in elements if type(element) is str]
+    numbers = [element for element in elements if type(element) is int]
+    return is_utf8("".join(texts)) and (not numbers or (min(numbers) > -LARGEST_INT and max(numbers) < LARGEST_INT))
 
 
 def _check_common(name: object, side: object) -> None:
@@ -278,11 +293,15 @@ class MultiValuedField:
         """Whether requests may not carry this field."""
         return self.serving_constant is not None
 
-    def tokens(self, raw: object) -> tuple[str, ...]:
+    def tokens(self, raw: object, most: int | None = None) -> tuple[str, ...]:
         """Tokens of a raw value in its own order, not yet cut to `max_values`; empty where it is missing.
 
         Text is split at the separator, elements of an array are taken whole, empty elements are skipped. A lone
         integer is an array of one, so that a column of single values reads the same from every format.
+
+        Args:
+            raw: The value. All of it is checked.
+            most: How many tokens, from the first; None for all.
 
         Raises:
             FieldValueError: Neither text nor an array of text and integers; `where` names the element.
@@ -290,13 +309,15 @@ class MultiValuedField:
         if raw is None:
             return ()
         if isinstance(raw, (list, tuple)):
+            if len(raw) > _LONG and _are_tokens(raw):
+                return tuple(islice(filter(None, (e if type(e) is str else str(e) for e in raw)), most))
             elements = (
                 _text_token(element, f"{self.name}[{position}]", "text or an integer")
                 for position, element in enumerate(raw)
             )
-            return tuple(token for token in elements if token)
+            return tuple(token for token in elements if token)[:most]
         text = _text_token(raw, self.name, "text, or an array of text and integers")
-        return tuple(token for token in text.split(self.separator) if token)
+        return tuple(islice(filter(None, text.split(self.separator)), most))
 
 
 Field: TypeAlias = CategoricalField | NumericField | MultiValuedField
