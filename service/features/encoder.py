@@ -233,9 +233,8 @@ class FeatureEncoder:
         field = self.field(name)
         if not isinstance(field, MultiValuedField):
             return np.zeros(len(values), dtype=np.bool_)
-        return np.array(
-            [len(field.tokens(raw, field.max_values + 1)) > field.max_values for raw in values], dtype=np.bool_
-        )
+        more = [len(field.tokens(raw, field.max_values + 1)) > field.max_values for raw in values]
+        return np.array(more, dtype=np.bool_)
 
     def _column(self, name: str, values: Sequence[object], place: Callable[[str, int], str]) -> bytes:
         try:

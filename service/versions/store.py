@@ -95,10 +95,10 @@ def deployed(path: Path) -> Deployed:
 def fallbacks(path: Path) -> list[Deployed]:
     """What may be served in place of the current version of the store at a path, as far as it can be read.
 
-    The one before it, which was meant to be served last, then the last that a service proved.
+    The one before it, which was meant to be served last, then the last two that a service proved.
     """
     store = Store(path)
-    names = dict.fromkeys((store.previous(), store.good())) if is_store(path) else {}
+    names = dict.fromkeys((store.previous(), store.good(), store.good_before())) if is_store(path) else {}
     found = []
     for name in names:
         if name is not None and name != store.current():
