@@ -230,26 +230,6 @@ class TestMultiValued:
     def test_text_is_split_and_an_array_is_taken_whole(self, raw: object, tokens: tuple[str, ...]) -> None:
         assert TAGS.tokens(raw) == tokens
 
-    @given(st.lists(st.one_of(st.text(max_size=3), st.integers(), st.sampled_from(["", 10**640 - 1])), max_size=8))
-    def test_a_long_array_has_the_tokens_of_its_elements_one_by_one(self, few: list[str | int]) -> None:
-        raw = few * (3000 // len(few)) if few else []
-        expected = [token for element in raw for token in TAGS.tokens([element])]
-        assert list(TAGS.tokens(raw)) == expected
-        assert list(TAGS.tokens(raw, 5)) == expected[:5]
-
-    @pytest.mark.parametrize(
-        "wrong", [None, True, 1.0, "\ud800", 10**640, -(10**640), ["a"]], ids=[str(n) for n in range(7)]
-    )
-    @pytest.mark.parametrize("others", ["a", "", 7])
-    def test_a_wrong_element_of_a_long_array_is_named_by_its_place(self, wrong: object, others: object) -> None:
-        for most in (None, 1):  # all are looked at, however few are taken
-            with pytest.raises(FieldValueError, match=re.escape("tags[2999]")):
-                TAGS.tokens([others] * 2999 + [wrong, others], most)
-
-    def test_halves_of_a_surrogate_pair_are_none_where_they_stand_apart(self) -> None:
-        with pytest.raises(FieldValueError, match=re.escape("tags[0]")):
-            TAGS.tokens(["\ud83d", "\ude00"] * 2000)
-
     def test_the_separator_may_be_longer_than_a_character(self) -> None:
         assert MultiValuedField("tags", "candidate", 3, separator=", ").tokens("a, b,c") == ("a", "b,c")
 
