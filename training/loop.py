@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,9 @@ __all__ = [
     "TrainingResult",
     "train_reaction",
 ]
+
+TELLING = 0.95
+"""Share of the label's entropy from which a field that says it is taken for the label itself."""
 
 CHECKPOINT_SECONDS = 30.0
 """Least time between two checkpoints of a phase: a checkpoint writes all tables."""
@@ -169,7 +173,7 @@ def train_reaction(
         metrics,
         result.table_l2,
         result.share_below,
-        result.notes,
+        (*too_telling(measures), *result.notes),
     )
 
 
@@ -183,6 +187,18 @@ def _without(selection: Selection, closed: tuple[str, ...]) -> Selection:
         gate_prior={name: prior for name, prior in selection.gate_prior.items() if name not in closed},
         interactions=tuple(pair for pair in selection.interactions if not set(pair) & set(closed)),
     )
+
+
+def too_telling(measures: Measures) -> list[str]:
+    """A sentence on each field that nearly is the label."""
+    rate = measures.base_rate
+    whole = -sum(p * math.log2(p) for p in (rate, 1.0 - rate) if p > 0.0)
+    return [
+        f"field {field.name!r} alone says {field.information_bits / whole:.0%} of what there is to know of the label: "
+        "make sure that it is known before the label is"
+        for field in measures.fields
+        if whole and field.information_bits > TELLING * whole
+    ]
 
 
 def measure_fields(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Measures:

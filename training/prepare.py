@@ -188,8 +188,15 @@ def _check_columns(table: Table, data: DataConfig) -> list[str]:
 
     Raises:
         MissingColumnError: one is not there; lists those that are.
+        DataError: a field is the label.
     """
     spec = table.spec
+    for field in spec.fields:
+        if field.source == spec.label_column:
+            raise DataError(
+                f"field {field.name!r}: expected a column that is known before the label is, got the label's own, "
+                f"{spec.label_column!r}"
+            )
     there = table.source.columns
     wanted = {f"field {field.name!r}": field.source for field in spec.fields}
     wanted |= {"label": spec.label_column}

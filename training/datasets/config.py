@@ -136,7 +136,7 @@ class TimeSplit(_Fractions):
     """The newest rows are the test split, the ones before them the validation split.
 
     Attributes:
-        column: what orders the rows (numbers, dates, or text that sorts, as ISO 8601 does); rows of one instant stay
+        column: what orders the rows (numbers, dates, or ISO 8601 text); rows of one instant stay
             together. Without it the data set's own time, or the order of the rows.
     """
 

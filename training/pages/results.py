@@ -31,6 +31,9 @@ COLUMNS = {
 }
 """ECE is the expected calibration error; the last two are mean prediction and mean label."""
 
+SUSPICIOUS = 0.999
+"""AUC above which a model is taken to have read the label."""
+
 SPLITS = {"validation": "Validation", "test": "Test"}
 
 
@@ -48,8 +51,14 @@ def metrics_by_split(metrics: Mapping[str, Any]) -> dict[str, dict[str, Metrics]
 
 def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader of a run has to know first: how it came about, and where it lost to the baseline."""
-    lost = lost_to_baseline(metrics)
-    return [*metrics.get("notes", ()), *([lost] if lost else [])]
+    return [*metrics.get("notes", ()), *filter(None, (_too_good(metrics), lost_to_baseline(metrics)))]
+
+
+def _too_good(metrics: Mapping[str, Any]) -> str:
+    auc = metrics_by_split(metrics).get("validation", {}).get("fused", {}).get("auc", 0.0)
+    if auc <= SUSPICIOUS:
+        return ""
+    return f"AUC {auc:.4f} on validation is too good to be true: look for a field that is known only after the label"
 
 
 def lost_to_baseline(metrics: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Splits are numbered as in `SPLITS`: 0 train, 1 valid, 2 test.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from training.progress import Progress
 
 _TRAIN, _VALID, _TEST = range(3)
+_TIME = "a number, or ISO 8601 text"
 MOST_INSTANTS = 1 << 22  # distinct times kept
 
 
@@ -128,15 +130,16 @@ class OrderAssigner:
 
 @dataclass(frozen=True)
 class TimeAssigner:
-    """By a column of times: numbers, or text that sorts."""
+    """By a column of times: numbers, or ISO 8601 text, which counts in seconds of UTC."""
 
     column: str
-    valid_from: float | str
-    test_from: float | str | None
+    valid_from: float
+    test_from: float | None
+    iso: bool = False
 
     def assign(self, batch: RawBatch, first: int) -> NDArray[np.uint8]:  # noqa: ARG002 - the interface's
         """See `Assigner`."""
-        times = _times(batch, self.column, as_text=isinstance(self.valid_from, str))
+        times, _ = _times(batch, self.column, iso=self.iso)
         late = np.zeros(times.len(), dtype=bool) if self.test_from is None else (times >= self.test_from).to_numpy()
         return _numbers((times < self.valid_from).to_numpy(), late)
 
@@ -184,24 +187,21 @@ def time_assigner(
 ) -> TimeAssigner:
     """Find the instants at which validation and test begin: the nearest to the shares asked for.
 
-    The distinct times are kept with their counts; too many numbers are rounded down to multiples of a power of two, the
-    smallest that makes them few. Text counts as numbers if all of it is numeric, else it is compared as text (ISO 8601
-    sorts).
+    The distinct times are kept with their counts; too many are rounded down to multiples of a power of two, the
+    smallest that makes them few. Text is a number or ISO 8601, with offsets or in UTC; other text need not sort.
 
     Raises:
-        DataValueError: a missing time, or a mixture of numbers and other text.
+        DataValueError: a missing time, other text, or a mixture of both.
     """
     progress.start(f"reading {column}")
     counts: pl.DataFrame | None = None
     grid: float | None = None
+    iso: bool | None = None
     for batch in table.source.batches([column]):
-        times = _times(batch, column, as_text=None)
+        times, iso = _times(batch, column, iso=iso)
         part = pl.DataFrame([times.rename("time"), pl.Series("rows", np.ones(times.len(), dtype=np.int64))])
-        if counts is not None and counts.schema["time"] != part.schema["time"]:
-            expected = "text" if counts.schema["time"] == pl.String else "a number"
-            raise located(batch, column, 0, f"{expected}, as in the rows before", describe(times[0]))
         counts = _instants(part if counts is None else pl.concat([counts, part]), grid)
-        while counts.height > most and counts.schema["time"] == pl.Float64:
+        while counts.height > most:
             grid = 2.0**-20 if grid is None else 2.0 * grid
             counts = _instants(counts, grid)
         progress.advance(batch.frame.height)
@@ -216,7 +216,7 @@ def time_assigner(
     test = int(np.abs(before - (1.0 - split.test)).argmin()) if split.test else last
     valid = int(np.abs(before - (1.0 - split.test - split.valid)).argmin())
     valid = min(valid, test, last - 1)
-    return TimeAssigner(column, instants[valid], instants[test] if test < last else None)
+    return TimeAssigner(column, instants[valid], instants[test] if test < last else None, bool(iso))
 
 
 def _instants(times: pl.DataFrame, grid: float | None) -> pl.DataFrame:
@@ -225,28 +225,50 @@ def _instants(times: pl.DataFrame, grid: float | None) -> pl.DataFrame:
     return times.group_by(key).agg(pl.col("rows").sum())
 
 
-def _times(batch: RawBatch, column: str, *, as_text: bool | None) -> pl.Series:
-    """A batch's times as float64 or text; with as_text None by what they are."""
+def _times(batch: RawBatch, column: str, *, iso: bool | None) -> tuple[pl.Series, bool]:
+    """A batch's times as float64, and whether they are ISO 8601 text, which then are seconds of UTC.
+
+    Args:
+        batch: the rows.
+        column: of the times.
+        iso: what they are in other rows; None where these are the first.
+
+    Raises:
+        DataValueError: a missing time, text that is neither, or both in one column.
+    """
     values = batch.frame.get_column(column)
     missing = (values.is_null() | (values == "")) if values.dtype == pl.String else values.is_null()
     if missing.any():
         row = int(missing.arg_max() or 0)
-        raise located(batch, column, row, "a time (a number, or text that sorts)", describe(values[row]))
+        raise located(batch, column, row, f"a time ({_TIME})", describe(values[row]))
     if values.dtype.is_temporal():
-        return values.to_physical().cast(pl.Float64)
+        return values.to_physical().cast(pl.Float64), False
     if values.dtype.is_numeric():
-        return values.cast(pl.Float64)
-    if as_text:
-        return values
+        return values.cast(pl.Float64), False
     coded = dictionary_encode(values)
-    numbers = [_number(value) for value in coded.values.to_list()]
-    if as_text is None and all(value is None for value in numbers):
-        return values
-    out = np.array([np.nan if value is None else value for value in numbers])[coded.codes]
+    distinct = coded.values.to_list()
+    if iso is None:
+        iso = _number(distinct[int(coded.codes[0])]) is None
+    read = _seconds if iso else _number
+    found = [read(value) for value in distinct]
+    out = np.array([np.nan if value is None else value for value in found])[coded.codes]
     if np.isnan(out).any():
         row = int(np.isnan(out).argmax())
-        raise located(batch, column, row, "a number, as in other rows", describe(values[row]))
-    return pl.Series(column, out)
+        other = (_number if iso else _seconds)(values[row]) is not None
+        expected = (
+            f"{'ISO 8601 text' if iso else 'a number'}, as in other rows" if other or row else f"a time ({_TIME})"
+        )
+        raise located(batch, column, row, expected, describe(values[row]))
+    return pl.Series(column, out), iso
+
+
+def _seconds(value: object) -> float | None:
+    """ISO 8601 text as seconds since 1970, UTC where it names no offset; None of other text."""
+    try:
+        time = datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _number(value: object) -> float | None:

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from training.models.reaction import TowerPair
-from training.paired import gain
-from training.phases.phase import lost
+from training.paired import CLEARLY, gain
 from training.towers.row_sharing import RowSharing
 from training.towers.table_prior import STEP, climb
 from training.train_config import USUAL_L2
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from training.models.base import FieldSlot
     from training.models.reaction import Tower
+    from training.paired import Gain
     from training.towers.schedule import Schedule
 
 USUAL_SHARE: Final = 10.0
@@ -41,15 +41,9 @@ class Alone:
 
     Attributes:
         logits: (N,).
-        loss: By the towers' monitor.
-        slots: Of the fields that its gates left.
-        history: Its records.
     """
 
     logits: NDArray[np.float32]
-    loss: float
-    slots: tuple[FieldSlot, ...]
-    history: list[dict[str, Any]]
 
 
 class TowerSearch:
@@ -95,23 +89,26 @@ class TowerSearch:
         self._climbed(shared)
         self._climbed(plain, after=self.chosen_l2[shared.below])
         one, other = (self._tried[sharing.below, self.chosen_l2[sharing.below]] for sharing in (shared, plain))
-        valid = schedule.valid.split
-        better = gain(schedule.tower_monitor, valid.label, one.logits, other.logits, valid.weight)
-        return shared if better.clear() else plain
+        return shared if self._gain(one, other).clear() else plain
 
     def _climbed(self, sharing: RowSharing, after: float = 0.0) -> RowSharing:
         """Find the L2 that suits tower A; rows of their own want no less than what suits shared ones."""
         given = self._schedule.config.table_l2 if not self._searches_l2 else None
 
-        def attempt(l2: float) -> float:
-            return self._alone(sharing, l2).loss
+        def better(one: float, other: float) -> bool:
+            before, after = self._alone(sharing, other), self._alone(sharing, one)
+            return self._gain(after, before).mean > CLEARLY
 
         if given is None:
-            self.chosen_l2[sharing.below] = climb(attempt, max(USUAL_L2, after), down=after < USUAL_L2)
+            self.chosen_l2[sharing.below] = climb(better, max(USUAL_L2, after), down=after < USUAL_L2)
         else:
-            attempt(given)
+            self._alone(sharing, given)
             self.chosen_l2[sharing.below] = given
         return sharing
+
+    def _gain(self, ours: Alone, theirs: Alone) -> Gain:
+        valid = self._schedule.valid.split
+        return gain(self._schedule.tower_monitor, valid.label, ours.logits, theirs.logits, valid.weight)
 
     def _candidates(self, sharing: RowSharing, l2: float) -> list[float]:
         """The L2 that the pair decides about: tower A's choice, and the one below if it climbed up from there."""
@@ -119,14 +116,11 @@ class TowerSearch:
         return [l2, l2 / STEP] if climbed else [l2]
 
     def _alone(self, sharing: RowSharing, l2: float) -> Alone:
-        schedule = self._schedule
-        tower = self._tower_a(sharing, l2)
-        logits = schedule.tower_logits(tower)
-        valid = schedule.valid.split
-        loss = lost(schedule.tower_monitor, valid.label, logits, valid.weight)
-        found = Alone(logits, loss, schedule.slots, schedule.history)
-        self._tried[sharing.below, l2] = found
-        return found
+        key = sharing.below, l2
+        if key not in self._tried:
+            logits = self._schedule.tower_logits(self._tower_a(sharing, l2))
+            self._tried[key] = Alone(logits)
+        return self._tried[key]
 
     def _together(
         self, sharing: RowSharing, l2: float

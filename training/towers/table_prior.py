@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from training.paired import CLEARLY
 from training.train_config import USUAL_L2
 
 if TYPE_CHECKING:
@@ -19,23 +18,20 @@ LEAST_L2: Final = 1.0
 MOST_L2: Final = 1e5
 
 
-def climb(attempt: Callable[[float], float], start: float = USUAL_L2, *, down: bool = True) -> float:
-    """Return the L2 that no step from it improves on by `CLEARLY`: below that it is chance.
+def climb(better: Callable[[float, float], bool], start: float = USUAL_L2, *, down: bool = True) -> float:
+    """Return the L2 that no step from it improves on.
 
     Upwards in steps of `STEP` as long as that helps; downwards where the first step up does not.
 
     Args:
-        attempt: Trains under an L2; its validation loss.
+        better: Whether what is trained under the first is better than under the second, tried before.
         start: Where it begins.
         down: Whether it may go down.
     """
-    best, least = start, attempt(start)
+    best = start
     for step in (STEP, 1.0 / STEP) if down else (STEP,):
-        while LEAST_L2 <= best * step <= MOST_L2:
-            loss = attempt(best * step)
-            if not loss < least - CLEARLY:
-                break
-            best, least = best * step, loss
+        while LEAST_L2 <= best * step <= MOST_L2 and better(best * step, best):
+            best *= step
         if best != start:
             break
     return best

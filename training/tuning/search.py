@@ -214,7 +214,8 @@ class Search:
         def observe(history: list[dict[str, Any]]) -> None:
             if time.monotonic() > self.deadline:
                 raise OutOfTimeError
-            if trial is not None and history[0]["phase"] in PHASES:
+            # The first trial may search for L2 and sharing, of which what it kept is told at its end alone.
+            if trial is not None and trial.user_attrs["number"] and history[0]["phase"] in PHASES:
                 self._judge(trial, history, reported)
 
         try:
@@ -239,18 +240,23 @@ class Search:
             shutil.rmtree(workdir, ignore_errors=True)
             raise
         shutil.rmtree(workdir, ignore_errors=True)
+        if trial is not None and not trial.user_attrs["number"]:
+            for phase in PHASES:
+                self._judge(trial, [record for record in result.history if record["phase"] == phase], reported)
         return float(result.metrics["validation"]["fused"][monitor])
 
     def _judge(self, trial: Trial, history: list[dict[str, Any]], reported: dict[str, int]) -> None:
         """Report a phase's evaluations; end a trial that is far behind the others at the same one."""
         phase = history[0]["phase"]
-        key = f"{PHASES[phase]}.{self.config.train.monitor}"
+        stopped_by = f"{PHASES[phase]}.scaled_log_loss"
+        key = stopped_by if stopped_by in history[0] else f"{PHASES[phase]}.{self.config.train.monitor}"
         best = max if self.config.train.monitor == "auc" else min
         values = [record[key] for record in history]
         for place in range(reported.get(phase, 0), len(values)):
             # Evaluations of different phases are steps of their own: they compare with each other only.
             trial.report(best(values[: place + 1]), list(PHASES).index(phase) * 10_000 + place)
-        reported[phase] = len(values)
+        # A phase that is trained again (a weak tower, a beginning as logistic regression) adds what is new at most.
+        reported[phase] = max(len(values), reported.get(phase, 0))
         if len(values) > PATIENCE and trial.user_attrs["number"] and trial.should_prune():
             raise _StoppedEarlyError
 

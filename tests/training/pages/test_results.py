@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tiny
 
-from training.pages.results import lost_to_baseline
+from training.pages.results import lost_to_baseline, warnings_of
 from training.report import render_report
 from training.runs import open_run
 
@@ -66,3 +66,12 @@ def test_a_training_that_loses_to_its_baseline_warns_and_one_that_wins_does_not(
     metrics["validation"]["fused"] = {**metrics["baseline"]["validation"]}
     (run / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     assert 'class="warning"' not in render_report(open_run(run, verify=False))
+
+
+def test_a_model_that_seems_to_have_read_the_label_is_warned_of() -> None:
+    metrics = {"validation": {"fused": {"auc": 0.9995, "log_loss": 0.01}}, "notes": ["a note"]}
+    note, told = warnings_of(metrics)
+    assert note == "a note"
+    assert told.startswith("AUC 0.9995 on validation is too good to be true")
+    metrics["validation"]["fused"]["auc"] = 0.99
+    assert warnings_of(metrics) == ["a note"]

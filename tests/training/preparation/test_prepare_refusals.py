@@ -74,12 +74,12 @@ def test_a_wrong_number_in_the_test_split_is_found_as_well(tmp_path: Path) -> No
 
 
 def test_a_rule_for_the_label_needs_numbers(tmp_path: Path) -> None:
-    raw = made_up.rows(100)
-    raw[57]["seen"] = "many"
+    raw = [{**row, "stars": row["seen"]} for row in made_up.rows(100)]
+    raw[57]["stars"] = "many"
     path = made_up.write(tmp_path / "log.csv", raw)
-    config = made_up.config(split=RANDOM, table={"label": {"column": "seen", "at_least": 4}})
+    config = made_up.config(split=RANDOM, table={"label": {"column": "stars", "at_least": 4}})
     expected = "expected a number (label is 1 from 4 up), got 'many'"
-    assert refusal(tmp_path, config, DataValueError) == f"{path}: line 59: column 'seen': {expected}"
+    assert refusal(tmp_path, config, DataValueError) == f"{path}: line 59: column 'stars': {expected}"
 
 
 # --- Parquet: types

@@ -62,18 +62,39 @@ def test_a_value_that_names_no_split_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("line", "value", "message"),
     [
-        ("", "expected a time (a number, or text that sorts), got a missing value"),
-        ("noon", "expected a number, as in other rows, got 'noon'"),
+        (22, "", "expected a time (a number, or ISO 8601 text), got a missing value"),
+        (22, "noon", "expected a number, as in other rows, got 'noon'"),
+        (22, "2026-01-05", "expected a number, as in other rows, got '2026-01-05'"),
+        (2, "i18", "expected a time (a number, or ISO 8601 text), got 'i18'"),
+        (2, "12/31/2025 10:00", "expected a time (a number, or ISO 8601 text), got '12/31/2025 10:00'"),
     ],
 )
-def test_a_time_that_cannot_be_ordered_is_refused(value: str, message: str, tmp_path: Path) -> None:
+def test_a_time_that_cannot_be_ordered_is_refused(line: int, value: str, message: str, tmp_path: Path) -> None:
     raw = made_up.rows(60)
-    raw[20]["ts"] = value
+    raw[line - 2]["ts"] = value
     path = made_up.write(tmp_path / "log.csv", raw)
     got = refusal(tmp_path, made_up.config(split={"kind": "time"}), DataValueError)
-    assert got == f"{path}: line 22: column 'ts': {message}"
+    assert got == f"{path}: line {line}: column 'ts': {message}"
+
+
+def test_a_number_among_iso_times_is_refused(tmp_path: Path) -> None:
+    raw = [{**row, "ts": f"2026-01-01T00:00:{n:02d}"} for n, row in enumerate(made_up.rows(60))]
+    raw[20]["ts"] = "1700000000"
+    path = made_up.write(tmp_path / "log.csv", raw)
+    got = refusal(tmp_path, made_up.config(split={"kind": "time"}), DataValueError)
+    assert got == f"{path}: line 22: column 'ts': expected ISO 8601 text, as in other rows, got '1700000000'"
+
+
+@pytest.mark.parametrize("label", ["click", {"column": "click", "at_least": 1}])
+def test_a_field_that_is_the_label_is_refused(label: object, tmp_path: Path) -> None:
+    made_up.write(tmp_path / "log.csv", made_up.rows(60))
+    config = made_up.config(table={"label": label}, split=RANDOM)
+    leak = config.fields[0].model_copy(update={"name": "clicked", "column": "click"})
+    config = config.model_copy(update={"fields": (*config.fields, leak)})
+    expected = "field 'clicked': expected a column that is known before the label is, got the label's own, 'click'"
+    assert refusal(tmp_path, config, DataError) == expected
 
 
 def test_a_data_set_without_time_has_no_split_by_time(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import re
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import made_up
@@ -155,6 +156,25 @@ def test_a_split_by_time_puts_the_newest_last_and_cuts_no_instant(
     assert data.info.rows == expected
     train = {t for t, value in zip(times, comparable, strict=True) if value < valid_from}
     assert set(data.encoder.vocabulary("f").tokens()) == train
+
+
+def test_iso_times_are_ordered_by_their_instants_whatever_their_offsets_and_are_bounded() -> None:
+    draw = np.random.default_rng(0)
+    start = datetime(2025, 12, 31, tzinfo=UTC)
+    instants = np.sort(draw.choice(10**6, 3000, replace=False))[draw.permutation(3000)]
+    zones = [timezone(timedelta(minutes=int(m))) for m in draw.integers(-12 * 4, 14 * 4, 3000) * 15]
+    moments = [start + timedelta(seconds=int(s)) for s in instants]
+    texts = [m.astimezone(zone).isoformat() for m, zone in zip(moments, zones, strict=True)]
+    texts[::3] = [m.strftime("%Y-%m-%dT%H:%M:%SZ") for m in moments[::3]]
+    texts[1::3] = [m.strftime("%Y-%m-%d %H:%M:%S") for m in moments[1::3]]  # without an offset: UTC
+    frame = pl.DataFrame({"y": ["0"] * 3000, "t": texts})
+    table = Table(TableSpec("many", (), "y"), FrameSource(frame, "many", batch_rows=700))
+    for most, close in ((10_000, 0), (500, 60)):
+        made = time_assigner(table, "t", TimeSplit(kind="time", valid=0.1, test=0.2), Quiet(), most=most)
+        split = made.assign(RawBatch(frame, "many"), 0)
+        assert np.abs(np.bincount(split) - [2100, 300, 600]).max() <= close
+        for older, newer in itertools.pairwise(range(3)):
+            assert instants[split == older].max() < instants[split == newer].min()
 
 
 def test_a_split_by_time_without_a_column_goes_by_the_order_of_the_rows(tmp_path: Path) -> None:

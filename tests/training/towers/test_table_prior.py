@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from training.config import load_config
 from training.dtf import DtfConfig
 from training.files import write_jsonl
-from training.paired import CLEARLY
+from training.paired import CLEARLY, gain
 from training.phases.checkpoint import CheckpointStore
 from training.report import render_report
 from training.runs import Run, open_run
@@ -50,14 +50,14 @@ DOWN = [300, 1200, 75, 18.75, 4.6875, 1.171875]
 def test_it_climbs_as_long_as_that_helps_and_down_only_where_the_first_step_up_does_not(
     losses: dict[float, float], tried: list[float], best: float
 ) -> None:
-    asked = []
+    asked: dict[float, None] = {}
 
-    def attempt(l2: float) -> float:
-        asked.append(l2)
-        return losses[l2]
+    def better(one: float, other: float) -> bool:
+        asked.update({other: None, one: None})
+        return losses[one] < losses[other] - CLEARLY
 
-    assert climb(attempt) == best
-    assert asked == tried
+    assert climb(better) == best
+    assert list(asked) == tried
     assert LEAST_L2 <= min(asked) <= max(asked) <= MOST_L2
     assert losses[best] < min(losses.values()) + CLEARLY
 
@@ -78,9 +78,9 @@ def schedule(where: Path, told: list[tuple[Any, ...]], **changes: Any) -> Schedu
 
 def test_a_climb_may_begin_elsewhere_and_go_up_only() -> None:
     losses = {1200: 5, 4800: 4, 19200: 3.0, 76800: 3.5, 300: 0}
-    assert climb(lambda l2: losses[l2], 1200, down=False) == 19200
+    assert climb(lambda one, other: losses[one] < losses[other], 1200, down=False) == 19200
     losses[4800] = 6
-    assert climb(lambda l2: losses[l2], 1200, down=False) == 1200
+    assert climb(lambda one, other: losses[one] < losses[other], 1200, down=False) == 1200
 
 
 def scaled(label: np.ndarray, logits: np.ndarray) -> float:
@@ -101,7 +101,7 @@ def test_tower_a_climbs_the_pair_decides_the_last_step_and_only_its_history_is_k
     assert len(tried) >= 3
     valid = clicks(300, seed=50)
     context, candidate = (torch.from_numpy(ids).long() for ids in (valid.context_ids, valid.candidate_ids))
-    alone, together, towers, histories = {}, {}, {}, {}
+    together, logits_a, towers, histories = {}, {}, {}, {}
     for l2 in tried:
         given = schedule(tmp_path / str(l2), [], monitor=monitor, table_l2=l2)
         with torch.random.fork_rng(), torch.no_grad():
@@ -109,14 +109,15 @@ def test_tower_a_climbs_the_pair_decides_the_last_step_and_only_its_history_is_k
                 towers[l2] = given.gated_tower(), given.tower("tower_b", 1)
             a, b = (tower(context, candidate).numpy() for tower in towers[l2])
         histories[l2] = given.history
-        for losses, logits in ((alone, a), (together, (a + b) / 2)):
-            worth = roc_auc_score(valid.label, logits) if monitor == "auc" else None
-            losses[l2] = -worth if worth is not None else scaled(valid.label, logits)
-    # The climb's own rule on losses from elsewhere: tower A by itself, then the pair's mean by hand.
-    top = climb(lambda l2: alone[l2])
+        pair = (a + b) / 2
+        together[l2] = -roc_auc_score(valid.label, pair) if monitor == "auc" else scaled(valid.label, pair)
+        logits_a[l2] = a
+    # The climb's own rule on towers from elsewhere: tower A by itself, then the pair's mean by hand.
+    stopped_by = "auc" if monitor == "auc" else "scaled_log_loss"
+    top = climb(lambda one, other: gain(stopped_by, valid.label, logits_a[one], logits_a[other], None).mean > CLEARLY)
     best = min([top, top / STEP] if top > 300 else [top], key=lambda l2: together[l2])
     assert search.config.first_table_l2 == search.config.table_l2 == best
-    assert len(set(alone.values())) > 1
+    assert len(set(together.values())) > 1
     for tower, expected in zip((found.a, found.b), towers[best], strict=True):
         assert all(torch.equal(value, expected.state_dict()[key]) for key, value in tower.state_dict().items())
     assert search.history == [{**record, "table_l2": best} for record in histories[best]]

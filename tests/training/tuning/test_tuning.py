@@ -78,6 +78,26 @@ def test_the_first_trial_is_the_experiment_as_it_is(home: Path, whole: tuple[Fou
         assert alone.metrics["validation"]["fused"]["log_loss"] == score
 
 
+def test_trials_are_compared_with_the_towers_that_the_first_one_kept_by_what_stops_them(
+    home: Path, tmp_path: Path
+) -> None:
+    config, data = load_config(home / "exp.toml"), PreparedData.open(home / "data")
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 4, "patience": 4})})
+    made = Search(data, config, tmp_path / "search", quiet)
+    made.run(1)
+    (trial,) = made._study.get_trials()
+    alone = train_reaction(
+        data, config, tmp_path / "w", resume=False, progress=quiet, yardstick=fit_yardstick(data, config.seed)
+    )
+    expected = {}
+    for number, key in enumerate(("tower_a.scaled_log_loss", "tower_b.scaled_log_loss", "fused.log_loss")):
+        values = [
+            record[key] for record in alone.history if record["phase"] == ("tower_a", "tower_b", "fusion")[number]
+        ]
+        expected |= {number * 10_000 + place: min(values[: place + 1]) for place in range(len(values))}
+    assert trial.intermediate_values == expected
+
+
 def test_what_is_written_is_the_experiment_with_the_winners_overrides(home: Path, whole: tuple[Found, Path]) -> None:
     found, out = whole
     tuned, start = load_config(out), load_config(home / "exp.toml")
