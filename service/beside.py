@@ -48,9 +48,10 @@ class Beside(Generic[ItemT]):
         self._put = 0  # bytes, by the event loop
         self._taken = 0  # bytes, by the thread
         self._ending = threading.Event()
-        # A daemon: what never answers holds up no end.
+        # A daemon: what never answers holds up no end. Started by the first item, on the event loop: a thread that is
+        # started while a worker gets ready would stay behind all others for good (see `service.workers.boot`).
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.thread.start()
+        self._started = False
 
     def offer(self, item: ItemT, size: int) -> bool:
         """Take an item of so many bytes, nothing of which may change any more; False where it has no room."""
@@ -58,13 +59,20 @@ class Beside(Generic[ItemT]):
             return False
         self._put += size
         self._queue.append((item, size))
+        if not self._started:
+            self._started = True
+            self.thread.start()
         return True
 
     def close(self) -> None:
         """Do what is queued, unless that takes long."""
-        if not self._ending.is_set():
-            self._ending.set()
+        if self._ending.is_set():
+            return
+        self._ending.set()
+        if self._started:
             self.thread.join(_END_SECONDS)
+        else:
+            self._end()
 
     def _run(self) -> None:
         while not self._ending.wait(_LOOK_SECONDS):

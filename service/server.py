@@ -78,6 +78,8 @@ class _Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving = False
         self._told_again = False  # to end, while it leaves
+        self._acceptors: list[Acceptor] = []
+        self._takers: list[Taker] = []
 
     async def on_tick(self, counter: int) -> bool:
         """Beat, by which the supervisor sees that this process comes round; returns whether to end."""
@@ -123,8 +125,8 @@ class _Server(uvicorn.Server):
         Clients of those that cannot be handed on are told that they end.
         """
         self.runtime.retire()
-        for server in self.servers:
-            server.close()
+        for entrance in (*self._takers, *self._acceptors):
+            entrance.retire()
         loop = asyncio.get_running_loop()
         idle_seconds = self.runtime.settings.idle_seconds
         until = loop.time() + idle_seconds
@@ -144,7 +146,8 @@ class _Server(uvicorn.Server):
                 giver.close()
                 giver = None
                 self._part()
-            if not connections or loop.time() >= until:
+            arriving = any(acceptor.arriving for acceptor in self._acceptors)
+            if not (connections or arriving) or loop.time() >= until:
                 self._end()
             else:
                 loop.call_later(pause, look)
@@ -219,10 +222,11 @@ class _Server(uvicorn.Server):
                 most=most_connections(self.runtime.settings.max_connections),
                 on_full=lambda: metrics.count_cut("full"),
             )
-            self.servers.append(acceptor)  # type: ignore[arg-type]
+            self._acceptors.append(acceptor)
             passage = self.runtime.assignment.passage
             if passage != NO_PASSAGE and self.config.ssl is None:
-                self.servers.append(Taker(passage.taker, acceptor.adopt))  # type: ignore[arg-type]
+                self._takers.append(Taker(passage.taker, acceptor.adopt))
+        self.servers += [*self._takers, *self._acceptors]  # type: ignore[list-item]
         self.runtime.listens()
 
 

@@ -81,7 +81,8 @@ class Acceptor:
         self._cells = cells
         self._tls = tls
         self._handshake_seconds = None if tls is None else handshake_seconds
-        self._closed = False
+        self._closed = False  # for connections that are not accepted yet
+        self._ending = False  # and for those that are
         self._patience = 1  # connections taken after giving way, whoever holds fewer
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[object]] = set()
@@ -93,7 +94,12 @@ class Acceptor:
         self._loop.add_reader(listener, self._accept)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more, and end those that are not served yet."""
+        self._ending = True
+        self.retire()
+
+    def retire(self) -> None:
+        """Accept no more; those that were accepted are served."""
         self._closed = True
         self._held()
         if self._pause is not None:
@@ -104,6 +110,11 @@ class Acceptor:
         """Return when what was accepted is being served."""
         if self._arriving:
             await asyncio.wait(self._arriving)
+
+    @property
+    def arriving(self) -> int:
+        """Connections that were accepted and are not served yet."""
+        return len(self._arriving)
 
     def _held(self) -> int:
         """Connections of this worker, told to the others. One that has just arrived may count twice for a moment."""
@@ -185,5 +196,5 @@ class Acceptor:
             )
         except OSError:  # the client has gone meanwhile
             return
-        if self._closed:  # after the web server told its connections to end; this one it did not know
+        if self._ending:  # after the web server told its connections to end; this one it did not know
             protocol.shutdown()

@@ -79,6 +79,8 @@ def boot_command(*, low: bool) -> list[str]:
 
 def main() -> int:
     """Serve as ordered; returns the exit status."""
+    # numpy would start threads at its import that nobody needs here, and that would stay behind all others.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     prepared: list[Prepared] = []
 
     def get_ready() -> None:

@@ -126,6 +126,27 @@ def test_a_pause_ends_by_itself() -> None:
         asyncio.run(run(listener))
 
 
+def test_a_connection_that_arrives_while_another_takes_the_workers_place_is_served() -> None:
+    cells = Cells(2, 0, descriptor=shared_file(2))
+    held: set[Held] = set()
+
+    async def run(listener: socket.socket) -> None:
+        taking = Acceptor(listener, lambda: Held(held), held.__len__, cells)
+        taking._accept()  # accepted, and not served yet
+        taking.retire()
+        assert (len(held), taking.arriving) == (0, 1)
+        await settle()
+        assert (len(held), taking.arriving) == (1, 0)
+        (one,) = held
+        assert not one.told_to_end
+        one.transport.close()
+        await settle()
+
+    with queue(2) as listener:
+        asyncio.run(run(listener))
+    assert len(held) == 1  # the other one waits for whoever comes
+
+
 def test_a_connection_that_arrives_while_the_worker_ends_is_told_to_end_and_nobody_gives_way_any_more() -> None:
     file = shared_file(2)
     own, other, _ = (Cells(2, block, descriptor=file) for block in range(3))

@@ -8,6 +8,9 @@ import socket
 import ssl
 import sys
 import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -81,35 +84,66 @@ def test_idle_connections_are_served_on_by_the_next_process_and_none_is_closed(t
             connection.close()
 
 
-def test_clients_that_never_pause_keep_their_connections_through_swaps(tmp_path: Path) -> None:
-    store = build_store(tmp_path, "first", "second")
-    stop = threading.Event()
-    models: list[set[str]] = [set() for _ in range(4)]
-    faults: list[str] = []
+@dataclass
+class Crowd:
+    """Clients of a server, until they are told to stop.
 
-    def client(number: int) -> None:
-        with connect(running) as connection:
-            while not stop.is_set():
+    Attributes:
+        models: Who answered each client that never pauses, on the one connection that it has.
+        faults: Requests that got no scores, and connections that ended.
+    """
+
+    server: Server
+    stop: threading.Event = field(default_factory=threading.Event)
+    models: list[set[str]] = field(default_factory=lambda: [set() for _ in range(4)])
+    faults: list[str] = field(default_factory=list)
+
+    def never_pause(self, number: int) -> None:
+        with connect(self.server) as connection:
+            while not self.stop.is_set():
                 try:
                     status, head, model = ask(connection)
                 except (OSError, AssertionError) as error:
-                    faults.append(repr(error))
+                    self.faults.append(repr(error))
                     return
-                models[number].add(model)
+                self.models[number].add(model)
                 if status != 200 or b"connection: close" in head:
-                    faults.append(head.decode())
+                    self.faults.append(head.decode())
 
+    def connect_early(self) -> None:
+        """Connect, and ask a while later: a connection may be accepted as its worker is told to go."""
+        early: deque[tuple[socket.socket, float]] = deque()
+        while early or not self.stop.is_set():
+            if not self.stop.is_set():
+                early.append((connect(self.server), time.monotonic() + 0.1))
+            if self.stop.is_set() or early[0][1] < time.monotonic():
+                connection, _ = early.popleft()
+                self.ask_once(connection)
+            time.sleep(0.001)
+
+    def ask_once(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                ask(connection)
+            except (OSError, AssertionError) as error:
+                self.faults.append(f"early: {error!r}")
+
+
+def test_connections_outlive_swaps_whether_their_clients_never_pause_or_have_only_just_come(tmp_path: Path) -> None:
+    store = build_store(tmp_path, "first", "second")
     with serving(store.root, **HOW) as running:
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(len(models))]
+        crowd = Crowd(running)
+        threads = [threading.Thread(target=crowd.never_pause, args=(number,)) for number in range(len(crowd.models))]
+        threads += [threading.Thread(target=crowd.connect_early) for _ in range(2)]
         for thread in threads:
             thread.start()
         for name in ("second", "first", "second"):
             swap(store, running, name)
-        stop.set()
+        crowd.stop.set()
         for thread in threads:
             thread.join()
-    assert faults == []
-    assert models == [{"first", "second"}] * len(models)
+    assert crowd.faults == []
+    assert crowd.models == [{"first", "second"}] * len(crowd.models)
 
 
 def test_a_request_that_is_half_there_is_answered_by_whoever_has_the_half(tmp_path: Path) -> None:
@@ -157,8 +191,11 @@ def policies(pid: int) -> set[int]:
 def test_who_gets_ready_steps_back_and_who_serves_does_not(tmp_path: Path) -> None:
     store = build_store(tmp_path, "first", "second")
     seen: set[int] = set()
-    with serving(store.root, **HOW) as running:
+    # Whatever starts a thread is switched on.
+    beside = {"record_directory": tmp_path / "records", "record_ratio": 1, "trace_ratio": 1, "threads": 2}
+    with serving(store.root, **HOW, **beside, trace_url="http://127.0.0.1:9/v1", coalesce=True) as running:
         (before,) = workers_of(running)
+        assert model_of(running) == "first"
         assert policies(before) == {os.SCHED_OTHER}
         store.activate("second")
 
@@ -174,6 +211,9 @@ def test_who_gets_ready_steps_back_and_who_serves_does_not(tmp_path: Path) -> No
         assert seen == {os.SCHED_OTHER, os.SCHED_IDLE}
         wait_for(lambda: before not in workers_of(running), "who served before has gone", 120)
         (serves,) = workers_of(running)
+        many = {"candidates": [{"ad": "a1"}] * 9000}  # by a thread
+        assert httpx.post(f"{running.url}/score", json=many).status_code == 200
+        assert len(psutil.Process(serves).threads()) >= 6  # of which two record and trace
         assert policies(serves) == {os.SCHED_OTHER}  # all of its threads
         assert os.getsid(serves) == os.getsid(running.process.pid)
         assert os.getpgid(serves) != os.getpgid(running.process.pid)  # Ctrl-C is for the supervisor
