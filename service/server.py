@@ -125,8 +125,10 @@ class _Server(uvicorn.Server):
         Clients of those that cannot be handed on are told that they end.
         """
         self.runtime.retire()
-        for entrance in (*self._takers, *self._acceptors):
-            entrance.retire()
+        for taker in self._takers:
+            taker.close()
+        for acceptor in self._acceptors:
+            acceptor.retire()
         loop = asyncio.get_running_loop()
         idle_seconds = self.runtime.settings.idle_seconds
         until = loop.time() + idle_seconds

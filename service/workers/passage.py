@@ -102,10 +102,6 @@ class Taker:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._end, self._take)
 
-    def retire(self) -> None:
-        """Take no more; as `close`."""
-        self.close()
-
     def close(self) -> None:
         """Take no more; what is in the queue stays there for whoever comes next."""
         if self._end.fileno() >= 0:
