@@ -188,5 +188,15 @@ def differences(was: object, now: object, prefix: str = "") -> Iterator[tuple[st
     elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         for index, (before, after) in enumerate(zip(was, now, strict=True)):
             yield from differences(before, after, f"{prefix}[{index}]")
+    elif isinstance(was, list) and isinstance(now, list) and (names := _names(was, now)):
+        yield f"{prefix} (names that only one has)", *names
     elif was != now:
         yield prefix, was, now
+
+
+def _names(was: list[Any], now: list[Any]) -> tuple[list[str], list[str]] | None:
+    """Of two lists of named things, the names that only the first has, and only the second; None of others."""
+    if not all(isinstance(one, dict) and "name" in one for one in (*was, *now)):
+        return None
+    first, second = ([str(one["name"]) for one in side] for side in (was, now))
+    return [name for name in first if name not in second], [name for name in second if name not in first]

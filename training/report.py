@@ -43,7 +43,7 @@ def render_report(run: Run) -> str:
         **afe_part(run, parameters),
         **_curves_part(run.history(), run.config.afe.share_below),
         "structure": _structure_part(run),
-        **calibration_part(run, [field.name for field in parameters.fields if field.fate == "kept"]),
+        **calibration_part(run),
         **_parameters_part(parameters),
         "facts": _facts(run),
         "footer": " ".join(["REACTION", run.record["versions"].get("reaction-ctr") or "", f"· run {run.id}"]),

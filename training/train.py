@@ -19,6 +19,7 @@ from training.files import read_jsonl, write_json, write_jsonl
 from training.loader import PreparedData
 from training.loop import check_labels, train_reaction
 from training.models.files import save_model, save_pair
+from training.pages.calibration_views import value_ratios
 from training.partial import start_run
 from training.phases.phase import probabilities
 from training.reference import reference_statistics, truncated_shares
@@ -133,7 +134,7 @@ def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, res
 def _write_measurements(
     staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult, baseline: Baseline
 ) -> None:
-    sample, logits = _validation_sample(data.split("valid"), result.form, config.seed)
+    sample, logits = _sampled(data.split("valid"), result.form, config.seed)
     sample.save(staged / "validation.safetensors")
     choice = choose(config.calibration, logits, sample.label, sample.weight, sample.group, seed=config.seed)
     write_json(staged / "calibration.json", choice.calibration.as_json())
@@ -148,24 +149,28 @@ def _write_measurements(
             if choice.calibration.kind != "identity":
                 pctr = calibrated_probabilities(result.form, choice.calibration, split)
                 metrics[key] = {**metrics[key], "calibrated": split_metrics(split, pctr)}
+    if "test" in data.splits:
+        rows, said = _sampled(data.split("test"), result.form, config.seed)
+        pctr = probability(choice.calibration(said))
+        metrics["test_ratios"] = [one.as_json() for one in value_ratios(rows, pctr, data.encoder)]
     more = {"baseline": facts, "calibration": choice.as_json(), "notes": list(result.notes)}
     write_json(staged / "metrics.json", {**metrics, **more})
     structure = structure_of(result.form, data.split("train"), data.split("valid"), seed=config.seed)
     write_json(staged / STRUCTURE_FILE, structure.as_json())
 
 
-def _validation_sample(valid: Split, form: FusionForm, seed: int) -> tuple[ValidationSample, NDArray[np.float32]]:
-    """The rows that a run keeps, and their logits."""
-    rows = sample_rows(valid.rows, VALIDATION_ROWS, seed)
-    context_ids, candidate_ids = valid.context_ids[rows], valid.candidate_ids[rows]
+def _sampled(split: Split, form: FusionForm, seed: int) -> tuple[ValidationSample, NDArray[np.float32]]:
+    """Some rows of a split, as a run keeps those of validation, and their logits."""
+    rows = sample_rows(split.rows, VALIDATION_ROWS, seed)
+    context_ids, candidate_ids = split.context_ids[rows], split.candidate_ids[rows]
     (logits,) = score(form, context_ids, candidate_ids)
     sample = ValidationSample(
         context_ids=context_ids,
         candidate_ids=candidate_ids,
-        label=valid.label[rows],
+        label=split.label[rows],
         pctr=probabilities(logits).astype(np.float32),
-        weight=None if valid.weight is None else valid.weight[rows],
-        group=None if valid.group is None else valid.group[rows],
+        weight=None if split.weight is None else split.weight[rows],
+        group=None if split.group is None else split.group[rows],
     )
     return sample, logits
 

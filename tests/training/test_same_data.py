@@ -51,3 +51,16 @@ def test_files_of_the_same_content_and_raw_data_that_is_gone_do(data: PreparedDa
     (here / "log.csv").rename(here / "moved.csv")
     compare(data, here, "log.csv")
     compare(data, here, "moved.csv")
+
+
+def test_fields_that_differ_are_named_and_no_more(data: PreparedData, here: Path) -> None:
+    text = tiny.EXPERIMENT.replace('name = "price"', 'name = "cost"\ncolumn = "price"')
+    text += '\n[[data.fields]]\nname = "more"\ncolumn = "price"\nkind = "categorical"\nside = "candidate"\n'
+    (here / "exp.toml").write_text(text, encoding="utf-8")
+    config = with_absolute_paths(load_config(here / "exp.toml"), here)
+    with pytest.raises(RunMismatchError) as caught:
+        refuse_other_data(config, data)
+    assert str(caught.value).endswith(
+        "data.fields (names that only one has): expected ['price'] (as it was prepared), got ['cost', 'more'] "
+        "in the experiment"
+    )

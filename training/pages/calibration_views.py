@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -58,14 +58,37 @@ class ValueRatio:
     low: float
     high: float
 
+    def as_json(self) -> dict[str, Any]:
+        """For `metrics.json`: no number where there is none (JSON has no infinity)."""
+        return {key: None if value == float("inf") else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ValueRatio:
+        """What `as_json` gave."""
+        values: dict[str, Any] = {key: float("inf") if value is None else value for key, value in content.items()}
+        return cls(**values)
+
     @property
     def fits(self) -> bool:
         """Whether the interval holds 1."""
         return self.low <= 1.0 <= self.high
 
 
+class Scored(Protocol):
+    """Rows of encoded ids, with labels and maybe weights."""
+
+    @property
+    def context_ids(self) -> NDArray[np.int32]: ...  # noqa: D102
+    @property
+    def candidate_ids(self) -> NDArray[np.int32]: ...  # noqa: D102
+    @property
+    def label(self) -> NDArray[np.uint8]: ...  # noqa: D102
+    @property
+    def weight(self) -> NDArray[np.float32] | None: ...  # noqa: D102
+
+
 def value_ratios(
-    sample: ValidationSample, pctr: Floats, encoder: FeatureEncoder, fields: Sequence[str]
+    sample: Scored, pctr: Floats, encoder: FeatureEncoder, fields: Sequence[str] | None = None
 ) -> list[ValueRatio]:
     """Predicted over observed for the most frequent values of fields.
 
@@ -73,7 +96,7 @@ def value_ratios(
         sample: The rows.
         pctr: (N,) probabilities that are judged.
         encoder: Names the ids.
-        fields: Which of its fields.
+        fields: Which of its fields; None for all, those that the model does not read as well: it may be wrong there.
 
     Returns:
         At most `VALUES_A_FIELD` a field, of at least `FEWEST_ROWS` rows each.
@@ -82,7 +105,7 @@ def value_ratios(
     found = []
     for side, ids in (("context", sample.context_ids), ("candidate", sample.candidate_ids)):
         for column in encoder.columns(side):  # type: ignore[arg-type]
-            if column.name not in fields:
+            if fields is not None and column.name not in fields:
                 continue
             own = ids[:, column.first : column.first + column.width]
             reserved, vocabulary = encoder.field(column.name).reserved, encoder.vocabulary(column.name)
@@ -139,13 +162,8 @@ def wilson(share: float, rows: float) -> tuple[float, float]:
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def calibration_part(run: Run, fields: Sequence[str]) -> dict[str, Any]:
-    """What the report's section shows.
-
-    Args:
-        run: The run.
-        fields: Those that the model reads.
-    """
+def calibration_part(run: Run) -> dict[str, Any]:
+    """What the report's section shows; values of all fields that were encoded, whether the model reads them or not."""
     sample, calibration = run.validation(), run.calibration
     served = served_probabilities(sample.pctr, calibration)
     counts, _ = np.histogram(served, bins=np.asarray(SCORE_BINS))
@@ -154,9 +172,7 @@ def calibration_part(run: Run, fields: Sequence[str]) -> dict[str, Any]:
         Bar(f"{low:g} to {high:g}", (float(part),), (f"{part:.1%}",))
         for low, high, part in zip(SCORE_BINS, SCORE_BINS[1:], shares, strict=False)
     ]
-    ratios = value_ratios(sample, served, run.encoder, fields)
-    fitting = sum(ratio.fits for ratio in ratios)
-    far = sorted(ratios, key=_distance, reverse=True)[:SHOWN_VALUES]
+    tests = [ValueRatio.from_json(one) for one in run.metrics.get("test_ratios", ())]
     changed = calibration.kind != "identity"
     return {
         "calibration": _curve(sample, served),
@@ -168,11 +184,24 @@ def calibration_part(run: Run, fields: Sequence[str]) -> dict[str, Any]:
             "of 0.1 means one click in ten; the larger a dot, the more rows it stands for."
             + (" The calibration was fitted on these rows; the test split says what it is worth." if changed else "")
         ),
-        "ratios_about": (
-            f"Predicted over observed for the most frequent values of each field on the same rows: of {len(ratios)} "
-            f"values with {FEWEST_ROWS} rows or more, the 95% intervals of {fitting} hold 1. The farthest off first."
-        ),
         "ratios": [
+            _ratios_part(value_ratios(sample, served, run.encoder), "validation"),
+            *([_ratios_part(tests, "test")] if "test_ratios" in run.metrics else []),
+        ],
+    }
+
+
+def _ratios_part(ratios: Sequence[ValueRatio], split: str) -> dict[str, Any]:
+    about = (
+        f"Predicted over observed for the most frequent values of each field on the {split} split: "
+        f"of {len(ratios)} values with {FEWEST_ROWS} rows or more, the 95% intervals of "
+        f"{sum(ratio.fits for ratio in ratios)} hold 1. The farthest off first."
+    )
+    if not ratios:
+        about = f"No value of any field has {FEWEST_ROWS} rows on the {split} split: too few to say anything."
+    return {
+        "about": about,
+        "rows": [
             {
                 "field": ratio.field,
                 "value": ratio.value,
@@ -183,7 +212,7 @@ def calibration_part(run: Run, fields: Sequence[str]) -> dict[str, Any]:
                 "interval": f"{ratio.low:.3f} to {ratio.high:.3f}",
                 "fits": ratio.fits,
             }
-            for ratio in far
+            for ratio in sorted(ratios, key=_distance, reverse=True)[:SHOWN_VALUES]
         ],
     }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,14 +12,20 @@ from scipy.stats import binom
 
 from service.features import CategoricalField, FeatureEncoder, HashedVocabulary, MultiValuedField, Vocabulary
 from training.calibration import Calibration, probability
+from training.loader import PreparedData
 from training.pages.calibration_views import (
     FEWEST_ROWS,
+    ValueRatio,
     calibration_sentence,
     served_probabilities,
     value_ratios,
     wilson,
 )
-from training.runs import ValidationSample
+from training.report import render_report
+from training.runs import Run, ValidationSample, open_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FIELDS = (CategoricalField("user", "context"), MultiValuedField("tags", "candidate", max_values=2))
 
@@ -105,3 +113,28 @@ def test_the_sentence_names_what_was_tried_and_what_it_did_on_test() -> None:
     alike = {"calibration": {"kind": "identity", "why": "none was asked for", "candidates": {}}}
     assert calibration_sentence(alike) == "Calibration: identity; none was asked for."
     assert calibration_sentence({}) == ""
+
+
+def test_a_page_shows_ratios_of_all_encoded_fields_on_both_splits_or_that_there_are_none(tiny_home: Path) -> None:
+    run = open_run(tiny_home / "run")
+    ratios = [ValueRatio.from_json(one) for one in run.metrics["test_ratios"]]
+    data = PreparedData.open(tiny_home / "data")
+    split = data.split("test")
+    columns = {c.name: (side, c) for side in ("context", "candidate") for c in data.encoder.columns(side)}
+    expected = set()
+    for name, (side, column) in columns.items():
+        ids = split.context_ids if side == "context" else split.candidate_ids
+        own = np.asarray(ids[:, column.first : column.first + column.width])
+        counts = [((own == v).any(1)).sum() for v in range(len(data.encoder.vocabulary(name)))]
+        expected |= {name} if max(counts[:2] + counts[data.encoder.field(name).reserved :]) >= 100 else set()
+    assert {one.field for one in ratios} == expected
+    page = render_report(run)
+    assert f"on the test split: of {len(ratios)} values" in page
+    bare = Run(run.path, run.record)
+    vars(bare)["metrics"] = {**run.metrics, "test_ratios": []}
+    assert "No value of any field has 100 rows on the test split" in render_report(bare)
+
+
+def test_a_value_without_a_click_comes_back_from_json_as_it_went() -> None:
+    one = ValueRatio("ad", "x", 200, 0.01, 0.0, float("inf"), 0.5, float("inf"))
+    assert ValueRatio.from_json(json.loads(json.dumps(one.as_json(), allow_nan=False))) == one
