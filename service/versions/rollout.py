@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
     from service.versions.store import Deployed
 
-__all__ = ["GOOD_OUTCOMES", "Outcome", "Rollout", "reason_of"]
+__all__ = ["CRASHED", "GOOD_OUTCOMES", "Outcome", "Rollout", "reason_of"]
 
 GOOD_OUTCOMES: Final = ("loaded", "trial_began", "trial_ended")
 _ATTEMPTS: Final = 3
+_CRASHES: Final = 2
+CRASHED: Final = "crashed"
+"""The kind of error of a process that ended without saying why."""
 _RETRY_SECONDS: Final = 2.0
 # Kinds of errors, as a label's values: few, whatever a bundle does.
 _REASONS: Final = {
@@ -44,7 +47,7 @@ _REASONS: Final = {
     "ScorerError": "graph",
     "StoreError": "no_version",
     "CanaryFailedError": "failed",
-    "crashed": "crashed",
+    CRASHED: "crashed",
     "timeout": "timeout",
 }
 
@@ -253,7 +256,8 @@ class Rollout:
             _log.error("reload_failed", reason=reason_of(kind), error=detail)
             return
         self._attempts += 1
-        if proven and self._attempts < _ATTEMPTS:
+        # Who ended without a word may have been killed by somebody; that is believed the second time.
+        if self._attempts < (_ATTEMPTS if proven else _CRASHES if kind == CRASHED else 1):
             self._retry_at = monotonic() + _RETRY_SECONDS
             _log.warning("reload_retried", version=target.version, reason=reason_of(kind), error=detail)
             return
@@ -290,7 +294,7 @@ class Rollout:
             return
         self._losses += 1
         if self._losses >= _ATTEMPTS:
-            self.trial.refuse(canary, "crashed", f"expected workers that live, {self._losses} ended while it was tried")
+            self.trial.refuse(canary, CRASHED, f"expected workers that live, {self._losses} ended while it was tried")
             self.look()
 
     def status(self) -> dict[str, Any]:

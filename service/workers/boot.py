@@ -74,7 +74,10 @@ def boot_command(*, low: bool) -> list[str]:
         low: Others serve: it gets ready with what they leave.
     """
     first = "" if sys.flags.safe_path else sys.path[0]
-    return [sys.executable, "-S", "-P", os.path.abspath(__file__), first, *([_LOW] if low else [])]  # noqa: PTH100
+    # What this interpreter was told not to look at, a worker's does not either.
+    told = [flag for flag, given in (("-E", sys.flags.ignore_environment), ("-s", sys.flags.no_user_site)) if given]
+    file = os.path.abspath(__file__)  # noqa: PTH100 - no further import
+    return [sys.executable, "-S", "-P", *told, file, first, *([_LOW] if low else [])]
 
 
 def main() -> int:

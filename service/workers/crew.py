@@ -11,7 +11,7 @@ from service.counts.cells import RESTARTS, SPENT_SECONDS, STARTED, Cells, blocks
 from service.counts.slots import SlotTable
 from service.logging import get_logger
 from service.trial.keeper import Keeper
-from service.workers.order import RETIRE, Order, Part
+from service.workers.order import HURRY, RETIRE, Order, Part
 from service.workers.place import Place, start_worker
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 30.0
 # After the time that requests in flight have: the server closes connections and the interpreter ends.
 _GRACE_SECONDS: Final = 3.0
+# For what is on its way in a process that a further change waits for: who sends a body for long holds up no rollback.
+_HURRY_SECONDS: Final = 3.0
 
 _log: Final = get_logger("service.workers.supervisor")
 
@@ -145,6 +147,17 @@ class Crew:
         if place.retiring is not None:
             place.retiring.kill_by = monotonic() + self._settings.idle_seconds + self.end_seconds
             place.retiring.send(RETIRE)
+
+    def has_room(self, place: Place) -> bool:
+        """Whether another process may come to a place; else the one whose place was taken is to end soon."""
+        if place.free_block() is not None:
+            return True
+        retiring = place.retiring
+        by = monotonic() + _HURRY_SECONDS
+        if retiring is not None and retiring.kill_by is not None and retiring.kill_by > by:
+            retiring.kill_by = by
+            retiring.send(HURRY)
+        return False
 
     def hear(self, other: int, seconds: float) -> None:
         """Wait until a process tells something, `other` can be read, or so many seconds have passed."""

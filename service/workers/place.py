@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from service.versions.rollout import CRASHED
 from service.workers.boot import boot_command
 from service.workers.order import Order, Told
 from service.workers.passage import Passage, open_passage
@@ -98,7 +99,7 @@ class WorkerProcess:
         """Kind and message of the error for which it ended without having served, as far as it told."""
         if self.told is not None and self.told.state == "failed":
             return self.told.reason, self.told.detail
-        return "crashed", f"expected it to become ready, got exit status {status}"
+        return CRASHED, f"expected it to become ready, got exit status {status}"
 
     def _hang_up(self) -> None:
         if self.reports >= 0:

@@ -212,7 +212,7 @@ class Supervisor:
             return
         place = behind[0]
         # One that was lost is started again first; and the one that its block belonged to has to have gone.
-        if place.worker is not None and place.free_block() is not None and self.rollout.may_start:
+        if place.worker is not None and self.crew.has_room(place) and self.rollout.may_start:
             # Where nobody serves, nobody is held up.
             low = self._hurried != target and any(
                 one.worker is not None and one.worker.ready for one in self.crew.places
