@@ -207,12 +207,12 @@ SECTIONS: Final = (
     Section(
         "Soak",
         "python -m benchmarks.reliability soak",
-        "Everything at once on two workers: requests of 1, 20, 200 and 1000 candidates as rows, columns, gzip and "
-        "MessagePack, each answer compared with the scores of the version it names; spoilt requests, clients that stop "
-        "in the middle of a head or a body, probes; in the last three fifths also swaps of the version and workers "
-        "killed with SIGKILL. A request is lost if it failed and was not in flight while a worker was killed. Memory "
-        "(PSS of all processes) and open files are compared within the part without kills, where the same processes "
-        "live through it, and within the part with them; the larger ratio counts.",
+        "Everything at once on two workers: requests of 1 to 1000 candidates as rows, columns, gzip and MessagePack, "
+        "over kept connections and over such as are opened ahead for one each, each answer compared with the scores "
+        "of the version it names; some recorded and traced; spoilt requests, clients that stop halfway, probes; in the "
+        "last three fifths also swaps and workers killed. A request is lost if it failed and was in flight at no kill. "
+        "Memory (PSS of all processes) and open files are compared within the part without kills, which the same "
+        "processes live through it, and within the part with them; the larger ratio counts.",
         (
             Figure("soak_seconds", "seconds"),
             Figure("soak_requests", "requests with answers to check"),

@@ -98,7 +98,6 @@ def soak_figures(
     """
     outcomes, end, calm_end = _Outcomes(), threading.Event(), threading.Event()
     memory: list[tuple[float, int]] = []
-    descriptors: list[int] = []
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         place = Path(folder)
         store, bodies = make_store(place, candidates=_CANDIDATES)
@@ -112,10 +111,15 @@ def soak_figures(
             "feedback_secret": "s" * 16,
             "feedback_ratio": 0.1,
             "request_log_ratio": 0.01,
+            "record_directory": place / "records",
+            "record_ratio": 0.05,
+            "trace_url": "http://127.0.0.1:9/v1/traces",  # where nobody listens
+            "trace_ratio": 0.01,
         }
         with (
             service(store.root, place, **how) as running,
             clients(("127.0.0.1", running.port), bodies, rate=rate, connections=8, forms=FORMS) as seen,
+            clients(("127.0.0.1", running.port), bodies, rate=rate / 5, connections=8, anew=True) as early,
         ):
             parts: list[Callable[[], None]] = [
                 lambda: _spoil(running.port, outcomes, end),
@@ -127,6 +131,7 @@ def soak_figures(
             threads = [threading.Thread(target=part, daemon=True) for part in parts]
             for thread in threads:
                 thread.start()
+            descriptors_before = running.descriptors()
             begin = time.perf_counter()
             while (now := time.perf_counter() - begin) < seconds:
                 if now >= _CALM_SHARE * seconds:
@@ -134,16 +139,20 @@ def soak_figures(
                 time.sleep(min(1.0, seconds / 60))
                 with contextlib.suppress(OSError, KeyError):
                     memory.append((now / seconds, running.memory_bytes()))
-                    descriptors.append(running.descriptors())
             end.set()
             calm_end.set()
             for thread in threads:
                 thread.join()
             _recovered(running, workers)
+            descriptors_after = running.descriptors()
+            answered = len(seen.seconds) + len(early.seconds) + outcomes.ok
             counted = _counted(running)
+        seen.add(early)
         alive = running.process.returncode == 0
-    figures = _figures(seen, outcomes, memory, descriptors, seconds) | {
-        "soak_uncounted_answers": max(0, len(seen.seconds) + outcomes.ok - counted),
+    figures = _figures(seen, outcomes, memory, seconds) | {
+        # Of the supervisor, with as many processes as at the start: each that comes or goes has some.
+        "soak_descriptor_growth": descriptors_after - descriptors_before,
+        "soak_uncounted_answers": max(0, answered - counted),
         "soak_ended_badly": int(not alive),
     }
     lost = [
@@ -267,9 +276,7 @@ def _explained(begin: float, failed: float, kills: list[tuple[float, float]]) ->
     return any(begin <= gone and failed >= kill for kill, gone in kills)
 
 
-def _figures(
-    seen: Seen, outcomes: _Outcomes, memory: list[tuple[float, int]], descriptors: list[int], seconds: float
-) -> dict[str, float]:
+def _figures(seen: Seen, outcomes: _Outcomes, memory: list[tuple[float, int]], seconds: float) -> dict[str, float]:
     def explained(spans: list[tuple[float, float]]) -> int:
         return sum(_explained(begin, failed, outcomes.kills) for begin, failed in spans)
 
@@ -300,6 +307,5 @@ def _figures(
         "soak_probes_failed": lost(outcomes.probe_spans),
         "soak_rss_growth_ratio": round(max(calm, busy), 4),
         "soak_rss_growth_ratio_calm": round(calm, 4),
-        "soak_descriptor_growth": int(np.median(descriptors[-10:]) - np.median(descriptors[2:12])),
         "soak_p99_ms": round(float(np.percentile(seen.seconds, 99)) * 1e3, 3),
     }

@@ -67,6 +67,13 @@ class Seen:
     failed_spans: list[tuple[float, float]] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
 
+    def add(self, other: Seen) -> None:
+        """Have seen also what others have."""
+        for name in ("due", "seconds", "failed", "failed_spans", "mixed"):
+            getattr(self, name).extend(getattr(other, name))
+        for model, answers in other.models.items():
+            self.models[model] = self.models.get(model, 0) + answers
+
     def latencies(self, spans: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
         """Seconds of the requests that were due within any of some spans."""
         due, seconds = np.array(self.due), np.array(self.seconds)
@@ -97,15 +104,20 @@ class _Connection:
         """
         if self._socket is not None and is_closed(self._socket):
             self.close()
-        if self._socket is None:
-            self._socket = socket.create_connection(self._address, timeout=_SECONDS)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self.open()
         try:
-            self._socket.sendall(request)
-            return self._read(self._socket)
+            connection.sendall(request)
+            return self._read(connection)
         except OSError:
             self.close()
             raise
+
+    def open(self) -> socket.socket:
+        """Connect, unless that is done."""
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, timeout=_SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._socket
 
     def _read(self, connection: socket.socket) -> tuple[int, bytes, bytes]:
         text = b""
@@ -141,6 +153,7 @@ def clients(
     connections: int = 4,
     tolerance: float = 1e-5,
     forms: Sequence[str] = FORMS[:1],
+    anew: bool = False,
 ) -> Iterator[Seen]:
     """Ask until the block ends.
 
@@ -151,6 +164,8 @@ def clients(
         connections: Clients, each with one connection.
         tolerance: Largest difference of a score.
         forms: Of `FORMS`: bodies are sent in these, in turns.
+        anew: Each request goes over a connection of its own, opened right after the answer to the one before: whoever
+            accepts it may be told to go before the request comes.
     """
     requests = [_request(document, forms[n % len(forms)]) for n, document in enumerate(bodies.documents)]
     seen, end, lock = Seen(), threading.Event(), threading.Lock()
@@ -178,6 +193,10 @@ def clients(
                     seen.due.append(due)
                     seen.seconds.append(end_of_it - due)
                     _check(seen, document, bodies, place, tolerance)
+            if anew:
+                connection.close()
+                with contextlib.suppress(OSError):  # the next request will tell
+                    connection.open()
             number += connections
             due += connections / rate
         connection.close()

@@ -18,20 +18,18 @@ LEAST_L2: Final = 1.0
 MOST_L2: Final = 1e5
 
 
-def climb(better: Callable[[float, float], bool], start: float = USUAL_L2, *, down: bool = True) -> float:
+def climb(better: Callable[[float, float], bool]) -> float:
     """Return the L2 that no step from it improves on.
 
     Upwards in steps of `STEP` as long as that helps; downwards where the first step up does not.
 
     Args:
         better: Whether what is trained under the first is better than under the second, tried before.
-        start: Where it begins.
-        down: Whether it may go down.
     """
-    best = start
-    for step in (STEP, 1.0 / STEP) if down else (STEP,):
+    best = USUAL_L2
+    for step in (STEP, 1.0 / STEP):
         while LEAST_L2 <= best * step <= MOST_L2 and better(best * step, best):
             best *= step
-        if best != start:
+        if best != USUAL_L2:
             break
     return best

@@ -76,13 +76,6 @@ def schedule(where: Path, told: list[tuple[Any, ...]], **changes: Any) -> Schedu
     )
 
 
-def test_a_climb_may_begin_elsewhere_and_go_up_only() -> None:
-    losses = {1200: 5, 4800: 4, 19200: 3.0, 76800: 3.5, 300: 0}
-    assert climb(lambda one, other: losses[one] < losses[other], 1200, down=False) == 19200
-    losses[4800] = 6
-    assert climb(lambda one, other: losses[one] < losses[other], 1200, down=False) == 1200
-
-
 def scaled(label: np.ndarray, logits: np.ndarray) -> float:
     fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], label)
     return float(log_loss(label, fitted.predict_proba(logits[:, None])[:, 1]))
