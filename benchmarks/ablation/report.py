@@ -32,19 +32,35 @@ AUC difference above 0 and a log loss difference below 0 speak for the whole. **
 """
 
 
+BEFORE = """**Of method {method}: the present one, {now}, has no line in the ledger yet.** Before, L2 and sharing were
+searched by the whole alone, and of the controls only the students' L2 and beginning were tuned.
+"""
+
+
 def as_json(lines: Iterable[Line]) -> dict[str, Any]:
-    """The report's content: {"tasks": {task: {variant: figures}}}.
+    """The report's content: {"method": number, "tasks": {task: {variant: figures}}}.
 
     Args:
-        lines: The ledger's; those of the variants and the method that are there now, of the newest experiment of each
-            task.
+        lines: The ledger's; those of the variants that are there now, of the newest experiment of each task. Of the
+            method that is there now; of the one before, as long as it has no line.
     """
+    shown = [
+        line
+        for line in lines
+        if line.purpose == "ablation" and line.model in VARIANTS and line.validation is not None and _method(line)
+    ]
+    method = max(map(_method, shown), default=METHOD)
     tasks: dict[str, dict[str, list[Line]]] = {}
-    for line in lines:
-        ours = line.config.get("method") == METHOD and line.model in VARIANTS
-        if ours and line.purpose == "ablation" and line.validation is not None:
+    for line in shown:
+        if _method(line) == method:
             tasks.setdefault(line.task, {}).setdefault(line.model, []).append(line)
-    return {"tasks": {task: _task(found) for task, found in tasks.items()}}
+    return {"method": method, "tasks": {task: _task(found) for task, found in tasks.items()}}
+
+
+def _method(line: Line) -> int:
+    """By which method a line was made: the present one's number at most; 0 where it has none."""
+    method = line.config.get("method")
+    return method if isinstance(method, int) and method <= METHOD else 0
 
 
 def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
@@ -93,6 +109,8 @@ def _spread(values: Sequence[float]) -> float:
 def as_markdown(content: Mapping[str, Any], command: str) -> str:
     """The page."""
     parts = [HEAD.format(command=command)]
+    if content["method"] != METHOD:
+        parts.append(BEFORE.format(method=content["method"], now=METHOD))
     for task, figures in content["tasks"].items():
         parts += [f"## {task}\n", _table(figures)]
     parts += ["## What each part earns\n", _verdicts(content["tasks"])]

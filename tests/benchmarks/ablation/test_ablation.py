@@ -160,6 +160,14 @@ def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reporte
     assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
 
 
+def test_until_the_method_as_it_is_has_a_line_those_of_the_one_before_are_shown_and_said_to_be_that() -> None:
+    lines = [line("full", 1, value, 0.5, method=method) for value, method in ((0.7, METHOD - 2), (0.8, METHOD - 1))]
+    content = as_json(lines)
+    assert (content["method"], content["tasks"]["toy"]["full"]["auc"]["mean"]) == (METHOD - 1, pytest.approx(0.8))
+    assert f"**Of method {METHOD - 1}: the present one, {METHOD}, has no line" in as_markdown(content, "command")
+    assert "Of method" not in as_markdown(as_json([*lines, line("full", 1, 0.9, 0.4)]), "command")
+
+
 def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
     lines = [line("full", 1, 0.80, 0.50), line("full", 2, 0.80, 0.50), line("without_merging", 1, 0.70, 0.60)]
     content = as_json(lines)
