@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
     from service.workers.acceptor import Connection
     from service.workers.assignment import Assignment
+    from service.workers.passage import Passage
     from service.workers.plan import Plan
 
 __all__ = ["START_ERROR", "serve", "server_config"]
@@ -132,9 +133,9 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         idle_seconds = self.runtime.settings.idle_seconds
         until = loop.time() + idle_seconds
-        part_at = until - (1.0 - _PASSING_SHARE) * idle_seconds
-        passage = self.runtime.assignment.passage
-        giver = Giver(passage.giver) if passage != NO_PASSAGE and self.config.ssl is None else None
+        part_at = loop.time() + _PASSING_SHARE * idle_seconds
+        passage = self._passage()
+        giver = None if passage == NO_PASSAGE else Giver(passage.giver)
         if giver is None:
             self._part()
 
@@ -155,6 +156,10 @@ class _Server(uvicorn.Server):
                 loop.call_later(pause, look)
 
         look()
+
+    def _passage(self) -> Passage:
+        """Where connections come from and go to; under TLS they are this process's own."""
+        return self.runtime.assignment.passage if self.config.ssl is None else NO_PASSAGE
 
     def _part(self) -> None:
         """Tell every client, with its next answer, that its connection ends with that."""
@@ -225,8 +230,8 @@ class _Server(uvicorn.Server):
                 on_full=lambda: metrics.count_cut("full"),
             )
             self._acceptors.append(acceptor)
-            passage = self.runtime.assignment.passage
-            if passage != NO_PASSAGE and self.config.ssl is None:
+            passage = self._passage()
+            if passage != NO_PASSAGE:
                 self._takers.append(Taker(passage.taker, acceptor.adopt))
         self.servers += [*self._takers, *self._acceptors]  # type: ignore[list-item]
         self.runtime.listens()
@@ -244,29 +249,25 @@ def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: A
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
     """
-    made: list[_Server] = []
+    server: _Server | None = None
 
     def leave(_number: int, _frame: Any) -> None:
         # Also called by the server itself once it has stopped in good order: by then it changes nothing.
-        if not made:
+        if server is None:
             raise SystemExit(0)
-        made[0].should_exit = True
+        server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
 
-    def make() -> None:
+    def make() -> _Server:
         app = create_app(settings, plan=plan, assignment=assignment, on_failure=lambda: leave(signal.SIGTERM, None))
         lane = FastLane(app.runtime, app.hot)
         config = server_config(app, settings, lane)
         config.load()
-        made.append(_Server(config, app.runtime, lane))
+        return _Server(config, app.runtime, lane)
 
-    if assignment is not None and assignment.low:
-        run_low(make)
-    else:
-        make()
-    server = made[0]
+    server = run_low(make) if assignment is not None and assignment.low else make()
     if sys.platform != "win32":
         signal.signal(RETIRE, server.retire)
         signal.signal(HURRY, server.hurry)

@@ -16,6 +16,7 @@ from benchmarks.ablation.schedules import (
     WithoutLinks,
     WithoutProjection,
 )
+from training.tuning.space import applied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,15 +63,7 @@ class Variant:
 
     def applied(self, config: ExperimentConfig) -> ExperimentConfig:
         """The experiment with this variant's overrides."""
-        sections: dict[str, dict[str, Any]] = {}
-        for key, value in self.overrides.items():
-            section, _, name = key.partition(".")
-            sections.setdefault(section, {})[name] = value
-        changed = {}
-        for section, values in sections.items():
-            old = getattr(config, section)
-            changed[section] = type(old).model_validate({**old.model_dump(), **values})
-        return config.model_copy(update=changed)
+        return applied(config, self.overrides)
 
 
 VARIANTS: dict[str, Variant] = {

@@ -22,9 +22,12 @@ import threading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Final, TypeVar
 
-    from service.workers.worker import Prepared
+    from service.settings import Settings
+    from service.workers.order import Order
+
+    T = TypeVar("T")
 
 __all__ = ["boot_command", "lower_this_thread", "run_low"]
 
@@ -49,14 +52,15 @@ def lower_this_thread() -> None:
             return
 
 
-def run_low(what: Callable[[], None]) -> None:
+def run_low(what: Callable[[], T]) -> T:
     """Do something on a thread that others need not notice, and wait for its end; what it raises is raised here."""
+    returned: list[T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         lower_this_thread()
         try:
-            what()
+            returned.append(what())
         except BaseException as error:  # noqa: BLE001 - handed on
             raised.append(error)
 
@@ -65,6 +69,7 @@ def run_low(what: Callable[[], None]) -> None:
     thread.join()
     if raised:
         raise raised[0]
+    return returned[0]
 
 
 def boot_command(*, low: bool) -> list[str]:
@@ -84,9 +89,8 @@ def main() -> int:
     """Serve as ordered; returns the exit status."""
     # numpy would start threads at its import that nobody needs here, and that would stay behind all others.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    prepared: list[Prepared] = []
 
-    def get_ready() -> None:
+    def get_ready() -> tuple[Order, Settings]:
         import site  # noqa: PLC0415 - see above
 
         if sys.argv[1]:
@@ -94,15 +98,12 @@ def main() -> int:
         site.main()  # finds installed packages, as the interpreter does where it is not told not to
         from service.workers.worker import prepare  # noqa: PLC0415 - see above
 
-        prepared.append(prepare())
+        return prepare()
 
-    if _LOW in sys.argv[2:]:
-        run_low(get_ready)
-    else:
-        get_ready()
+    order, settings = run_low(get_ready) if _LOW in sys.argv[2:] else get_ready()
     from service.workers.worker import run  # noqa: PLC0415 - see above
 
-    return run(prepared[0])
+    return run(order, settings)
 
 
 if __name__ == "__main__":

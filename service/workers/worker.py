@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -26,27 +26,19 @@ from service.workers.order import Order, Told
 if TYPE_CHECKING:
     from service.settings import Settings
 
-__all__ = ["Prepared", "prepare", "run"]
+__all__ = ["prepare", "run"]
 
 _STANDARD_INPUT: Final = 0
 
 
-class Prepared(NamedTuple):
-    """What a worker was ordered, and its settings."""
-
-    order: Order
-    settings: Settings
-
-
-def prepare() -> Prepared:
+def prepare() -> tuple[Order, Settings]:
     """Read the order. Starts no thread: those of a thread that has stepped back would stay there."""
     order = msgspec.json.decode(_read_line(), type=Order)
-    return Prepared(order, load_settings(**order.given).model_copy(update={"bundle": Path(order.part.bundle)}))
+    return order, load_settings(**order.given).model_copy(update={"bundle": Path(order.part.bundle)})
 
 
-def run(prepared: Prepared) -> int:
+def run(order: Order, settings: Settings) -> int:
     """Serve as ordered; returns the exit status."""
-    order, settings = prepared
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
     configure_logging(settings.log_level, worker=order.number)
     for descriptor in (order.reports, order.shadow, *order.passage):

@@ -4,7 +4,7 @@ Both depend on the data. Tower A is trained under the usual L2 with rare values 
 they share where that is clearly better on validation, beyond the noise of its rows (where a few other fields give a
 value away, its row's counts give the label away, and sharing does harm). Under the same L2, not each under its own: a
 strong L2 makes good for one tower what sharing makes good for a pair as well. On MovieLens tags by time, tower A with a
-row a value is ahead once its L2 is sixty times the usual one, and the model that comes of it is behind.
+row a value is ahead once its L2 is strong enough, and the model that comes of it is behind.
 
 Then tower A climbs (`table_prior`). Tower B is trained under what was chosen, and, where A climbed up to there, under
 the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a pair
@@ -15,7 +15,6 @@ Shapes: N validation rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from training.models.reaction import TowerPair
@@ -37,17 +36,6 @@ USUAL_SHARE: Final = 10.0
 """Evidence below which values share rows where that is clearly better, unless it is given."""
 
 
-@dataclass(frozen=True)
-class Alone:
-    """Tower A, trained under one setting; its weights are in the store.
-
-    Attributes:
-        logits: (N,).
-    """
-
-    logits: NDArray[np.float32]
-
-
 class TowerSearch:
     """The search of one schedule.
 
@@ -57,8 +45,8 @@ class TowerSearch:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._searches_l2 = schedule.config.table_l2 is None
-        self._tried: dict[tuple[float, float], Alone] = {}
+        self._given_l2 = schedule.config.table_l2  # as long as this is being searched, the config has what is tried
+        self._tried: dict[tuple[float, float], NDArray[np.float32]] = {}  # logits (N,) of tower A
         self.chosen_l2: dict[float, float] = {}
 
     def pair(self) -> TowerPair:
@@ -71,7 +59,7 @@ class TowerSearch:
         pair, l2, slots, history = pairs[losses.index(min(losses))]
         self._set(sharing, l2)
         schedule.slots = slots
-        schedule.history = [{**record, "table_l2": l2} for record in history] if self._searches_l2 else history
+        schedule.history = [{**record, "table_l2": l2} for record in history] if self._given_l2 is None else history
         return pair
 
     def alone(self) -> None:
@@ -88,40 +76,38 @@ class TowerSearch:
         shared = RowSharing.fit(schedule.given, schedule.splits[0], USUAL_SHARE)
         if shared.idle:
             return self._climbed(plain)
-        given = schedule.config.table_l2
-        usual = USUAL_L2 if given is None else given
+        usual = USUAL_L2 if self._given_l2 is None else self._given_l2
         one, other = (self._alone(sharing, usual) for sharing in (shared, plain))
         return self._climbed(shared if self._gain(one, other).clear() else plain)
 
     def _climbed(self, sharing: RowSharing) -> RowSharing:
         """Find the L2 that suits tower A."""
-        given = self._schedule.config.table_l2 if not self._searches_l2 else None
 
         def better(one: float, other: float) -> bool:
             before, after = self._alone(sharing, other), self._alone(sharing, one)
             return self._gain(after, before).mean > CLEARLY
 
-        if given is None:
+        if self._given_l2 is None:
             self.chosen_l2[sharing.below] = climb(better)
         else:
-            self._alone(sharing, given)
-            self.chosen_l2[sharing.below] = given
+            self._alone(sharing, self._given_l2)
+            self.chosen_l2[sharing.below] = self._given_l2
         return sharing
 
-    def _gain(self, ours: Alone, theirs: Alone) -> Gain:
+    def _gain(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Gain:
         valid = self._schedule.valid.split
-        return gain(self._schedule.tower_monitor, valid.label, ours.logits, theirs.logits, valid.weight)
+        return gain(self._schedule.tower_monitor, valid.label, ours, theirs, valid.weight)
 
     def _candidates(self, sharing: RowSharing, l2: float) -> list[float]:
         """The L2 that the pair decides about: tower A's choice, and the one below if it climbed up from there."""
         climbed = l2 > USUAL_L2 and (sharing.below, l2 / STEP) in self._tried
         return [l2, l2 / STEP] if climbed else [l2]
 
-    def _alone(self, sharing: RowSharing, l2: float) -> Alone:
+    def _alone(self, sharing: RowSharing, l2: float) -> NDArray[np.float32]:
+        """What tower A says of the validation split, trained under one setting; its weights are in the store."""
         key = sharing.below, l2
         if key not in self._tried:
-            logits = self._schedule.tower_logits(self._tower_a(sharing, l2))
-            self._tried[key] = Alone(logits)
+            self._tried[key] = self._schedule.tower_logits(self._tower_a(sharing, l2))
         return self._tried[key]
 
     def _together(
@@ -147,7 +133,7 @@ class TowerSearch:
     def _name(self, tower: str, sharing: RowSharing) -> str:
         """A tower's name in the store, which tells apart what it was trained with."""
         schedule = self._schedule
-        if not self._searches_l2 and schedule.share_below is not None:
+        if self._given_l2 is not None and schedule.share_below is not None:
             return tower
         kind = "" if sharing.below else "_unshared"
         return f"{tower}_{schedule.config.first_table_l2:g}{kind}"
@@ -158,6 +144,6 @@ class TowerSearch:
         parts = []
         if schedule.share_below is None:
             parts.append("rare values share rows" if sharing.below else "a row a value")
-        if self._searches_l2:
+        if self._given_l2 is None:
             parts.append(f"L2 {schedule.config.first_table_l2:g} of the tables")
         return f"{', '.join(parts)}: " if parts else ""
