@@ -5,10 +5,11 @@ says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, 
 
 1. *apart* (`tower_a`, `tower_b`): each tower is trained alone, with tables, seed and row order of its own. What a pair
    is worth comes from the two being different; towers that learn together become alike. Where no L2 of the
-   tables is given, both are trained under several (table_prior.py).
+   tables is given, both are trained under several (table_prior.py). Further ones (`council`) are trained as B is and
+   only teach (council.py).
 2. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it). Every branch reads the
    hidden units of both, through its own layers and through cross links, and all learn from the labels and from the
-   frozen pair. Everything in it between two non-linearities merges exactly at export.
+   frozen towers. Everything in it between two non-linearities merges exactly at export.
 
 A phase between the two, in which the towers went on learning from their joint prediction and from each other's hidden
 layers, and rows mixed of others' values for the pair to label gave nothing on five data sets, and are gone
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from training.towers.gates import FieldGates
 
 _TEACHING = CalibrationConfig(knots=2, folds=2)
-"""How a pair is calibrated before it teaches: simply, for what the student is taught has to be learnt, and quickly."""
+"""How a teacher is calibrated: simply, for what the student is taught has to be learnt, and quickly."""
 
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -68,10 +69,13 @@ class DtfConfig(BaseModel):
         tower_monitor: What early stopping of the phases before fusion looks at. By default the log loss once scaled,
             for the pair is calibrated before it teaches: what it knows counts, not how sure it is. As `train.monitor`
             if that is "auc".
+        council: Further towers that teach with the pair, each trained as tower B is. A mean of four is a better teacher
+            than a mean of two, and a model under it is better than the pair that it was merged from; what is served
+            stays as small. They take training time alone.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
-        teacher_weight: Weight of the cross entropy to the pair's probability in the fusion phase.
-        calibrate_teacher: The pair's logits are calibrated on validation before they teach.
+        teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.
+        calibrate_teacher: The towers' mean logit is calibrated on validation before it teaches.
         retrain_rate: Learning rate of towers that go on from an earlier run's, as a share of the first phase's.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
@@ -88,6 +92,7 @@ class DtfConfig(BaseModel):
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (64, 64)
     rich: Annotated[int, Field(ge=1, le=16)] = 1
     tower_monitor: Monitor | None = None
+    council: Annotated[int, Field(ge=0, le=14)] = 2
     quadratic: bool = True
     label_weight: Weight = 0.2
     teacher_weight: Weight = 1.0
@@ -175,27 +180,29 @@ class PairOutputs(Scorer):
 
 
 class Teacher:
-    """A frozen pair.
+    """Frozen towers, whose mean logit teaches.
 
     Args:
-        pair: The pair, in evaluation mode.
-        banks: Its tables, A's and B's.
-        calibration: Of its logits. Towers that know their rows by heart are too sure of them, and a student of such a
-            teacher is, too; what makes the pair's log loss least on validation says how much, and where.
+        towers: A pair's, its council among them; they are put into evaluation mode.
+        banks: Their tables.
+        calibration: Of the mean. Towers that know their rows by heart are too sure of them, and a student of such a
+            teacher is, too; what makes their log loss least on validation says how much, and where.
     """
 
     def __init__(
-        self, pair: TowerPair, banks: tuple[TableBank, TableBank], calibration: Calibration = IDENTITY
+        self, towers: Sequence[Tower], banks: Sequence[TableBank], calibration: Calibration = IDENTITY
     ) -> None:
-        self.pair, self.banks, self.calibration = pair.eval(), banks, calibration
+        self.towers, self.banks, self.calibration = [tower.eval() for tower in towers], banks, calibration
         self._stacks = [bank.averages() for bank in banks]
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:
-        """Return the pair's logits (B,) of ids (B, C), calibrated."""
-        x, y = (bank.look_up(stacks, ids) for bank, stacks in zip(self.banks, self._stacks, strict=True))
-        a, b = self.pair.heads(x, y)
-        z = 0.5 * (a + b)
+        """Return the towers' mean logits (B,) of ids (B, C), calibrated."""
+        said = [
+            tower.head(bank.look_up(stacks, ids))
+            for tower, bank, stacks in zip(self.towers, self.banks, self._stacks, strict=True)
+        ]
+        z = torch.stack(said).mean(dim=0)
         knots = self.calibration.knots
         if not knots:
             return self.calibration.slopes[0] * z + self.calibration.offset
@@ -207,12 +214,12 @@ class Teacher:
 
 
 def calibrated(logits: NDArray[np.float32], valid: SplitLike, seed: int) -> Calibration:
-    """Return what makes a pair's logits (N,) on validation right before it teaches, as far as that is beyond noise."""
+    """Return what makes a teacher's logits (N,) on validation right, as far as that is beyond noise."""
     return choose(_TEACHING, logits, valid.label, valid.weight, seed=seed).calibration
 
 
 class FusionLearner(Learner):
-    """Phase 2: the fusion form on the labels and on the frozen pair's probability."""
+    """Phase 2: the fusion form on the labels and on the frozen towers' probability."""
 
     monitored = "fused"
 
@@ -234,7 +241,7 @@ class FusionLearner(Learner):
         self.teacher = teacher
 
     def prepare(self, batch: Batch) -> Batch:
-        """Hide some values, and let the pair score the result."""
+        """Hide some values, and let the teacher score the result."""
         if self.teacher is None:
             raise ValueError("the fusion phase needs a teacher")
         ids = with_unknown(batch.ids, self.banks[0], self.unknown)

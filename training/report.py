@@ -28,7 +28,6 @@ PARAMETERS_ABOUT = (
     "the one tower that both merge into, each kept field in its own dimension. (The exporter may fold small tables "
     "into the first layer: more parameters, less work.)"
 )
-APART = ("tower_a", "tower_b")
 
 
 def render_report(run: Run) -> str:
@@ -105,19 +104,24 @@ def _cards(run: Run, parameters: ParameterTable) -> list[dict[str, str]]:
     ]
 
 
+def _apart(phase: str) -> bool:
+    """Whether it trains one tower alone."""
+    return phase.startswith("tower_")
+
+
 def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None) -> dict[str, Any]:
-    """One chart a metric. Towers A and B are trained apart, so they start side by side; the other phases follow."""
+    """One chart a metric. Towers are trained apart, so they start side by side; the other phases follow."""
     phases: dict[str, list[Mapping[str, Any]]] = {}
     for record in history:
         phases.setdefault(record["phase"], []).append(record)
     bands: list[tuple[str, float, float]] = []
     starts: dict[str, float] = {}
-    end = max((phases[phase][-1]["epoch"] for phase in APART if phase in phases), default=0.0)
+    end = max((phases[phase][-1]["epoch"] for phase in phases if _apart(phase)), default=0.0)
     if end:
         bands.append(("apart", 0.0, end))
     for phase, records in phases.items():
-        starts[phase] = 0.0 if phase in APART else end
-        if phase not in APART:
+        starts[phase] = 0.0 if _apart(phase) else end
+        if not _apart(phase):
             bands.append((phase, end, end + records[-1]["epoch"]))
             end += records[-1]["epoch"]
     curves = []
@@ -129,7 +133,7 @@ def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None
                     (starts[phase] + record["epoch"], float(record[f"{model}.{key}"]))
                     for record in records
                     # An untrained tower is far off the scale of all that follows.
-                    if f"{model}.{key}" in record and not (phase in APART and record["step"] == 0)
+                    if f"{model}.{key}" in record and not (_apart(phase) and record["step"] == 0)
                 ]
                 for phase, records in phases.items()
             ]
@@ -138,7 +142,7 @@ def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None
         curves.append(line_chart(lines, title=f"{label} by epoch", x_label="epoch", y_label=label, bands=bands))
     about = (
         "Validation metrics of the averaged weights. The towers learn apart, then the fused model learns "
-        "under the frozen pair. Every phase keeps its best, and the next one goes on from there."
+        "under them, frozen. Every phase keeps its best, and the next one goes on from there."
     )
     chosen = {record["table_l2"] for record in history if "table_l2" in record}
     if chosen:

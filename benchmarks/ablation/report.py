@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ablation.variants import FULL, METHOD, VARIANTS
+from benchmarks.ablation.variants import FULL, VARIANTS
 from benchmarks.accuracy.bootstrap import paired_interval
+from benchmarks.accuracy.models import METHOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

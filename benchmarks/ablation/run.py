@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.ablation.store import SharedPhases
-from benchmarks.ablation.variants import FULL, METHOD, VARIANTS
+from benchmarks.ablation.variants import FULL, VARIANTS
 from benchmarks.accuracy.bootstrap import replicates
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
+from benchmarks.accuracy.models import METHOD
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.afe import select
 from training.baseline import fit_baseline, yardstick_of

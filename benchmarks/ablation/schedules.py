@@ -22,6 +22,7 @@ from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.phase import predict
 from training.towers.alignment import build_fusion_form
+from training.towers.council import with_council
 from training.towers.recovery import ahead_of_yardstick, regression_ahead, without_weak
 from training.towers.schedule import Schedule
 
@@ -210,10 +211,10 @@ class BornAgain(OneTower):
 
 
 class EnsembleTeacher(Ablated):
-    """Control: two towers trained apart, their mean the teacher of one tower."""
+    """Control: towers trained apart, two or with a council, their mean the teacher of one tower."""
 
     def fit(self) -> None:
-        """Train both, then the student for what is left of the budget."""
+        """Train all, then the student for what is left of the budget."""
         a = self.gated_tower()
         pair = ahead_of_yardstick(self, without_weak(self, TowerPair(a, self.tower("tower_b", 1))))
-        self.model = self.student(pair, pair.a)
+        self.model = self.student(with_council(self, pair), pair.a)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-METHOD = 6
-"""Raised when the training itself changes under the same settings, so that older lines are not taken for it."""
-
 ONE_WIDTH: dict[str, Any] = {"dtf.rich": 1}
 """A control's towers are as wide as what is served."""
+
+TWO = {**ONE_WIDTH, "dtf.council": 0}
+"""Nor has an ordinary ensemble of two a council."""
 
 Stage = tuple[dict[str, Any], ...]
 
@@ -76,8 +76,9 @@ VARIANTS: dict[str, Variant] = {
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
+    "without_council": Variant("part", "DTF: the pair alone teaches", overrides={"dtf.council": 0}),
     "without_calibrated_teacher": Variant(
-        "part", "DTF: the pair teaches what it says, however sure", overrides={"dtf.calibrate_teacher": False}
+        "part", "DTF: towers teach what they say, however sure", overrides={"dtf.calibrate_teacher": False}
     ),
     "plainly_stopped_towers": Variant(
         "part", "DTF: towers stop by log loss as it is", overrides={"dtf.tower_monitor": "log_loss"}
@@ -96,13 +97,16 @@ VARIANTS: dict[str, Variant] = {
         "control", "one tower under its own frozen self", BornAgain, ONE_WIDTH, (STUDENT, STOPPING, *TEACHING)
     ),
     "ensemble_teacher": Variant(
-        "control", "one tower under two trained apart", EnsembleTeacher, ONE_WIDTH, (STUDENT, STOPPING, *TEACHING)
+        "control", "one tower under two trained apart", EnsembleTeacher, TWO, (STUDENT, STOPPING, *TEACHING)
+    ),
+    "council_teacher": Variant(
+        "control", "one tower under as many as teach DTF", EnsembleTeacher, ONE_WIDTH, (STUDENT, STOPPING, *TEACHING)
     ),
     "born_again_taught": Variant(
         "control", "one tower under its own frozen self, taught as DTF teaches", BornAgain, ONE_WIDTH, (STUDENT,)
     ),
     "ensemble_teacher_taught": Variant(
-        "control", "one tower under two trained apart, taught as DTF teaches", EnsembleTeacher, ONE_WIDTH, (STUDENT,)
+        "control", "one tower under two trained apart, taught as DTF teaches", EnsembleTeacher, TWO, (STUDENT,)
     ),
 }
 """In the order of the report. Controls that are taught as DTF teaches stop by the log loss once scaled, have a

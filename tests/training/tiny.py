@@ -88,6 +88,7 @@ serving_constant = "1"
 
 [dtf]
 widths = [8, 8]
+council = 0  # quick
 
 [train]
 batch_size = 64

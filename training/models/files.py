@@ -18,6 +18,7 @@ from training.models.base import FieldSlot
 from training.models.reaction import FusionForm, Tower, TowerPair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -78,7 +79,8 @@ def load_pair(run_dir: Path, *, mapped: bool = False) -> TowerPair:
     path = run_dir / "pair.safetensors"
     document = read_document(run_dir)
     # The pair's tables may be narrower or wider than the fused ones, so its dimensions come from its own file.
-    dims = [read_weights(path).get(f"towers.0.tables.{i}") for i in range(len(document.slots))]
+    weights = read_weights(path)
+    dims = [weights.get(f"towers.0.tables.{i}") for i in range(len(document.slots))]
     if any(table is None or table.ndim != 2 for table in dims):  # noqa: PLR2004
         raise ModelFormatError(f"{path}: expected a table (V_f, d_f) a slot, got {sum(t is not None for t in dims)}")
     slots = [
@@ -87,9 +89,17 @@ def load_pair(run_dir: Path, *, mapped: bool = False) -> TowerPair:
         if table is not None
     ]
     with torch.device("meta") if mapped else nullcontext():
-        pair = TowerPair(Tower(slots, document.widths), Tower(slots, document.widths))
+        a, b = (Tower(slots, document.widths) for _ in range(2))
+        council = [Tower(slots, document.widths) for _ in range(2, _count_towers(weights))]
+        pair = TowerPair(a, b, council)
     load_weights(path, pair, assign=mapped)
     return pair.eval()
+
+
+def _count_towers(weights: Iterable[str]) -> int:
+    """One more than the largest number of a tower in the names of a pair's tensors."""
+    numbers = (name.split(".")[1] for name in weights if name.startswith("towers."))
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def read_document(run_dir: Path) -> ModelDocument:

@@ -144,15 +144,31 @@ class Tower(nn.Module):
 
 
 class TowerPair(nn.Module):
-    """The dual form: two towers with tables and seeds of their own, whose mean is the fusion phase's teacher."""
+    """The dual form: two towers with tables and seeds of their own, which become one.
 
-    def __init__(self, a: Tower, b: Tower) -> None:
+    Args:
+        a: Tower A.
+        b: Tower B.
+        council: Further towers, which teach with the pair and are merged into nothing.
+    """
+
+    def __init__(self, a: Tower, b: Tower, council: "Sequence[Tower]" = ()) -> None:
         super().__init__()
-        if a.slots != b.slots or a.widths != b.widths:
+        if any(tower.slots != a.slots or tower.widths != a.widths for tower in (b, *council)):
             raise ValueError("a pair's towers must have the same slots and widths")
         self.slots = a.slots
         self.widths = a.widths
-        self.towers = nn.ModuleList([a, b])
+        self.towers = nn.ModuleList([a, b, *council])
+
+    @property
+    def all(self) -> "tuple[Tower, ...]":
+        """All towers, the fusion phase's teachers."""
+        return cast("tuple[Tower, ...]", tuple(self.towers))
+
+    @property
+    def council(self) -> "tuple[Tower, ...]":
+        """The towers beside A and B."""
+        return self.all[2:]
 
     @property
     def a(self) -> Tower:

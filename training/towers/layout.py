@@ -40,7 +40,8 @@ def extended_pair(pair: TowerPair, slots: Sequence[FieldSlot]) -> TowerPair:
     old = {slot.name: (i, slot) for i, slot in enumerate(pair.slots)}
     order = [old[slot.name][0] for slot in slots]
     fresh = [replace(slot, dim=old[slot.name][1].dim) for slot in slots]
-    grown = TowerPair(Tower(fresh, pair.widths), Tower(fresh, pair.widths))
+    a, b, *council = (Tower(fresh, pair.widths) for _ in pair.all)
+    grown = TowerPair(a, b, council)
     state = pair.state_dict()
     for key, target in grown.state_dict().items():
         value = state[_renumbered(key, order)]

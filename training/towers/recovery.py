@@ -108,7 +108,8 @@ def recovered(schedule: Schedule, pair: TowerPair, form: FusionForm) -> tuple[To
             pair = _begun_pair(schedule, linear)
             ends.append(_End(schedule, pair, schedule.fusion(pair, stored="fusion_linear")))
         if ends[-1].loss > _yardstick_loss(schedule):
-            begun = TowerPair(*(schedule.fresh(number, linear) for number in (0, 1)))
+            a, b = (schedule.fresh(number, linear) for number in (0, 1))
+            begun = TowerPair(a, b)
             schedule.history = [record for record in schedule.history if record["phase"] != "fusion"]
             ends.append(_End(schedule, pair, schedule.fusion(pair, begun=begun, stored="fusion_regression")))
         schedule.notes.append("the fused model ended behind logistic regression on validation and began anew as it")

@@ -125,7 +125,7 @@ class RowSharing:
         self, model: Model, slots: Iterable[FieldSlot], resize: Callable[[torch.Tensor, SharedRows], torch.Tensor]
     ) -> Model:
         rows = {slot.name: slot.rows for slot in slots}
-        for tower in (model.a, model.b) if isinstance(model, TowerPair) else (model,):
+        for tower in model.all if isinstance(model, TowerPair) else (model,):
             for i, slot in enumerate(tower.slots):
                 if slot.rows != rows[slot.name]:
                     table = resize(tower.tables[i].detach(), self._shared[slot.name])

@@ -1,4 +1,4 @@
-"""DTF's phases in order: both towers apart, fusion; each resumed, taken from its checkpoint, or run.
+"""DTF's phases in order: towers apart, fusion; each resumed, taken from its checkpoint, or run.
 
 Shapes: N training rows, F slots, V_f ids of slot f.
 """
@@ -20,6 +20,7 @@ from training.phases.learner import Learner, Rows, SplitLike
 from training.phases.phase import Phase, estimate_norms, lost, predict
 from training.phases.tables import TableBank
 from training.towers.alignment import build_fusion_form, count_ids
+from training.towers.council import further_council, with_council
 from training.towers.gates import FieldGates
 from training.towers.layout import without_closed
 from training.towers.linear_start import Linear, Yardstick, begin_linear
@@ -113,10 +114,11 @@ class Schedule:
     def run(self, pair: TowerPair | None = None) -> DtfResult:
         """Run all phases; the towers go on from a given pair's, if one is given."""
         if pair is None:
-            pair = ahead_of_yardstick(self, without_weak(self, self.search.pair()))
+            pair = with_council(self, ahead_of_yardstick(self, without_weak(self, self.search.pair())))
         else:
             pair = self.sharing.shrunk(pair)
-            pair = TowerPair(self.further("tower_a", 0, pair.a), self.further("tower_b", 1, pair.b))
+            a, b = (self.further(name, i, pair.all[i]) for i, name in enumerate(("tower_a", "tower_b")))
+            pair = TowerPair(a, b, further_council(self, pair))
         pair, form = recovered(self, pair, self.fusion(pair))
         left = {slot.name for slot in self.slots}
         closed = tuple(slot.name for slot in self.given if slot.name not in left)
@@ -240,10 +242,10 @@ class Schedule:
         return self._phase(name, number, tower, learner, rate_factor=self.dtf.retrain_rate)
 
     def fusion(self, pair: TowerPair, *, begun: TowerPair | None = None, stored: str | None = None) -> FusionForm:
-        """Phase 2: train the fusion form of the frozen pair under it.
+        """Phase 2: train the fusion form of the frozen pair under it and its council.
 
         Args:
-            pair: The towers; both teach.
+            pair: The towers; both teach, and their council.
             begun: What the form is merged from, if not from them.
             stored: Name in the store, if not the phase's.
         """
@@ -272,12 +274,12 @@ class Schedule:
         return np.sort(np.random.default_rng(self._seed(4)).choice(len(self.train), most, replace=False))
 
     def teacher(self, pair: TowerPair) -> Teacher:
-        """Freeze a pair, its logits calibrated on validation as far as that is beyond noise."""
-        banks = (self._bank(pair.a), self._bank(pair.b))
+        """Freeze a pair and its council, calibrated on validation as far as that is beyond noise."""
+        banks = [self._bank(tower) for tower in pair.all]
         if not self.dtf.calibrate_teacher:
-            return Teacher(pair, banks)
-        logits = self.pair_logits(pair)["pair"]
-        return Teacher(pair, banks, calibrated(logits, self.valid.split, self.seed))
+            return Teacher(pair.all, banks)
+        logits = np.mean([self.tower_logits(tower) for tower in pair.all], axis=0)
+        return Teacher(pair.all, banks, calibrated(logits, self.valid.split, self.seed))
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
         """Merge the pair into the form that phase 2 starts from; arguments as of `build_fusion_form`."""

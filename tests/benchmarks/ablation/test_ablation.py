@@ -13,8 +13,9 @@ from benchmarks.ablation.report import as_json, as_markdown, verdict
 from benchmarks.ablation.run import phase_facts
 from benchmarks.ablation.schedules import Ablated, BornAgain, ControlSettings, EnsembleTeacher, InheritOne, OneTower
 from benchmarks.ablation.store import SharedPhases
-from benchmarks.ablation.variants import METHOD, staged
+from benchmarks.ablation.variants import staged
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
+from benchmarks.accuracy.models import METHOD
 from training.dtf import DtfConfig
 from training.train_config import TrainConfig
 
