@@ -185,7 +185,7 @@ def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:
     context, candidate = sample()
     form = build_fusion_form(pair, SLOTS, counts_of(context, candidate), context, candidate)
     config = DtfConfig(widths=WIDTHS, label_weight=0.25, teacher_weight=2.0)
-    teacher = Teacher(pair, (bank_of(pair.a), bank_of(pair.b)))
+    teacher = Teacher(pair.all, [bank_of(tower) for tower in pair.all])
     learner = FusionLearner(form, bank_of(form), config, teacher, unknown=0.1)
     label = torch.ones(len(context))
     logged = torch.cat([context, candidate], 1)

@@ -31,16 +31,25 @@ def drawn(rows: int = 20_000, sure: float = 1.0) -> tuple[np.ndarray, np.ndarray
     return label, (sure * odds).astype(np.float32)
 
 
-def test_a_teacher_says_the_mean_of_its_towers_calibrated_as_a_served_model_is() -> None:
-    pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))
-    for seed, tower in enumerate((pair.a, pair.b)):
+def a_pair(council: int = 0) -> TowerPair:
+    """Towers of random weights."""
+    towers = [Tower(SLOTS, WIDTHS) for _ in range(2 + council)]
+    for seed, tower in enumerate(towers):
         scramble(tower, seed)
-    banks = bank_of(pair.a), bank_of(pair.b)
+    return TowerPair(towers[0], towers[1], towers[2:])
+
+
+def teacher_of(pair: TowerPair, calibration: Calibration = IDENTITY) -> Teacher:
+    return Teacher(pair.all, [bank_of(tower) for tower in pair.all], calibration)
+
+
+@pytest.mark.parametrize("council", [0, 1, 3])
+def test_a_teacher_says_the_mean_of_its_towers_calibrated_as_a_served_model_is(council: int) -> None:
+    pair = a_pair(council).eval()
     context, candidate = some_ids(50)
     ids = torch.cat([context, candidate], 1)
     with torch.no_grad():
-        a, b = pair.eval().both(context, candidate)
-    mean = (a + b) / 2
+        mean = sum(tower(context, candidate) for tower in pair.towers) / (2 + council)
     low, middle, high = np.quantile(mean.numpy(), (0.2, 0.5, 0.8))
     for calibration in (
         IDENTITY,
@@ -49,7 +58,7 @@ def test_a_teacher_says_the_mean_of_its_towers_calibrated_as_a_served_model_is()
         Calibration(slopes=(0.2, 0.7, 1.1, 0.9), knots=(float(low), float(middle), float(high)), offset=-1.0),
     ):
         expected = torch.from_numpy(calibration(mean.numpy())).float()
-        torch.testing.assert_close(Teacher(pair, banks, calibration).logits(ids), expected)
+        torch.testing.assert_close(teacher_of(pair, calibration).logits(ids), expected)
 
 
 def schedule(where: Path, dtf: DtfConfig, train: TrainConfig, valid: Arrays | None = None) -> Schedule:
@@ -65,15 +74,13 @@ def schedule(where: Path, dtf: DtfConfig, train: TrainConfig, valid: Arrays | No
     )
 
 
-def test_the_schedule_calibrates_its_teacher_on_validation_unless_told_not_to(tmp_path: Path) -> None:
-    pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))
-    for seed, tower in enumerate((pair.a, pair.b)):
-        scramble(tower, seed)
-    banks = bank_of(pair.a), bank_of(pair.b)
+@pytest.mark.parametrize("council", [0, 2])
+def test_the_schedule_calibrates_its_teacher_on_validation_unless_told_not_to(council: int, tmp_path: Path) -> None:
+    pair = a_pair(council)
     train = TrainConfig(device="cpu")
     arrays = clicks(30_000, seed=50)
     ids = torch.from_numpy(np.concatenate([arrays.context_ids, arrays.candidate_ids], 1)).long()
-    said = Teacher(pair, banks).logits(ids).numpy()
+    said = teacher_of(pair).logits(ids).numpy()
     middle = float(np.median(said))
 
     def taught(truth: np.ndarray, **how: bool) -> np.ndarray:
@@ -92,13 +99,10 @@ def test_the_schedule_calibrates_its_teacher_on_validation_unless_told_not_to(tm
 
 
 def test_a_teacher_that_is_calibrated_already_teaches_what_it_says(tmp_path: Path) -> None:
-    pair = TowerPair(Tower(SLOTS, WIDTHS), Tower(SLOTS, WIDTHS))
-    for seed, tower in enumerate((pair.a, pair.b)):
-        scramble(tower, seed)
-    banks = bank_of(pair.a), bank_of(pair.b)
+    pair = a_pair()
     arrays = clicks(30_000, seed=50)
     ids = torch.from_numpy(np.concatenate([arrays.context_ids, arrays.candidate_ids], 1)).long()
-    said = Teacher(pair, banks).logits(ids).numpy()
+    said = teacher_of(pair).logits(ids).numpy()
     label = (np.random.default_rng(3).random(len(said)) < probabilities(said)).astype(np.uint8)
     valid = Arrays(arrays.context_ids, arrays.candidate_ids, label)
     found = schedule(tmp_path, DtfConfig(widths=WIDTHS), TrainConfig(device="cpu"), valid).teacher(pair)

@@ -54,7 +54,9 @@ def _useful(schedule: Schedule, pair: TowerPair, towers: list[Tower]) -> TowerPa
         logits = schedule.tower_logits(tower)
         without, with_it = np.mean(said, axis=0), np.mean([*said, logits], axis=0)
         if gain(monitor, valid.label, without, with_it, valid.weight).clear(FAR):
-            schedule.notes.append(f"tower {name[-1].upper()} made the others' mean worse on validation and teaches not")
+            schedule.notes.append(
+                f"tower {name[-1].upper()} made the towers' mean worse on validation and does not teach"
+            )
             schedule.history = [record for record in schedule.history if record["phase"] != name]
             continue
         kept.append(tower)

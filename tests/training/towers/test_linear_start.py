@@ -119,7 +119,7 @@ def toy(split: Any, where: Path, yardstick: Yardstick, **more: Any) -> Schedule:
         SLOTS,
         split,
         split,
-        dtf=DtfConfig(widths=(6, 5)),
+        dtf=DtfConfig(widths=(6, 5), council=0),
         config=TrainConfig(batch_size=64, epochs=2, table_l2=300.0, device="cpu"),
         seed=1,
         store=CheckpointStore(where, "toy", resume=False),
@@ -155,13 +155,15 @@ def test_a_training_whose_towers_learn_nothing_ends_at_least_as_good_as_its_yard
     known = fit_yardstick(data, config.seed)
     train = config.train.model_copy(update={**RANDOM, "table_l2": 300.0})
     afe = config.afe.model_copy(update={"share_below": below, "filter": False, "gates": False})
-    config = config.model_copy(update={"train": train, "afe": afe})
+    dtf = config.dtf.model_copy(update={"council": 2})
+    config = config.model_copy(update={"train": train, "afe": afe, "dtf": dtf})
     first = train_reaction(data, config, tmp_path, resume=False, progress=quiet, yardstick=known)
     starts = [record for record in first.history if record["step"] == 0]
     assert [record["phase"] for record in starts] == ["tower_a", "tower_b", "fusion"]
     bound = loss_of(known, data.split("valid"))
     assert starts[0]["tower_a.log_loss"] == pytest.approx(bound, abs=1e-3)
     assert first.metrics["validation"]["fused"]["log_loss"] <= bound + 1e-4  # of norms' estimates
+    assert first.pair.council == ()  # towers that begin alike have nothing to add
     assert first.share_below == 0.0  # the yardstick's rows are not shared
     assert any("logistic regression" in note for note in first.notes)
     for path in tmp_path.glob("fusion*"):

@@ -68,7 +68,7 @@ def schedule(where: Path, told: list[tuple[Any, ...]], **changes: Any) -> Schedu
         SLOTS,
         clicks(600),
         clicks(300, seed=50),
-        dtf=DtfConfig(widths=(8, 4)),
+        dtf=DtfConfig(widths=(8, 4), council=0),
         config=TrainConfig(**settings),
         seed=1,
         store=CheckpointStore(where, "toy", resume=False),

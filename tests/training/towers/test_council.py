@@ -1,0 +1,135 @@
+"""Towers that only teach: trained as the others are, kept with the pair, left out where they do harm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from model_toys import SLOTS, clicks, scramble
+from sklearn.metrics import log_loss
+
+from training.dtf import DtfConfig
+from training.models.files import load_pair, save_model, save_pair
+from training.models.reaction import Tower, TowerPair
+from training.phases.checkpoint import CheckpointStore
+from training.phases.phase import probabilities
+from training.towers.council import with_council
+from training.towers.schedule import Schedule
+from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+VALID = clicks(400, seed=50)
+
+
+def toy(where: Path, council: int, told: list[str] | None = None, **train: Any) -> Schedule:
+    def progress(phase: str, done: int, total: int, _note: str) -> None:
+        if told is not None and phase not in told:
+            told.append(phase)
+
+    torch.set_num_threads(1)
+    return Schedule(
+        SLOTS,
+        clicks(1000),
+        VALID,
+        dtf=DtfConfig(widths=(8, 6), council=council),
+        config=TrainConfig(**{"batch_size": 64, "epochs": 6, "rate": 3e-3, "table_l2": 1.0, "device": "cpu", **train}),
+        seed=1,
+        store=CheckpointStore(where, "toy", resume=True),
+        progress=progress,
+    )
+
+
+def run(schedule: Schedule, pair: TowerPair | None = None) -> Any:
+    with torch.random.fork_rng():
+        return schedule.run(pair)
+
+
+def same(one: Tower, other: Tower) -> bool:
+    return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+def test_a_council_is_trained_between_the_pair_and_its_fusion_and_changes_the_fused_model_alone(tmp_path: Path) -> None:
+    told: list[str] = []
+    alone, taught = run(toy(tmp_path / "alone", 0)), run(toy(tmp_path / "taught", 2, told))
+    assert told == ["tower_a", "tower_b", "tower_c", "tower_d", "fusion"]
+    assert len(taught.pair.council) == 2
+    assert same(alone.pair.a, taught.pair.a)
+    assert same(alone.pair.b, taught.pair.b)
+    towers = taught.pair.all
+    assert not any(same(towers[i], towers[j]) for i in range(4) for j in range(i))
+    assert not same(alone.form, taught.form)
+    assert [table.shape for table in alone.form.tables] == [table.shape for table in taught.form.tables]
+
+
+def test_what_a_council_was_trained_to_is_taken_up_and_not_trained_again(tmp_path: Path) -> None:
+    first = run(toy(tmp_path, 2))
+    (tmp_path / "fusion.safetensors").unlink()
+    told: list[str] = []
+    again = run(toy(tmp_path, 2, told))
+    assert told == ["fusion"]
+    assert again.history == first.history
+    assert same(again.form, first.form)
+
+
+def test_a_council_is_kept_with_the_pair_and_goes_on_when_that_is_trained_on(tmp_path: Path) -> None:
+    first = run(toy(tmp_path / "first", 2))
+    save_model(tmp_path, first.form)
+    save_pair(tmp_path, first.pair)
+    back = load_pair(tmp_path)
+    assert [same(one, other) for one, other in zip(back.all, first.pair.all, strict=True)] == [True] * 4
+    told: list[str] = []
+    on = run(toy(tmp_path / "on", 0, told, epochs=1), back)  # as many as the earlier run had
+    assert told == ["tower_a", "tower_b", "tower_c", "tower_d", "fusion"]
+    assert len(on.pair.council) == 2
+    for before, after in zip(first.pair.council, on.pair.council, strict=True):
+        assert not same(before, after)
+        moved, size = (torch.dist(before.tables[0], table).item() for table in (after.tables[0], torch.zeros(1)))
+        assert moved < 0.5 * size  # went on, was not begun anew
+
+
+def spoilt(_tower: Tower) -> None:
+    scramble(_tower)
+
+
+def left_alone(_tower: Tower) -> None:
+    pass
+
+
+@pytest.mark.parametrize(("change", "left"), [(spoilt, 1), (left_alone, 2)])
+def test_a_tower_that_makes_the_mean_worse_does_not_teach(
+    change: Callable[[Tower], None], left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = toy(tmp_path, 2)
+    train = schedule.tower
+
+    def tower(name: str, number: int, **how: Any) -> Tower:
+        found = train(name, number, **how)
+        if name == "tower_c":
+            change(found)
+        return found
+
+    monkeypatch.setattr(schedule, "tower", tower)
+    with torch.random.fork_rng():
+        a, b = train("tower_a", 0), train("tower_b", 1)
+        found = with_council(schedule, TowerPair(a, b))
+    assert len(found.council) == left
+    assert [record["phase"] for record in schedule.history if record["step"] == 0] == [
+        "tower_a",
+        "tower_b",
+        *(["tower_c"] if left == 2 else []),
+        "tower_d",
+    ]
+    assert schedule.notes == (
+        [] if left == 2 else ["tower C made the others' mean worse on validation and teaches not"]
+    )
+
+    def loss(towers: tuple[Tower, ...]) -> float:
+        logits = np.mean([schedule.tower_logits(tower) for tower in towers], axis=0)
+        return float(log_loss(VALID.label, probabilities(logits)))
+
+    assert loss(found.all) < loss((a, b)) + 0.01
