@@ -66,7 +66,7 @@ def test_everything_is_measured_shown_and_written_and_a_server_takes_what_was_wr
 ) -> None:
     varied, out = add_variant(bundle, tmp_path / "varied"), tmp_path / "it.env"
     before = content(varied)
-    done = run(varied, "--out", out, "--seconds", 1)
+    done = run(varied, "--out", out, "--seconds", 0.4)
     assert done.returncode == 0, done.stderr
     assert content(varied) == before
     assert re.findall(r"^\[(\d)/5\] (\w+)", done.stderr, re.MULTILINE) == [
@@ -92,14 +92,14 @@ def test_everything_is_measured_shown_and_written_and_a_server_takes_what_was_wr
     read = dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
     with serving(varied, **{name.removeprefix("REACTION_").lower(): value for name, value in read.items()}) as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
-    again = run(varied, "--out", out, "--seconds", 1)
+    again = run(varied, "--out", out, "--seconds", 0.4)
     assert (again.returncode, out.read_text()) == (2, text)
     assert "replace with --force" in again.stderr
 
 
 @pytest.mark.slow
 def test_on_one_cpu_it_says_what_could_not_be_measured(bundle: Path, tmp_path: Path) -> None:
-    done = run(bundle, "--out", tmp_path / "it.env", "--seconds", 0.5, cpus=1, coalesce="true")
+    done = run(bundle, "--out", tmp_path / "it.env", "--seconds", 0.25, cpus=1, coalesce="true")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "it.env").read_text()
     assert "REACTION_WORKERS: no change (1): not measured: 1 CPUs leave nothing for a second worker" in text
