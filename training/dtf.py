@@ -5,8 +5,8 @@ says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, 
 
 1. *apart* (`tower_a`, `tower_b`): each tower is trained alone, with tables, seed and row order of its own. What a pair
    is worth comes from the two being different; towers that learn together become alike. Where no L2 of the
-   tables is given, both are trained under several (table_prior.py). Further ones (`council`) are trained as B is and
-   only teach (council.py).
+   tables is given, both are trained under several (table_prior.py). Further ones (`council`) are trained as B is;
+   validation's best two become one, and all teach (council.py).
 2. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it). Every branch reads the
    hidden units of both, through its own layers and through cross links, and all learn from the labels and from the
    frozen towers. Everything in it between two non-linearities merges exactly at export.
@@ -69,9 +69,9 @@ class DtfConfig(BaseModel):
         tower_monitor: What early stopping of the phases before fusion looks at. By default the log loss once scaled,
             for the pair is calibrated before it teaches: what it knows counts, not how sure it is. As `train.monitor`
             if that is "auc".
-        council: Further towers that teach with the pair, each trained as tower B is. A mean of four is a better teacher
-            than a mean of two, and a model under it is better than the pair that it was merged from; what is served
-            stays as small. They take training time alone.
+        council: Further towers, each trained as tower B is. Validation's best two become one, and all teach: a mean of
+            four is a better teacher than a mean of two, and the best two are a better beginning than the first two.
+            What is served stays as small; they take training time alone.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from training.tuning.tried import Found
 
 EXPERIMENT = tiny.EXPERIMENT.replace("[8, 8]", "[4, 4]").replace("epochs = 3", "epochs = 1\npatience = 1")
+EXPERIMENT = EXPERIMENT.replace("council = 0", "council = 1")
 TRIALS = 3
 
 
@@ -66,10 +67,12 @@ def test_the_first_trial_is_the_experiment_as_it_is(home: Path, whole: tuple[Fou
     first = whole[0].trials[0]
     assert (first.number, first.overrides) == (0, {})
     config, data = load_config(home / "exp.toml"), PreparedData.open(home / "data")
+    assert load_config(whole[1]).dtf.council == config.dtf.council == 1
+    pair_alone = config.dtf.model_copy(update={"council": 0})
     for seed, score in first.scores.items():
         alone = train_reaction(
             data,
-            config.model_copy(update={"seed": seed}),
+            config.model_copy(update={"seed": seed, "dtf": pair_alone}),
             tmp_path / str(seed),
             resume=False,
             progress=quiet,
