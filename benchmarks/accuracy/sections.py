@@ -69,7 +69,8 @@ def pace(document: Document) -> str:
         size = (
             f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
             f" each are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds {10 * cost:.0f}, ties and further rungs"
-            " apart. So the tables are of samples, and of fewer seeds than five where it says so."
+            " apart. So the tables are of samples, and of fewer seeds than five where it says so; Criteo by the order"
+            " of its rows, which have no timestamps, is an extra."
         )
     return "\n## How the table was sized\n\n" + prose(text, size)
 
