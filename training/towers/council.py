@@ -34,13 +34,20 @@ HARMFUL: Final = "one of {towers} towers made the others' mean worse on validati
 def with_council(schedule: Schedule, pair: TowerPair) -> TowerPair:
     """Return validation's best two of the pair and as many more towers as are asked for, with the others as council.
 
-    The schedule's history names towers by their rank, as the pair that is returned does.
+    Where towers of one L2 of the tables differ so much that the one which was searched with could not tell, all are
+    trained under the L2 next to it as well, and the better mean stays. The schedule's history names towers by their
+    rank, as the pair that is returned does.
     """
     if not schedule.dtf.council or BEGUN in schedule.notes:
         return pair
-    names = _names(2 + schedule.dtf.council)
-    trained = [schedule.tower(name, FIRST + i) for i, name in enumerate(names[2:])]
-    return _ranked(schedule, dict(zip(names, (pair.a, pair.b, *trained), strict=True)))
+    first = _Council(schedule, pair)
+    found = [first]
+    for l2 in schedule.search.undecided(first.losses):
+        schedule.notes = list(first.notes_before)
+        found.append(_Council(schedule, schedule.search.under(l2)))
+    best = min(found, key=lambda council: council.loss)
+    best.restore()
+    return best.pair
 
 
 def further_council(schedule: Schedule, pair: TowerPair) -> list[Tower]:
@@ -54,21 +61,45 @@ def _names(number: int) -> list[str]:
     return [f"tower_{letter}" for letter in ascii_lowercase[:number]]
 
 
-def _ranked(schedule: Schedule, towers: Mapping[str, Tower]) -> TowerPair:
-    """The towers, the best on validation first, without those that make the mean of the better ones clearly worse."""
-    label, weight, monitor = schedule.valid.split.label, schedule.valid.split.weight, schedule.tower_monitor
-    said = {name: schedule.tower_logits(tower) for name, tower in towers.items()}
-    order = sorted(said, key=lambda name: lost(monitor, label, said[name], weight))
-    kept = order[:2]
-    for name in order[2:]:
-        without, with_it = (np.mean([said[one] for one in some], axis=0) for some in (kept, [*kept, name]))
-        if gain(monitor, label, without, with_it, weight).clear(FAR):
-            schedule.notes.append(HARMFUL.format(towers=len(towers)))
-        else:
-            kept.append(name)
-    schedule.history = _renamed(schedule.history, dict(zip(kept, _names(len(kept)), strict=True)))
-    a, b, *council = (towers[name] for name in kept)
-    return TowerPair(a, b, council)
+class _Council:
+    """All towers under one L2, the best on validation first, and the schedule as it was with them.
+
+    Attributes:
+        pair: Without those that make the mean of the better ones clearly worse.
+        losses: Of each tower that was trained.
+        loss: Of the mean of those that stayed.
+        notes_before: What had been noted before.
+    """
+
+    def __init__(self, schedule: Schedule, pair: TowerPair) -> None:
+        self.notes_before = tuple(schedule.notes)
+        self._schedule = schedule
+        names = _names(2 + schedule.dtf.council)
+        trained = [
+            schedule.tower(name, FIRST + i, stored=schedule.search.stored(name)) for i, name in enumerate(names[2:])
+        ]
+        towers = dict(zip(names, (pair.a, pair.b, *trained), strict=True))
+        label, weight, monitor = schedule.valid.split.label, schedule.valid.split.weight, schedule.tower_monitor
+        said = {name: schedule.tower_logits(tower) for name, tower in towers.items()}
+        losses = {name: lost(monitor, label, logits, weight) for name, logits in said.items()}
+        order = sorted(names, key=lambda name: losses[name])
+        kept = order[:2]
+        for name in order[2:]:
+            without, with_it = (np.mean([said[one] for one in some], axis=0) for some in (kept, [*kept, name]))
+            if gain(monitor, label, without, with_it, weight).clear(FAR):
+                schedule.notes.append(HARMFUL.format(towers=len(towers)))
+            else:
+                kept.append(name)
+        a, b, *council = (towers[name] for name in kept)
+        self.pair, self.losses = TowerPair(a, b, council), list(losses.values())
+        self.loss = lost(monitor, label, np.mean([said[name] for name in kept], axis=0), weight)
+        schedule.history = _renamed(schedule.history, dict(zip(kept, _names(len(kept)), strict=True)))
+        self._kept = schedule.config, schedule.slots, schedule.history, schedule.notes
+
+    def restore(self) -> None:
+        """Leave the schedule as it was with these."""
+        schedule = self._schedule
+        schedule.config, schedule.slots, schedule.history, schedule.notes = self._kept
 
 
 def _renamed(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[dict[str, Any]]:

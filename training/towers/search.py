@@ -8,22 +8,27 @@ row a value is ahead once its L2 is strong enough, and the model that comes of i
 
 Then tower A climbs (`table_prior`). Tower B is trained under what was chosen, and, where A climbed up to there, under
 the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a pair
-bears a weaker prior than a tower. What is given is not searched for.
+bears a weaker prior than a tower. What is given is not searched for. Where towers of one L2 differ by their random
+numbers as much as those of two, tower A decides nothing, and all towers are trained under both (council.py).
 
 Shapes: N validation rows.
 """
 
 from __future__ import annotations
 
+from statistics import stdev
 from typing import TYPE_CHECKING, Any, Final
 
 from training.models.reaction import TowerPair
 from training.paired import CLEARLY, gain
+from training.phases.phase import lost
 from training.towers.row_sharing import RowSharing
 from training.towers.table_prior import STEP, climb
 from training.train_config import USUAL_L2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from training.models.reaction import Tower
     from training.paired import Gain
     from training.towers.schedule import Schedule
+
+UNSURE: Final = 2.0 * 2.0**0.5
+"""Standard deviations of a tower's loss by which one may be behind another by chance: two errors of a difference."""
 
 USUAL_SHARE: Final = 10.0
 """Evidence below which values share rows where that is clearly better, unless it is given."""
@@ -60,6 +68,28 @@ class TowerSearch:
         self._set(sharing, l2)
         schedule.slots = slots
         schedule.history = [{**record, "table_l2": l2} for record in history] if self._given_l2 is None else history
+        return pair
+
+    def undecided(self, losses: Sequence[float]) -> list[float]:
+        """L2 beside the chosen one, of which tower A alone cannot tell that they are worse.
+
+        Args:
+            losses: What towers of other random numbers come to under the chosen L2; as many as two towers of one L2
+                may differ by, two of different L2 may, too.
+        """
+        spread = stdev(losses)
+        if self._given_l2 is not None or spread <= CLEARLY:
+            return []
+        below, chosen = self._schedule.sharing.below, self._schedule.config.first_table_l2
+        losses_a = {l2: self._loss(logits) for (shared, l2), logits in self._tried.items() if shared == below}
+        bound = losses_a[chosen] + UNSURE * spread
+        return [l2 for l2 in (chosen * STEP, chosen / STEP) if losses_a.get(l2, bound) < bound]
+
+    def under(self, l2: float) -> TowerPair:
+        """Train the pair under another L2; the schedule is left with that."""
+        schedule = self._schedule
+        pair, l2, schedule.slots, history = self._together(schedule.sharing, l2)
+        schedule.history = [{**record, "table_l2": l2} for record in history]
         return pair
 
     def alone(self) -> None:
@@ -93,6 +123,10 @@ class TowerSearch:
             self._alone(sharing, self._given_l2)
             self.chosen_l2[sharing.below] = self._given_l2
         return sharing
+
+    def _loss(self, logits: NDArray[np.float32]) -> float:
+        valid = self._schedule.valid.split
+        return lost(self._schedule.tower_monitor, valid.label, logits, valid.weight)
 
     def _gain(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Gain:
         valid = self._schedule.valid.split
@@ -130,8 +164,11 @@ class TowerSearch:
         schedule.slots, schedule.history = sharing.slots, []
         schedule.config = schedule.config.model_copy(update={"table_l2": l2})
 
+    def stored(self, tower: str) -> str:
+        """A tower's name in the store, which tells apart what it is trained with now."""
+        return self._name(tower, self._schedule.sharing)
+
     def _name(self, tower: str, sharing: RowSharing) -> str:
-        """A tower's name in the store, which tells apart what it was trained with."""
         schedule = self._schedule
         if self._given_l2 is not None and schedule.share_below is not None:
             return tower

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from training.dtf import DtfConfig
 from training.models.files import load_pair, save_model, save_pair
 from training.models.reaction import Tower, TowerPair
 from training.phases.checkpoint import CheckpointStore
-from training.towers.council import HARMFUL, with_council
+from training.towers.council import FIRST, HARMFUL, with_council
 from training.towers.schedule import Schedule
-from training.train_config import TrainConfig
+from training.towers.table_prior import STEP
+from training.train_config import USUAL_L2, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,3 +146,38 @@ def test_a_tower_that_makes_the_mean_worse_does_not_teach(
     assert phases == ["tower_a", "tower_b", "tower_c", "tower_d"][: 2 + left]
     assert schedule.notes == ([] if left == 2 else [HARMFUL.format(towers=4)])
     assert loss(schedule, *found.all) < loss(schedule, a, b) + 0.01
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_where_one_tower_cannot_tell_which_l2_is_better_four_decide(seed: int, tmp_path: Path) -> None:
+    schedule = toy(tmp_path / "search", 2, seed=seed, table_l2=None)
+    with torch.random.fork_rng():
+        pair = schedule.search.pair()
+        chosen = schedule.config.first_table_l2
+        found = with_council(schedule, pair)
+    tried = trained(tmp_path / "search", "tower_a")
+    towers = {l2: given(tmp_path / str(l2), seed, l2) for l2 in tried}
+    alone = {l2: [loss(schedule, tower) for tower in some] for l2, some in towers.items()}
+    spread = float(np.std(alone[chosen], ddof=1))
+    near = {chosen, *(l2 for l2 in (chosen * STEP, chosen / STEP) if l2 in tried)}
+    unsure = {l2 for l2 in near if alone[l2][0] - alone[chosen][0] < 2 * np.sqrt(2) * spread}
+    assert spread > 0.001
+    best = min(unsure, key=lambda l2: loss(schedule, *towers[l2]))
+    assert schedule.config.first_table_l2 == best
+    assert sorted(loss(schedule, tower) for tower in found.all) == pytest.approx(sorted(alone[best]), abs=1e-6)
+    assert {record["table_l2"] for record in schedule.history if "table_l2" in record} == {best}
+    assert trained(tmp_path / "search", "tower_c") == unsure  # of the others one tower was enough
+
+
+def trained(store: Path, tower: str) -> set[float]:
+    """The L2 that a tower was trained under."""
+    shown = [float(path.stem.split("_")[2]) for path in store.glob(f"{tower}_*")]
+    return {USUAL_L2 * STEP ** round(math.log(l2 / USUAL_L2, STEP)) for l2 in shown}
+
+
+def given(where: Path, seed: int, l2: float) -> list[Tower]:
+    """Four towers under a given L2, from a schedule that searches for nothing."""
+    schedule = toy(where, 2, seed=seed, table_l2=l2)
+    with torch.random.fork_rng():
+        found = [schedule.gated_tower(), schedule.tower("tower_b", 1)]
+        return found + [schedule.tower(name, FIRST + i) for i, name in enumerate(("tower_c", "tower_d"))]
