@@ -89,7 +89,7 @@ class Ablated(Schedule):
 
     def settle(self) -> None:
         """Search for what is searched for, and leave the schedule with it."""
-        self.search.pair()
+        with_council(self, self.search.pair())
 
     def predict(self, split: SplitLike) -> NDArray[np.float32]:
         """Return the model's logits (N,)."""
