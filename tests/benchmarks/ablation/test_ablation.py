@@ -101,7 +101,7 @@ def test_a_control_searches_by_its_own_towers_and_stops_and_teaches_as_it_is_tol
         assert found.config.table_l2 is not None
         records = [record for record in found.history if record["step"]]
         assert not any("tower_a.scaled_log_loss" in record for record in records)
-    assert told == {"OneTower": {"tower_a"}, "EnsembleTeacher": {"tower_a", "tower_b"}}
+    assert told == {"OneTower": {"tower_a"}, "EnsembleTeacher": {"tower_a", "tower_b", "tower_c", "tower_d"}}
 
 
 def test_a_control_is_tuned_stage_after_stage_each_from_the_best_so_far() -> None:
