@@ -67,11 +67,12 @@ class DtfConfig(BaseModel):
         rich: Columns of a table of the two towers, as a multiple of the fused model's: what is rich while training is
             folded into fewer columns at fusion, and taught.
         tower_monitor: What early stopping of the phases before fusion looks at. By default the log loss once scaled,
-            for the pair is calibrated before it teaches: what it knows counts, not how sure it is. As `train.monitor`
-            if that is "auc".
+            for towers are calibrated before they teach: what they know counts, not how sure they are. As
+            `train.monitor` if that is "auc".
         council: Further towers, each trained as tower B is. Validation's best two become one, and all teach: a mean of
             four is a better teacher than a mean of two, and the best two are a better beginning than the first two.
-            What is served stays as small; they take training time alone.
+            What is served stays as small; they take training time alone. A run that goes on from an earlier one has as
+            many as that had.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.
@@ -184,7 +185,7 @@ class Teacher:
 
     Args:
         towers: A pair's, its council among them; they are put into evaluation mode.
-        banks: Their tables.
+        banks: Their tables, which are only read from here on.
         calibration: Of the mean. Towers that know their rows by heart are too sure of them, and a student of such a
             teacher is, too; what makes their log loss least on validation says how much, and where.
     """
@@ -193,7 +194,7 @@ class Teacher:
         self, towers: Sequence[Tower], banks: Sequence[TableBank], calibration: Calibration = IDENTITY
     ) -> None:
         self.towers, self.banks, self.calibration = [tower.eval() for tower in towers], banks, calibration
-        self._stacks = [bank.averages() for bank in banks]
+        self._stacks = [bank.frozen() for bank in banks]
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def evaluate_run(run: Run, data_path: Path | None, split_name: str) -> dict[str,
     split = data.split(split_name)  # type: ignore[arg-type]
     found = {
         name: split_metrics(split, pctr)
-        for name, pctr in model_probabilities(load_pair(run.path), run.form(), split).items()
+        for name, pctr in model_probabilities(load_pair(run.path, mapped=True), run.form(), split).items()
     }
     if run.calibration.kind != "identity":
         found["calibrated"] = split_metrics(split, calibrated_probabilities(run.form(), run.calibration, split))

@@ -1,4 +1,4 @@
-"""Training REACTION: AFE chooses fields and dimensions, DTF trains two towers and fuses them.
+"""Training REACTION: AFE chooses fields and dimensions, DTF trains towers and fuses two of them.
 
 A training is a function of data, configuration and seed; it is recorded in a work directory as it goes, and a killed
 one continues to the bit-same result on a CPU.

@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
         table_rate: Learning rate of the tables.
         table_l2: Precision of the tables' Gaussian prior: table_l2 / 2 times the squared weights stands against the
             log loss summed over the training rows, so it means the same for every number of rows and batch size.
-            By default the towers are trained under several, and validation chooses (`table_prior.climb`): what
+            By default the towers are trained under several, and validation chooses (`towers.search`): what
             is best differs by a factor of thirty between data sets, and on small ones decides more than all else.
         table_decay: Share of every table weight lost a step, read or not: what is seldom seen stays near zero.
         weight_decay: Share of every dense weight lost a step.

@@ -22,8 +22,7 @@ from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.phase import predict
 from training.towers.alignment import build_fusion_form
-from training.towers.council import with_council
-from training.towers.recovery import ahead_of_yardstick, regression_ahead, without_weak
+from training.towers.recovery import regression_ahead
 from training.towers.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class Ablated(Schedule):
 
     def settle(self) -> None:
         """Search for what is searched for, and leave the schedule with it."""
-        with_council(self, self.search.pair())
+        self.towers()
 
     def predict(self, split: SplitLike) -> NDArray[np.float32]:
         """Return the model's logits (N,)."""
@@ -215,6 +214,5 @@ class EnsembleTeacher(Ablated):
 
     def fit(self) -> None:
         """Train all, then the student for what is left of the budget."""
-        a = self.gated_tower()
-        pair = ahead_of_yardstick(self, without_weak(self, TowerPair(a, self.tower("tower_b", 1))))
-        self.model = self.student(with_council(self, pair), pair.a)
+        pair = self.towers()
+        self.model = self.student(pair, pair.a)

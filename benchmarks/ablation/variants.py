@@ -76,7 +76,7 @@ VARIANTS: dict[str, Variant] = {
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
-    "without_council": Variant("part", "DTF: the pair alone teaches", overrides={"dtf.council": 0}),
+    "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides={"dtf.council": 0}),
     "without_calibrated_teacher": Variant(
         "part", "DTF: towers teach what they say, however sure", overrides={"dtf.calibrate_teacher": False}
     ),

@@ -91,9 +91,9 @@ def speed(document: Document) -> str:
     if ratios:
         text += prose(
             f"A whole run of {OURS} takes {number(ratios[0])} to {number(ratios[-1])} times the processor time of",
-            f"one of {SMALL} with given settings: it trains two towers under several strengths of L2, with shared",
-            f"rows and without, and the merged one after them. {SMALL} is given by a tuning of as many runs as it has",
-            "trials.",
+            f"one of {SMALL} with given settings: it trains four towers, one under several strengths of L2, with",
+            f"shared rows and without, and the merged one after them. {SMALL} is given by a tuning of as many runs as",
+            "it has trials.",
         )
     if not found:
         return text + "\nSteps have not been measured yet: `python -m tests.training.bench_speed`.\n"

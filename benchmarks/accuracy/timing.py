@@ -204,7 +204,7 @@ def _towers(
     if not (run / "pair.safetensors").exists():
         return []
     found = []
-    pair = load_pair(run)
+    pair = load_pair(run, mapped=True)
     for tower in (pair.a, pair.b):
         exported, form = export_tower(tower)
         facts = {

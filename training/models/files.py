@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT: Final = "reaction-model"
 VERSION: Final = 2
 PIECE: Final = 1 << 22  # values
+MOST_TOWERS: Final = 16
 
 
 class ModelFormatError(ValueError):
@@ -90,16 +91,15 @@ def load_pair(run_dir: Path, *, mapped: bool = False) -> TowerPair:
     ]
     with torch.device("meta") if mapped else nullcontext():
         a, b = (Tower(slots, document.widths) for _ in range(2))
-        council = [Tower(slots, document.widths) for _ in range(2, _count_towers(weights))]
+        council = [Tower(slots, document.widths) for _ in range(2, min(_count_towers(weights), MOST_TOWERS))]
         pair = TowerPair(a, b, council)
     load_weights(path, pair, assign=mapped)
     return pair.eval()
 
 
 def _count_towers(weights: Iterable[str]) -> int:
-    """One more than the largest number of a tower in the names of a pair's tensors."""
-    numbers = (name.split(".")[1] for name in weights if name.startswith("towers."))
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+    """How many towers the names of a pair's tensors speak of."""
+    return len({name.split(".")[1] for name in weights if name.startswith("towers.")})
 
 
 def read_document(run_dir: Path) -> ModelDocument:

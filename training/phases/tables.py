@@ -105,6 +105,12 @@ class TableBank:
         """Return the averaged stacks, each (R, d)."""
         return [optimiser.averages() for optimiser in self.optimisers]
 
+    def frozen(self) -> list[Tensor]:
+        """Return the averaged stacks and forget what training needs, five times as much: `look_up` is what is left."""
+        stacks = self.averages()
+        self.optimisers = ()
+        return stacks
+
     def tables(self, stacks: Sequence[Tensor]) -> list[Tensor]:
         """Return the tables (V_f, d_f), one a slot, that are views of the given stacks."""
         found: dict[int, Tensor] = {}

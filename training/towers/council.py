@@ -5,11 +5,13 @@ and its student is better than the pair that it was merged from (ensembles as te
 Knowledge in a Neural Network", 2015). How good a tower is depends on its random numbers, on some data by more than all
 else; the best two of four are a better beginning than the first two. What the others take is training time.
 
-Towers that began as logistic regression hardly differ, and get no council.
+Shapes: N validation rows.
 """
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,17 +20,20 @@ import numpy as np
 from training.models.reaction import TowerPair
 from training.paired import gain
 from training.phases.phase import lost
-from training.towers.recovery import BEGUN, FAR
+from training.towers.recovery import FAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from training.models.reaction import Tower
+    from training.models.base import FieldSlot
+    from training.paired import Gain
     from training.towers.schedule import Schedule
+    from training.train_config import TrainConfig
 
 FIRST: Final = 8
-"""Number of the first one's phase, for its seed; the others' follow."""
-HARMFUL: Final = "one of {towers} towers made the others' mean worse on validation and was left out"
+"""Number of the first further tower's phase, for its seed; the others' follow."""
+LEFT_OUT: Final = "{left} of {towers} towers made the others' mean worse on validation ({worse:.4f} for {better:.4f})"
+ALONE: Final = "all but one of {towers} towers stayed far behind it on validation; it teaches alone"
 
 
 def with_council(schedule: Schedule, pair: TowerPair) -> TowerPair:
@@ -38,68 +43,89 @@ def with_council(schedule: Schedule, pair: TowerPair) -> TowerPair:
     trained under the L2 next to it as well, and the better mean stays. The schedule's history names towers by their
     rank, as the pair that is returned does.
     """
-    if not schedule.dtf.council or BEGUN in schedule.notes:
-        return pair
-    first = _Council(schedule, pair)
-    found = [first]
-    for l2 in schedule.search.undecided(first.losses):
-        schedule.notes = list(first.notes_before)
-        found.append(_Council(schedule, schedule.search.under(l2)))
-    best = min(found, key=lambda council: council.loss)
-    best.restore()
+    best = _train(schedule, pair)
+    for l2 in schedule.search.undecided(best.losses):
+        other = _train(schedule, schedule.search.under(l2))
+        if other.loss < best.loss:
+            best = other
+    schedule.config, schedule.slots, schedule.history = best.config, best.slots, best.history
+    schedule.notes += best.notes
     return best.pair
 
 
-def further_council(schedule: Schedule, pair: TowerPair) -> list[Tower]:
-    """Let an earlier run's council go on, on this data."""
-    named = zip(_names(len(pair.all))[2:], pair.council, strict=True)
-    return [schedule.further(name, FIRST + i, tower) for i, (name, tower) in enumerate(named)]
+def further(schedule: Schedule, pair: TowerPair) -> TowerPair:
+    """Let an earlier run's towers go on, on this data: as many as there are."""
+    named = zip(_phases(len(pair.all)), pair.all, strict=True)
+    a, b, *council = (schedule.further(name, number, tower) for (name, number), tower in named)
+    return TowerPair(a, b, council)
 
 
-def _names(number: int) -> list[str]:
-    """Tower A and those after it."""
-    return [f"tower_{letter}" for letter in ascii_lowercase[:number]]
-
-
+@dataclass(frozen=True)
 class _Council:
-    """All towers under one L2, the best on validation first, and the schedule as it was with them.
+    """Towers of one L2, and the schedule's state with them.
 
     Attributes:
-        pair: Without those that make the mean of the better ones clearly worse.
+        pair: The best two and the others that teach.
         losses: Of each tower that was trained.
-        loss: Of the mean of those that stayed.
-        notes_before: What had been noted before.
+        loss: Of the mean of those that teach.
+        notes: What a reader has to know.
+        config: The schedule's.
+        slots: The schedule's.
+        history: Of those that teach, under names by rank.
     """
 
-    def __init__(self, schedule: Schedule, pair: TowerPair) -> None:
-        self.notes_before = tuple(schedule.notes)
-        self._schedule = schedule
-        names = _names(2 + schedule.dtf.council)
-        trained = [
-            schedule.tower(name, FIRST + i, stored=schedule.search.stored(name)) for i, name in enumerate(names[2:])
-        ]
-        towers = dict(zip(names, (pair.a, pair.b, *trained), strict=True))
-        label, weight, monitor = schedule.valid.split.label, schedule.valid.split.weight, schedule.tower_monitor
-        said = {name: schedule.tower_logits(tower) for name, tower in towers.items()}
-        losses = {name: lost(monitor, label, logits, weight) for name, logits in said.items()}
-        order = sorted(names, key=lambda name: losses[name])
-        kept = order[:2]
-        for name in order[2:]:
-            without, with_it = (np.mean([said[one] for one in some], axis=0) for some in (kept, [*kept, name]))
-            if gain(monitor, label, without, with_it, weight).clear(FAR):
-                schedule.notes.append(HARMFUL.format(towers=len(towers)))
-            else:
-                kept.append(name)
-        a, b, *council = (towers[name] for name in kept)
-        self.pair, self.losses = TowerPair(a, b, council), list(losses.values())
-        self.loss = lost(monitor, label, np.mean([said[name] for name in kept], axis=0), weight)
-        schedule.history = _renamed(schedule.history, dict(zip(kept, _names(len(kept)), strict=True)))
-        self._kept = schedule.config, schedule.slots, schedule.history, schedule.notes
+    pair: TowerPair
+    losses: list[float]
+    loss: float
+    notes: list[str]
+    config: TrainConfig
+    slots: tuple[FieldSlot, ...]
+    history: list[dict[str, Any]]
 
-    def restore(self) -> None:
-        """Leave the schedule as it was with these."""
-        schedule = self._schedule
-        schedule.config, schedule.slots, schedule.history, schedule.notes = self._kept
+
+def _train(schedule: Schedule, pair: TowerPair) -> _Council:
+    """Train the towers beside a pair, rank all, and keep as many of the first as no fewer are clearly better than.
+
+    Two at least, but where one alone is ahead of the best mean by `FAR` standard errors, it is the pair by itself.
+    """
+    phases = _phases(2 + schedule.dtf.council)
+    towers = [pair.a, pair.b, *(schedule.search.tower(name, number) for name, number in phases[2:])]
+    label, weight, monitor = schedule.valid.split.label, schedule.valid.split.weight, schedule.tower_monitor
+    said = [schedule.tower_logits(tower) for tower in towers]
+    losses = [lost(monitor, label, logits, weight) for logits in said]
+    order = sorted(range(len(towers)), key=losses.__getitem__)
+    means = [np.mean([said[i] for i in order[:count]], axis=0) for count in range(1, len(order) + 1)]
+    of_means = [lost(monitor, label, logits, weight) for logits in means]
+    best = min(range(2, len(order) + 1), key=lambda number: of_means[number - 1])
+
+    def ahead(fewer: int, more: int) -> Gain:
+        return gain(monitor, label, means[fewer - 1], means[more - 1], weight)
+
+    count = max(number for number in range(2, len(order) + 1) if not ahead(best, number).clear())
+    notes = []
+    if ahead(1, count).clear(FAR):
+        count = 1
+        notes.append(ALONE.format(towers=len(towers)))
+    elif ahead(count, len(order)).clear(FAR):
+        worse, better = abs(of_means[-1]), abs(of_means[count - 1])
+        notes.append(LEFT_OUT.format(left=len(towers) - count, towers=len(towers), worse=worse, better=better))
+    kept = [towers[i] for i in order[:count]]
+    a, b, *council = kept if count > 1 else (kept[0], copy.deepcopy(kept[0]))
+    names = {phases[i][0]: phases[rank][0] for rank, i in enumerate(order[:count])}
+    return _Council(
+        pair=TowerPair(a, b, council),
+        losses=losses,
+        loss=of_means[count - 1],
+        notes=notes,
+        config=schedule.config,
+        slots=schedule.slots,
+        history=_renamed(schedule.search.tagged(schedule.history), names),
+    )
+
+
+def _phases(number: int) -> list[tuple[str, int]]:
+    """Name and number of the phases of so many towers, A's first."""
+    return [(f"tower_{ascii_lowercase[i]}", i if i < 2 else FIRST + i - 2) for i in range(number)]  # noqa: PLR2004
 
 
 def _renamed(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from training.phases.learner import Learner, Rows, SplitLike
 from training.phases.phase import Phase, estimate_norms, lost, predict
 from training.phases.tables import TableBank
 from training.towers.alignment import build_fusion_form, count_ids
-from training.towers.council import further_council, with_council
+from training.towers.council import further, with_council
 from training.towers.gates import FieldGates
 from training.towers.layout import without_closed
 from training.towers.linear_start import Linear, Yardstick, begin_linear
@@ -113,18 +113,18 @@ class Schedule:
 
     def run(self, pair: TowerPair | None = None) -> DtfResult:
         """Run all phases; the towers go on from a given pair's, if one is given."""
-        if pair is None:
-            pair = with_council(self, ahead_of_yardstick(self, without_weak(self, self.search.pair())))
-        else:
-            pair = self.sharing.shrunk(pair)
-            a, b = (self.further(name, i, pair.all[i]) for i, name in enumerate(("tower_a", "tower_b")))
-            pair = TowerPair(a, b, further_council(self, pair))
+        pair = self.towers() if pair is None else further(self, self.sharing.shrunk(pair))
         pair, form = recovered(self, pair, self.fusion(pair))
         left = {slot.name for slot in self.slots}
         closed = tuple(slot.name for slot in self.given if slot.name not in left)
         form, pair = self.sharing.expanded(form.cpu().eval()), self.sharing.expanded(pair.cpu().eval())
         l2, below = self.config.first_table_l2, self.sharing.below
         return DtfResult(pair, form, self.history, closed, l2, below, tuple(self.notes))
+
+    def towers(self) -> TowerPair:
+        """Phase 1: search, and train the towers; they begin anew as logistic regression where that is ahead of them."""
+        pair = self.search.pair()
+        return ahead_of_yardstick(self, with_council(self, pair) if self.dtf.council else without_weak(self, pair))
 
     def share(self, sharing: RowSharing) -> None:
         """Let values share rows, from the fields as they were given on."""

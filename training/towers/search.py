@@ -9,14 +9,14 @@ row a value is ahead once its L2 is strong enough, and the model that comes of i
 Then tower A climbs (`table_prior`). Tower B is trained under what was chosen, and, where A climbed up to there, under
 the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a pair
 bears a weaker prior than a tower. What is given is not searched for. Where towers of one L2 differ by their random
-numbers as much as those of two, tower A decides nothing, and all towers are trained under both (council.py).
+numbers by as much as A does between two, all towers are trained under the L2 next to A's choice too (council.py).
 
 Shapes: N validation rows.
 """
 
 from __future__ import annotations
 
-from statistics import stdev
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from training.models.reaction import TowerPair
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from training.models.reaction import Tower
     from training.paired import Gain
     from training.towers.schedule import Schedule
+
+NORMAL: Final = 1.4826
+"""Standard deviations of a normal distribution in its median absolute deviation."""
 
 UNSURE: Final = 2.0 * 2.0**0.5
 """Standard deviations of a tower's loss by which one may be behind another by chance: two errors of a difference."""
@@ -67,7 +70,7 @@ class TowerSearch:
         pair, l2, slots, history = pairs[losses.index(min(losses))]
         self._set(sharing, l2)
         schedule.slots = slots
-        schedule.history = [{**record, "table_l2": l2} for record in history] if self._given_l2 is None else history
+        schedule.history = self.tagged(history)
         return pair
 
     def undecided(self, losses: Sequence[float]) -> list[float]:
@@ -77,7 +80,8 @@ class TowerSearch:
             losses: What towers of other random numbers come to under the chosen L2; as many as two towers of one L2
                 may differ by, two of different L2 may, too.
         """
-        spread = stdev(losses)
+        middle = median(losses)
+        spread = NORMAL * median(abs(loss - middle) for loss in losses)  # one that failed says nothing of the others
         if self._given_l2 is not None or spread <= CLEARLY:
             return []
         below, chosen = self._schedule.sharing.below, self._schedule.config.first_table_l2
@@ -88,9 +92,18 @@ class TowerSearch:
     def under(self, l2: float) -> TowerPair:
         """Train the pair under another L2; the schedule is left with that."""
         schedule = self._schedule
-        pair, l2, schedule.slots, history = self._together(schedule.sharing, l2)
-        schedule.history = [{**record, "table_l2": l2} for record in history]
+        pair, _, schedule.slots, schedule.history = self._together(schedule.sharing, l2)
         return pair
+
+    def tower(self, name: str, number: int) -> Tower:
+        """Train a further tower under what is chosen now; arguments as of `Schedule.tower`."""
+        sharing = self._schedule.sharing
+        return self._schedule.tower(name, number, stored=self._name(name, sharing), prefix=self._says(sharing))
+
+    def tagged(self, history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A history that says under which L2 the towers were trained, where that was searched for."""
+        l2 = self._schedule.config.first_table_l2
+        return [{**record, "table_l2": l2} if self._given_l2 is None else record for record in history]
 
     def alone(self) -> None:
         """Leave the schedule with what suits a model of one tower."""
@@ -164,11 +177,8 @@ class TowerSearch:
         schedule.slots, schedule.history = sharing.slots, []
         schedule.config = schedule.config.model_copy(update={"table_l2": l2})
 
-    def stored(self, tower: str) -> str:
-        """A tower's name in the store, which tells apart what it is trained with now."""
-        return self._name(tower, self._schedule.sharing)
-
     def _name(self, tower: str, sharing: RowSharing) -> str:
+        """A tower's name in the store, which tells apart what it was trained with."""
         schedule = self._schedule
         if self._given_l2 is not None and schedule.share_below is not None:
             return tower
