@@ -66,7 +66,7 @@ class _Council:
 
     Attributes:
         pair: The best two and the others that teach.
-        losses: Of each tower that was trained.
+        losses: Of each tower that teaches.
         loss: Of the mean of those that teach.
         notes: What a reader has to know.
         config: The schedule's.
@@ -114,7 +114,7 @@ def _train(schedule: Schedule, pair: TowerPair) -> _Council:
     names = {phases[i][0]: phases[rank][0] for rank, i in enumerate(order[:count])}
     return _Council(
         pair=TowerPair(a, b, council),
-        losses=losses,
+        losses=[losses[i] for i in order[:count]],
         loss=of_means[count - 1],
         notes=notes,
         config=schedule.config,

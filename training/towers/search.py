@@ -16,7 +16,7 @@ Shapes: N validation rows.
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import stdev
 from typing import TYPE_CHECKING, Any, Final
 
 from training.models.reaction import TowerPair
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from training.models.reaction import Tower
     from training.paired import Gain
     from training.towers.schedule import Schedule
-
-NORMAL: Final = 1.4826
-"""Standard deviations of a normal distribution in its median absolute deviation."""
 
 UNSURE: Final = 2.0 * 2.0**0.5
 """Standard deviations of a tower's loss by which one may be behind another by chance: two errors of a difference."""
@@ -77,12 +74,10 @@ class TowerSearch:
         """L2 beside the chosen one, of which tower A alone cannot tell that they are worse.
 
         Args:
-            losses: What towers of other random numbers come to under the chosen L2; as many as two towers of one L2
-                may differ by, two of different L2 may, too.
+            losses: What towers of other random numbers come to under the chosen L2, those that failed left out: by as
+                much as two of these may differ, two of different L2 may, too.
         """
-        middle = median(losses)
-        spread = NORMAL * median(abs(loss - middle) for loss in losses)  # one that failed says nothing of the others
-        if self._given_l2 is not None or spread <= CLEARLY:
+        if self._given_l2 is not None or len(losses) == 1 or (spread := stdev(losses)) <= CLEARLY:
             return []
         below, chosen = self._schedule.sharing.below, self._schedule.config.first_table_l2
         losses_a = {l2: self._loss(logits) for (shared, l2), logits in self._tried.items() if shared == below}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from model_toys import SLOTS, clicks, scramble
-from scipy.stats import median_abs_deviation
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -200,7 +199,7 @@ def test_where_one_tower_cannot_tell_which_l2_is_better_four_decide(seed: int, t
     tried = trained(tmp_path / "search", "tower_a")
     towers = {l2: given(tmp_path / str(l2), seed, l2) for l2 in tried}
     alone = {l2: [loss(schedule, tower) for tower in some] for l2, some in towers.items()}
-    spread = float(median_abs_deviation(alone[chosen], scale="normal"))
+    spread = np.std([loss(schedule, tower) for tower in best_of(schedule, towers[chosen])[1]], ddof=1)
     near = {chosen, *(l2 for l2 in (chosen * STEP, chosen / STEP) if l2 in tried)}
     unsure = {l2 for l2 in near if alone[l2][0] - alone[chosen][0] < 2 * np.sqrt(2) * spread}
     assert spread > 0.001
