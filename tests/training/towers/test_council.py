@@ -189,7 +189,7 @@ def test_a_tower_that_is_left_out_for_good_reason_is_told_of(tmp_path: Path, mon
     assert float(worse) > float(better)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_where_one_tower_cannot_tell_which_l2_is_better_four_decide(seed: int, tmp_path: Path) -> None:
     schedule = toy(tmp_path / "search", 2, seed=seed, table_l2=None)
     with torch.random.fork_rng():

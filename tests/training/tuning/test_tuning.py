@@ -85,7 +85,9 @@ def test_trials_are_compared_with_the_towers_that_the_first_one_kept_by_what_sto
     home: Path, tmp_path: Path
 ) -> None:
     config, data = load_config(home / "exp.toml"), PreparedData.open(home / "data")
-    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 4, "patience": 4})})
+    pair_alone = config.dtf.model_copy(update={"council": 0})
+    train = config.train.model_copy(update={"epochs": 4, "patience": 4})
+    config = config.model_copy(update={"train": train, "dtf": pair_alone})
     made = Search(data, config, tmp_path / "search", quiet)
     made.run(1)
     (trial,) = made._study.get_trials()
