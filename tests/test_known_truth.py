@@ -31,8 +31,8 @@ def train(seed: int, directory: Path) -> Path:
     assert "rows = 150_000" in text
     assert "[train]" not in text
     experiment = directory / f"{seed}.toml"
-    # Searching takes longer than all else, and a council as long as the pair: `make demo` shows both, `test_table_prior`,
-    # `test_row_sharing` and `test_council` hold them.
+    # Searching takes longer than all else, and a council as long as the pair: `make demo` shows both,
+    # `test_table_prior`, `test_row_sharing` and `test_council` hold them.
     text = (
         text.replace("seed = 1\n", f"seed = {seed}\n")
         + f"\n[train]\ntable_l2 = {USUAL_L2}\n\n[afe]\nshare_below = 0.0\n\n[dtf]\ncouncil = 0\n"
