@@ -10,10 +10,12 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
+import psutil
 import pytest
 from processes import count_all, wait_for, workers_of
 from serving import MODEL_ID, ROOT, ROW_CANDIDATES, ROW_CONTEXT, Server, build_bundle, environment, serving
@@ -57,9 +59,10 @@ def recorded(bundles: Path) -> Path:
     place = bundles / "recorded"
     settings = {"record_directory": place, "record_ratio": 1, "api_keys": SECRET, "workers": 2}
     with serving(bundles / "one", **settings) as server:
-        for number, body in enumerate(BODIES):
-            # A connection of its own each, so that both workers get some.
-            with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {SECRET}", "cookie": "c=1"}) as c:
+        with ExitStack() as stack:
+            both = connected_to_each_worker(server, stack)
+            for number, body in enumerate(BODIES):
+                c = both[number % 2]
                 assert c.post("/score", json=body).status_code == 200
                 packed, typed = msgspec.msgpack.encode(body), {"content-type": "application/msgpack"}
                 assert c.post("/score", content=packed, headers=typed).status_code == 200
@@ -79,6 +82,21 @@ def recorded(bundles: Path) -> Path:
 
         wait_for(written, "everything is written")
     return place
+
+
+def connected_to_each_worker(server: Server, stack: ExitStack) -> list[httpx.Client]:
+    """A kept connection to every worker: the kernel chooses who accepts one, so as many are opened as it takes."""
+    found: dict[int, httpx.Client] = {}
+    for _ in range(200):
+        headers = {"authorization": f"Bearer {SECRET}", "cookie": "c=1"}
+        client = stack.enter_context(httpx.Client(base_url=server.url, headers=headers))
+        port = client.get("/livez").extensions["network_stream"].get_extra_info("client_addr")[1]
+        for worker in workers_of(server):
+            if any(one.raddr and one.raddr.port == port for one in psutil.Process(worker).net_connections("tcp")):
+                found.setdefault(worker, client)
+        if len(found) == len(workers_of(server)):
+            return list(found.values())
+    pytest.fail("one worker accepts no connection")
 
 
 def replay(*words: str | Path) -> tuple[int, Any]:
