@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,8 @@ from training.train_config import USUAL_L2
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = ROOT / "training" / "experiments" / "demo.toml"
-SEEDS = (1, 2)
+SEEDS = (2,)
+"""The demonstration itself has another one."""
 ROWS = 150_000
 TEST = 2
 FROM_BAYES = 0.01
@@ -58,9 +57,7 @@ def train(seed: int, directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     directory = tmp_path_factory.mktemp("truth")
-    # Towers this small train on one thread, so a second core takes a second seed.
-    with ThreadPoolExecutor(min(len(SEEDS), os.cpu_count() or 1)) as pool:
-        return dict(zip(SEEDS, pool.map(lambda seed: train(seed, directory), SEEDS), strict=True))
+    return {seed: train(seed, directory) for seed in SEEDS}
 
 
 @pytest.fixture(scope="module", params=SEEDS)
