@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from training.models.reaction import TowerPair
-from training.paired import gain
-from training.phases.phase import lost
 from training.towers.recovery import FAR
 
 if TYPE_CHECKING:
@@ -88,18 +86,17 @@ def _train(schedule: Schedule, pair: TowerPair) -> _Council:
 
     Two at least, but where one alone is ahead of the best mean by `FAR` standard errors, it is the pair by itself.
     """
-    phases = _phases(2 + schedule.dtf.council)
-    towers = [pair.a, pair.b, *(schedule.search.tower(name, number) for name, number in phases[2:])]
-    label, weight, monitor = schedule.valid.split.label, schedule.valid.split.weight, schedule.tower_monitor
+    search, phases = schedule.search, _phases(2 + schedule.dtf.council)
+    towers = [pair.a, pair.b, *(search.tower(name, number) for name, number in phases[2:])]
     said = [schedule.tower_logits(tower) for tower in towers]
-    losses = [lost(monitor, label, logits, weight) for logits in said]
+    losses = [search.loss(logits) for logits in said]
     order = sorted(range(len(towers)), key=losses.__getitem__)
     means = [np.mean([said[i] for i in order[:count]], axis=0) for count in range(1, len(order) + 1)]
-    of_means = [lost(monitor, label, logits, weight) for logits in means]
+    of_means = [search.loss(logits) for logits in means]
     best = min(range(2, len(order) + 1), key=lambda number: of_means[number - 1])
 
     def ahead(fewer: int, more: int) -> Gain:
-        return gain(monitor, label, means[fewer - 1], means[more - 1], weight)
+        return search.gain(means[fewer - 1], means[more - 1])
 
     count = max(number for number in range(2, len(order) + 1) if not ahead(best, number).clear())
     notes = []
@@ -119,7 +116,7 @@ def _train(schedule: Schedule, pair: TowerPair) -> _Council:
         notes=notes,
         config=schedule.config,
         slots=schedule.slots,
-        history=_renamed(schedule.search.tagged(schedule.history), names),
+        history=_renamed(search.tagged(schedule.history), names),
     )
 
 

@@ -17,7 +17,7 @@ from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLe
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
-from training.phases.phase import Phase, estimate_norms, lost, predict
+from training.phases.phase import Phase, estimate_norms, predict
 from training.phases.tables import TableBank
 from training.towers.alignment import build_fusion_form, count_ids
 from training.towers.council import further, with_council
@@ -153,8 +153,7 @@ class Schedule:
 
     def loss_of(self, pair: TowerPair) -> float:
         """The pair's score on validation by the towers' monitor; negative where more is better."""
-        logits = self.pair_logits(pair)["pair"]
-        return lost(self.tower_monitor, self.valid.split.label, logits, self.valid.split.weight)
+        return self.search.loss(self.pair_logits(pair)["pair"])
 
     def pair_logits(self, pair: TowerPair) -> dict[str, NDArray[np.float32]]:
         """What `tower_a`, `tower_b` and `pair` say (N,) on validation."""

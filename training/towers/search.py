@@ -80,7 +80,7 @@ class TowerSearch:
         if self._given_l2 is not None or len(losses) == 1 or (spread := stdev(losses)) <= CLEARLY:
             return []
         below, chosen = self._schedule.sharing.below, self._schedule.config.first_table_l2
-        losses_a = {l2: self._loss(logits) for (shared, l2), logits in self._tried.items() if shared == below}
+        losses_a = {l2: self.loss(logits) for (shared, l2), logits in self._tried.items() if shared == below}
         bound = losses_a[chosen] + UNSURE * spread
         return [l2 for l2 in (chosen * STEP, chosen / STEP) if losses_a.get(l2, bound) < bound]
 
@@ -116,14 +116,14 @@ class TowerSearch:
             return self._climbed(plain)
         usual = USUAL_L2 if self._given_l2 is None else self._given_l2
         one, other = (self._alone(sharing, usual) for sharing in (shared, plain))
-        return self._climbed(shared if self._gain(one, other).clear() else plain)
+        return self._climbed(shared if self.gain(one, other).clear() else plain)
 
     def _climbed(self, sharing: RowSharing) -> RowSharing:
         """Find the L2 that suits tower A."""
 
         def better(one: float, other: float) -> bool:
             before, after = self._alone(sharing, other), self._alone(sharing, one)
-            return self._gain(after, before).mean > CLEARLY
+            return self.gain(after, before).mean > CLEARLY
 
         if self._given_l2 is None:
             self.chosen_l2[sharing.below] = climb(better)
@@ -132,11 +132,13 @@ class TowerSearch:
             self.chosen_l2[sharing.below] = self._given_l2
         return sharing
 
-    def _loss(self, logits: NDArray[np.float32]) -> float:
+    def loss(self, logits: NDArray[np.float32]) -> float:
+        """What logits (N,) come to on validation by the towers' monitor; negative where more is better."""
         valid = self._schedule.valid.split
         return lost(self._schedule.tower_monitor, valid.label, logits, valid.weight)
 
-    def _gain(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Gain:
+    def gain(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Gain:
+        """How far logits (N,) are ahead of others on validation by the towers' monitor."""
         valid = self._schedule.valid.split
         return gain(self._schedule.tower_monitor, valid.label, ours, theirs, valid.weight)
 
