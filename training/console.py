@@ -132,7 +132,7 @@ def metrics_tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 
 def models_table(title: str, models: Mapping[str, Mapping[str, float]]) -> Table:
-    """Both towers, the pair, the fused model and the baseline, a row each."""
+    """A row a model, in the order of `MODELS`."""
     columns = columns_of(models)
     rows = [[MODELS[model], *cells(models[model], columns)] for model in MODELS if model in models]
     return text_table(title, ["model", *(COLUMNS[key] for key in columns)], rows)

@@ -21,8 +21,9 @@ Every phase stops early on validation and keeps its best averaged weights.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -32,18 +33,17 @@ from training.calibrating import choose
 from training.calibration import IDENTITY, CalibrationConfig
 from training.models.base import MISSING_ID, UNKNOWN_ID
 from training.models.reaction import FusionForm
-from training.phases.learner import Learner, Scorer
+from training.phases.learner import Learner
 from training.phases.phase import Monitor  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
     from training.calibration import Calibration
-    from training.models.reaction import Tower, TowerPair
+    from training.models.reaction import Tower
     from training.phases.learner import Batch, SplitLike
     from training.phases.tables import TableBank
     from training.towers.gates import FieldGates
@@ -167,17 +167,14 @@ class TowerLearner(Learner):
         put_tables(self.tower, self.banks[0], stacks[0])
 
 
-class PairOutputs(Scorer):
-    """What both towers of a pair say, and their mean."""
+def named_logits(a: NDArray[np.float32], b: NDArray[np.float32], *council: NDArray[np.float32]) -> dict[str, Any]:
+    """Logits (N,) of a pair's towers and of their means, by name, from those of each tower.
 
-    def __init__(self, pair: TowerPair, banks: tuple[TableBank, TableBank]) -> None:
-        self.module = self.pair = pair
-        self.banks = banks
-
-    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return both towers' logits and the pair's."""
-        a, b = self.pair.heads(embedded[0], embedded[1])
-        return {"tower_a": a, "tower_b": b, "pair": 0.5 * (a + b)}
+    Returns:
+        `tower_a`, `tower_b`, `pair`, the mean of both, and where there is a council `teachers`, the mean of all.
+    """
+    found = {"tower_a": a, "tower_b": b, "pair": 0.5 * (a + b)}
+    return found | {"teachers": np.mean([a, b, *council], axis=0)} if council else found
 
 
 class Teacher:

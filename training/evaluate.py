@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from training.calibration import probability
+from training.dtf import named_logits
 from training.loader import PreparedData
 from training.metrics import evaluate
 from training.models.files import load_pair
@@ -62,11 +63,10 @@ def score(
 
 
 def model_probabilities(pair: TowerPair, form: FusionForm, split: Split) -> dict[str, NDArray[np.float64]]:
-    """Probabilities (N,) of tower_a, tower_b, pair and fused."""
-    a, b = score(pair.both, split.context_ids, split.candidate_ids)
+    """Probabilities (N,) of the towers, the pair, the teachers and the fused form, by name."""
+    said = [score(tower, split.context_ids, split.candidate_ids)[0] for tower in pair.all]
     (fused,) = score(form, split.context_ids, split.candidate_ids)
-    logits = {"tower_a": a, "tower_b": b, "pair": (0.5 * (a + b)).astype(np.float32), "fused": fused}
-    return {name: probabilities(values) for name, values in logits.items()}
+    return {name: probabilities(values) for name, values in {**named_logits(*said), "fused": fused}.items()}
 
 
 def calibrated_probabilities(form: FusionForm, calibration: Calibration, split: Split) -> NDArray[np.float64]:

@@ -75,7 +75,8 @@ class TrainingResult:
         selection: AFE's decisions.
         measures: What AFE measured.
         history: One record an evaluation: phase, step, epoch, train_loss and "<output>.auc", "<output>.log_loss".
-        metrics: {"validation": {"tower_a", "tower_b", "pair", "fused": {metric: value}}, "test": ...}.
+        metrics: {"validation": {"tower_a", "tower_b", "pair", "teachers", "fused": {metric: value}}, "test": ...}, the
+            teachers only where a council is among them.
         table_l2: `TrainConfig.table_l2`, as given or as chosen.
         share_below: `AfeConfig.share_below`, likewise.
         notes: What a reader has to know of how it came about: a tower trained twice, a beginning as the yardstick.

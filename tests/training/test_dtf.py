@@ -10,7 +10,6 @@ from model_toys import CONTEXT_COLUMNS, SLOTS, Arrays, bank_of, scramble, some_i
 from training.dtf import (
     DtfConfig,
     FusionLearner,
-    PairOutputs,
     Teacher,
     TowerLearner,
     cross_entropy,
@@ -165,18 +164,6 @@ def test_hidden_values_become_unknown_and_pads_and_missing_values_stay() -> None
     free = ~pads & (ids > 1)
     assert changed[free].float().mean() == pytest.approx(0.095, abs=0.01)  # drawn with replacement
     assert torch.equal(with_unknown(ids, bank, 0.0), ids)
-
-
-def test_a_pairs_outputs_are_its_towers_alone_and_their_mean() -> None:
-    pair = a_pair(7)
-    context, candidate = some_ids(16)
-    scorer = PairOutputs(pair, (bank_of(pair.a), bank_of(pair.b)))
-    ids = torch.cat([context, candidate], 1)
-    with torch.no_grad():
-        found = scorer.outputs([bank.look_up(bank.averages(), ids) for bank in scorer.banks])
-        a, b = pair.a(context, candidate), pair.b(context, candidate)
-    for name, expected in (("tower_a", a), ("tower_b", b), ("pair", (a + b) / 2)):
-        assert torch.allclose(found[name], expected, atol=1e-5)
 
 
 def test_the_fusion_learner_is_taught_on_the_rows_it_sees() -> None:

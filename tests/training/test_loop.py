@@ -37,8 +37,9 @@ from training.config import load_config
 from training.loader import PreparedData
 from training.phases.phase import Phase
 
-home, workdir, phase, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-begun, attempt = 0, int(sys.argv[5])
+data, experiment, workdir = map(Path, sys.argv[1:4])
+phase, step, attempt = sys.argv[4], int(sys.argv[5]), int(sys.argv[6])
+begun = 0
 loop.CHECKPOINT_SECONDS = 0.0
 
 train_step = Phase._step
@@ -52,8 +53,8 @@ def die(self):
 
 Phase._step = die
 loop.train_reaction(
-    PreparedData.open(home / "data"),
-    load_config(home / "exp.toml"),
+    PreparedData.open(data),
+    load_config(experiment),
     workdir,
     resume=False,
     progress=lambda *told: None,
@@ -96,16 +97,11 @@ def split_logits(result: TrainingResult, split: object, model: str) -> np.ndarra
         return getattr(result, model)(context, candidate).numpy()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("tower_b", 1), ("fusion", 1)])
-def test_a_killed_training_continues_to_the_bit_same_result(
-    phase: str, attempt: int, tiny_home: Path, whole: TrainingResult, tmp_path: Path
-) -> None:
-    data, config = PreparedData.open(tiny_home / "data"), load_config(tiny_home / "exp.toml")
-    steps = [record["step"] for record in whole.history if record["phase"] == phase]
-    killed_at = steps[1] + 3  # between two checkpoints
+def killed(experiment: Path, tiny_home: Path, workdir: Path, steps: list[int], phase: str, *, attempt: int = 1) -> None:
+    """Kill a training within a phase, between the second and the third of its evaluations."""
+    where = [phase, str(steps[1] + 3), str(attempt)]
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, tiny_home, tmp_path, phase, str(killed_at), str(attempt)],
+        [sys.executable, "-c", CHILD, tiny_home / "data", experiment, workdir, *where],
         cwd=ROOT,
         env=tiny.environment(),
         capture_output=True,
@@ -114,7 +110,30 @@ def test_a_killed_training_continues_to_the_bit_same_result(
         timeout=120,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
-    assert (tmp_path / "current.safetensors").exists()
+    assert (workdir / "current.safetensors").exists()
+
+
+def evaluated(result: TrainingResult, phase: str) -> list[int]:
+    """At which steps a phase was evaluated."""
+    return [record["step"] for record in result.history if record["phase"] == phase]
+
+
+def same_training(one: TrainingResult, other: TrainingResult) -> bool:
+    return (
+        same_weights(one.form, other.form)
+        and same_weights(one.pair, other.pair)
+        and (one.history, one.metrics, one.table_l2) == (other.history, other.metrics, other.table_l2)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("tower_b", 1), ("fusion", 1)])
+def test_a_killed_training_continues_to_the_bit_same_result(
+    phase: str, attempt: int, tiny_home: Path, whole: TrainingResult, tmp_path: Path
+) -> None:
+    data, config = PreparedData.open(tiny_home / "data"), load_config(tiny_home / "exp.toml")
+    steps = evaluated(whole, phase)
+    killed(tiny_home / "exp.toml", tiny_home, tmp_path, steps, phase, attempt=attempt)
     if phase == "tower_a":  # in the middle of the search for the tables' L2: those before are over
         assert len(list(tmp_path.glob("tower_a_*.safetensors"))) == attempt - 1
     told = []
@@ -124,11 +143,25 @@ def test_a_killed_training_continues_to_the_bit_same_result(
     assert next(done for name, done in told if name == phase) == steps[2]
     if phase == "fusion":  # what was over is not trained again
         assert not {"tower_a", "tower_b"} & {name for name, _ in told}
-    assert same_weights(resumed.form, whole.form)
-    assert same_weights(resumed.pair, whole.pair)
-    assert resumed.history == whole.history
-    assert resumed.metrics == whole.metrics
-    assert resumed.table_l2 == whole.table_l2
+    assert same_training(resumed, whole)
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_a_tower_of_the_council_continues_to_the_bit_same_result(
+    data: PreparedData, config: ExperimentConfig, tiny_home: Path, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"dtf": config.dtf.model_copy(update={"council": 1})})
+    save_config(config, tmp_path / "exp.toml")
+    whole = train_reaction(data, config, tmp_path / "whole", resume=False, progress=quiet)
+    (tmp_path / "killed").mkdir()
+    steps = evaluated(whole, "tower_b")  # a history names towers by their rank; any is evaluated after as many steps
+    killed(tmp_path / "exp.toml", tiny_home, tmp_path / "killed", steps, "tower_c")
+    told: list[tuple[str, int]] = []
+    resumed = train_reaction(
+        data, config, tmp_path / "killed", resume=True, progress=lambda name, done, *_: told.append((name, done))
+    )
+    assert next(found for found in told if found[0] != "afe") == ("tower_c", steps[2])  # A and B were over
+    assert same_training(resumed, whole)
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(

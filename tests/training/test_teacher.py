@@ -11,6 +11,7 @@ from model_toys import SLOTS, Arrays, bank_of, clicks, scramble, some_ids
 
 from training.calibration import IDENTITY, Calibration
 from training.dtf import DtfConfig, Teacher
+from training.evaluate import model_probabilities
 from training.models.reaction import Tower, TowerPair
 from training.phases.checkpoint import CheckpointStore
 from training.phases.phase import probabilities
@@ -59,6 +60,28 @@ def test_a_teacher_says_the_mean_of_its_towers_calibrated_as_a_served_model_is(c
     ):
         expected = torch.from_numpy(calibration(mean.numpy())).float()
         torch.testing.assert_close(teacher_of(pair, calibration).logits(ids), expected)
+
+
+@pytest.mark.parametrize("council", [0, 2])
+def test_a_trainings_models_are_told_by_name_the_teachers_where_there_are_more_than_the_pair(
+    council: int, tmp_path: Path
+) -> None:
+    dtf, valid = DtfConfig(widths=WIDTHS, council=council, sample_rows=100), clicks(300, seed=50)
+    with torch.random.fork_rng():
+        trained = schedule(tmp_path, dtf, TrainConfig(epochs=1, evaluations=1, table_l2=1.0), valid)
+        result = trained.run()
+    by_name = trained.logits(result, valid)
+    ids = [torch.from_numpy(ids).long() for ids in (valid.context_ids, valid.candidate_ids)]
+    with torch.no_grad():
+        towers = np.array([tower(*ids).numpy() for tower in result.pair.all])
+        expected = {"tower_a": towers[0], "tower_b": towers[1], "pair": towers[:2].mean(0), "fused": result.form(*ids)}
+    if len(towers) > 2:
+        expected["teachers"] = towers.mean(0)
+    assert by_name.keys() == expected.keys()
+    assert ("teachers" in by_name) == (council > 0)
+    for name, logits in model_probabilities(result.pair, result.form, valid).items():  # type: ignore[arg-type]
+        np.testing.assert_allclose(by_name[name], expected[name], atol=1e-5)
+        np.testing.assert_allclose(logits, probabilities(by_name[name]), atol=1e-6)
 
 
 def schedule(where: Path, dtf: DtfConfig, train: TrainConfig, valid: Arrays | None = None) -> Schedule:

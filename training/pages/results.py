@@ -14,11 +14,13 @@ MODELS = {
     "tower_a": "Tower A",
     "tower_b": "Tower B",
     "pair": "Pair",
+    "teachers": "Teachers",
     "fused": "Fused",
     "calibrated": "Calibrated",
 }
-"""The baseline is one-hot logistic regression; the pair is the mean of both towers; fused is what is served, calibrated
-where validation says that this helps (on validation itself it was fitted)."""
+"""The baseline is one-hot logistic regression; the pair is the mean of both towers, the teachers that of all that
+taught where there were more; fused is what is served, calibrated where validation says that this helps (on validation
+itself it was fitted)."""
 
 COLUMNS = {
     "auc": "AUC",

@@ -88,32 +88,24 @@ class Rows:
         return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)
 
 
-class Scorer(ABC):
-    """What scores rows.
+class Learner(ABC):
+    """What a phase trains.
 
     Attributes:
         module: Holds the dense parameters.
         banks: The tables.
-    """
-
-    module: nn.Module
-    banks: tuple[TableBank, ...]
-
-    @abstractmethod
-    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return logits (B,) by name, given a batch's rows embedded by every bank (B, D)."""
-
-
-class Learner(Scorer):
-    """What a phase trains.
-
-    Attributes:
         monitored: The name of the output that early stopping looks at.
         faster: Name prefix -> factor of the learning rate for dense parameters under it.
     """
 
+    module: nn.Module
+    banks: tuple[TableBank, ...]
     monitored: str
     faster: Mapping[str, float] = MappingProxyType({})
+
+    @abstractmethod
+    def outputs(self, embedded: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return logits (B,) by name, given a batch's rows embedded by every bank (B, D)."""
 
     def prepare(self, batch: Batch) -> Batch:
         """Return the batch to train on."""

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from training.metrics import auc, log_loss, scaled_log_loss
-from training.phases.learner import EVALUATION_ROWS, Batch, Learner, Rows, Scorer
+from training.phases.learner import EVALUATION_ROWS, Batch, Learner, Rows
 from training.phases.optim import AdamSettings, FlatAdam
 
 if TYPE_CHECKING:
@@ -284,13 +284,13 @@ def estimate_norms(learner: Learner, batches: Iterable[Batch], stacks: Sequence[
 
 
 @torch.no_grad()
-def predict(scorer: Scorer, rows: Rows, stacks: Sequence[Sequence[Tensor]]) -> dict[str, NDArray[np.float32]]:
+def predict(learner: Learner, rows: Rows, stacks: Sequence[Sequence[Tensor]]) -> dict[str, NDArray[np.float32]]:
     """Return every output's logits (N,) on all rows, in evaluation mode, from given stacks of tables."""
-    scorer.module.eval()
+    learner.module.eval()
     parts: dict[str, list[NDArray[np.float32]]] = {}
     for batch in rows.blocks():
-        embedded = [bank.look_up(s, batch.ids) for bank, s in zip(scorer.banks, stacks, strict=True)]
-        for name, logits in scorer.outputs(embedded).items():
+        embedded = [bank.look_up(s, batch.ids) for bank, s in zip(learner.banks, stacks, strict=True)]
+        for name, logits in learner.outputs(embedded).items():
             parts.setdefault(name, []).append(logits.float().cpu().numpy())
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 

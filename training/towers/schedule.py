@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from training.dtf import DtfConfig, FusionLearner, PairOutputs, Teacher, TowerLearner, calibrated
+from training.dtf import DtfConfig, FusionLearner, Teacher, TowerLearner, calibrated, named_logits
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
@@ -134,15 +134,13 @@ class Schedule:
         self.valid = Rows(self.sharing.serving(self.splits[1]), self.device)
 
     def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
-        """Return logits (N,) of `tower_a`, `tower_b`, `pair` and `fused` on a split's rows."""
+        """Return logits (N,) on a split's rows: `named_logits` of the towers, and `fused`."""
         rows = Rows(split, self.device)
         pair, form = result.pair.to(self.device), result.form.to(self.device)
-        found = self._pair_logits(pair, rows)
-        bank = self._bank(form)
-        found |= predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])
+        said, fused = [self._tower_logits(tower, rows) for tower in pair.all], self._form_logits(form, rows)
         result.pair.cpu()
         result.form.cpu()
-        return found
+        return {**named_logits(*said), "fused": fused}
 
     def gated_tower(self, stored: str | None = None, prefix: str = "") -> Tower:
         """Train tower A, under gates where fields have a prior; the slots of closed ones are left out from here on."""
@@ -157,21 +155,23 @@ class Schedule:
 
     def pair_logits(self, pair: TowerPair) -> dict[str, NDArray[np.float32]]:
         """What `tower_a`, `tower_b` and `pair` say (N,) on validation."""
-        return self._pair_logits(pair, self.valid)
+        return named_logits(self.tower_logits(pair.a), self.tower_logits(pair.b))
 
     def tower_logits(self, tower: Tower) -> NDArray[np.float32]:
         """What a tower says (N,) on validation."""
-        bank = self._bank(tower)
-        return predict(TowerLearner("tower", tower, bank), self.valid, [bank.averages()])["tower"]
+        return self._tower_logits(tower, self.valid)
 
     def form_logits(self, form: FusionForm | Tower) -> NDArray[np.float32]:
         """What a fusion form says (N,) on validation."""
-        bank = self._bank(form)
-        return predict(FusionLearner(form, bank, self.dtf), self.valid, [bank.averages()])["fused"]
+        return self._form_logits(form, self.valid)
 
-    def _pair_logits(self, pair: TowerPair, rows: Rows) -> dict[str, NDArray[np.float32]]:
-        banks = (self._bank(pair.a), self._bank(pair.b))
-        return predict(PairOutputs(pair, banks), rows, [bank.averages() for bank in banks])
+    def _tower_logits(self, tower: Tower, rows: Rows) -> NDArray[np.float32]:
+        bank = self._bank(tower)
+        return predict(TowerLearner("tower", tower, bank), rows, [bank.averages()])["tower"]
+
+    def _form_logits(self, form: FusionForm | Tower, rows: Rows) -> NDArray[np.float32]:
+        bank = self._bank(form)
+        return predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])["fused"]
 
     @property
     def tower_monitor(self) -> Monitor:
