@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.accuracy.tuning import NEAR, TRIAL_SEED
+from benchmarks.accuracy.tuning import TRIAL_SEED, Losses, decided, same
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,12 +33,15 @@ SHOWN: Final = {
     "model.batch_norm": "batch norm",
     "model.embedding_dim": "d",
     "model.hidden_units": "widths",
+    "model.leaves": "leaves",
+    "model.leaf_rows": "rows a leaf",
+    "model.column_share": "share of columns",
+    "model.l2": "L2 of leaves",
+    "model.strength": "strength of the prior",
 }
 
-
-def key(config: Mapping[str, Any]) -> str:
-    """A config as a key."""
-    return json.dumps(config, sort_keys=True)
+SCALES: Final = ("L2", "rate", "dropout", "leaves", "rows a leaf", "L2 of leaves", "strength of the prior")
+"""Settings that a value beyond those tried might suit better."""
 
 
 def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
@@ -50,12 +53,12 @@ def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
 
     Returns:
         "trials": how many configs; "tuned": setting to [taken, [values tried]] where several were; "edge": settings of
-        a scale of which none was tried beyond what was taken; "behind": see `behind`.
+        a scale of which none was tried beyond what was taken; "open": see `unsettled`.
     """
     one = runs[0]
     tried = [line for line in lines if line["purpose"] == "trial" and _same(line, one, "task", "model", "data")]
-    configs = {key(line["config"]): line["config"] for line in tried}
-    configs.setdefault(key(one["config"]), one["config"])
+    configs = {same(line["config"]): line["config"] for line in tried}
+    configs.setdefault(same(one["config"]), one["config"])
     trials = len(configs)
     tuned: dict[str, Any] = {}
     for path, name in SHOWN.items():
@@ -63,24 +66,21 @@ def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
         distinct = sorted({json.dumps(value) for value in values}, key=_order)
         if len(distinct) > 1:
             tuned[name] = [_at(one["config"], path), [json.loads(value) for value in distinct]]
-    edge = [name for name in ("L2",) if name in tuned and tuned[name][0] in (tuned[name][1][0], tuned[name][1][-1])]
-    return {"trials": trials, "tuned": tuned, "edge": edge, "behind": behind(one["config"], tried)}
+    edge = [name for name in SCALES if name in tuned and tuned[name][0] in (tuned[name][1][0], tuned[name][1][-1])]
+    mine = [line for line in lines if _same(line, one, "task", "model", "data")]
+    return {"trials": trials, "tuned": tuned, "edge": edge, "open": unsettled(one["config"], mine)}
 
 
-def behind(config: Mapping[str, Any], trials: Iterable[Line]) -> bool:
-    """Whether a trial of a model did clearly better than this config on validation, so that tuning chose another.
+def unsettled(config: Mapping[str, Any], lines: Iterable[Line]) -> bool:
+    """Whether tuning has not decided yet, or decided for another config than that of runs on the test split.
 
     Args:
-        config: Of runs on the test split.
-        trials: The model's runs of the same data; those of other purposes are passed over.
+        config: Of those runs.
+        lines: The model's runs of the same data.
     """
-    found = {
-        key(line["config"]): line["validation"]["log_loss"]
-        for line in trials
-        if line["purpose"] == "trial" and line["seed"] == TRIAL_SEED and line.get("validation") is not None
-    }
-    own = found.get(key(config))
-    return bool(found) and own is not None and own > min(found.values()) + NEAR
+    losses = Losses.of_records(lines)
+    tried = [key for key, seeds in losses.trials.items() if TRIAL_SEED in seeds]
+    return bool(tried) and decided(tried, losses) != same(dict(config))
 
 
 def lacks(
@@ -88,6 +88,7 @@ def lacks(
     runs: Mapping[str, Sequence[Line]],
     rows: Mapping[str, Mapping[str, Any]],
     tuned: Collection[str],
+    method: int | None = None,
 ) -> dict[str, str]:
     """Model to what its cell lacks before a claim against it can be judged; those that lack nothing are left out.
 
@@ -96,6 +97,7 @@ def lacks(
         runs: Model to its runs on the test split.
         rows: Model to its row.
         tuned: Models that have something to tune.
+        method: The present one of ours (`models.METHOD`); None: runs of any are as good.
     """
     found: dict[str, str] = {}
     for name, seeds in models.items():
@@ -105,8 +107,10 @@ def lacks(
             found[name] = f"{rows[name]['trials']} of {FEWEST_TRIALS} trials"
         elif len(runs[name]) < min(seeds, FEWEST_SEEDS):
             found[name] = f"{len(runs[name])} of {min(seeds, FEWEST_SEEDS)} seeds"
-        elif rows[name]["behind"]:
+        elif rows[name]["open"]:
             found[name] = "seeds of its tuning's choice"
+        elif name == OURS and method is not None and runs[name][0]["config"].get("method") != method:
+            found[name] = f"runs of the present method, {method}"
     return found
 
 
@@ -124,15 +128,15 @@ def readings(
     Returns:
         Runs of the table, superseded runs, and model to the number of its superseded versions (configs or methods).
     """
-    kept = {(name, line["seed"], key(line["config"])) for name, some in runs.items() for line in some}
+    kept = {(name, line["seed"], same(line["config"])) for name, some in runs.items() for line in some}
     versions: dict[str, set[str]] = defaultdict(set)
     count = 0
     for line in lines:
         if line["task"] == task and line["purpose"] == "seed" and line.get("test") is not None:
-            if (line["model"], line["seed"], key(line["config"])) in kept:
+            if (line["model"], line["seed"], same(line["config"])) in kept:
                 continue
             count += 1
-            versions[line["model"]].add(key(line["config"]))
+            versions[line["model"]].add(same(line["config"]))
     for line in before:
         if line["task"] == task:
             count += 1

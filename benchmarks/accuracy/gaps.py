@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.cells import OURS, OUTSIDE, mean_of
+from benchmarks.accuracy.plan import guarded
+from benchmarks.accuracy.tuning import same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,13 +15,17 @@ if TYPE_CHECKING:
 
 
 def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:
-    """Each baseline against the library's own trainer on the same files and seed, and against one-hot LR."""
+    """Each baseline against the library's own trainer on the same files and seed, and against one-hot LR.
+
+    What the library was compared with is the config of the table's runs; a comparison at another says nothing of them.
+    """
     found = []
     floor = mean_of(runs["LR"], "validation", "auc") if "LR" in runs else None
     library = {
         line["model"]: line
         for line in lines
         if line["task"] == task and line["purpose"] == "guard" and "validation" in line
+        if line["model"] not in runs or same(line["config"]) == same(guarded(runs[line["model"]][0]["config"]))
     }
     for name in sorted((set(runs) | set(library)) - {OURS, "LR", *OUTSIDE}):
         own = mean_of(runs[name], "validation", "auc") if name in runs else None

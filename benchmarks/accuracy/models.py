@@ -100,6 +100,9 @@ LADDER = Ladder("train.l2", (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_0
 TURN = (("train.calibrated", True),)
 """What REACTION's towers are stopped by, and a calibration: see `early`. Offered to all that have a ladder."""
 
+CLIMB = "train.rate"
+"""What is tried beyond the best point in the end."""
+
 TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
 SHALLOW: Config = {"l2": 100.0, "rate": 5e-3}
 SHALLOW_LADDER = Ladder("train.l2", (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0), first=(3, 6))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.models import MODELS, TURN
+from benchmarks.accuracy.models import CLIMB, MODELS, TURN
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import Search, search
-from benchmarks.accuracy.tuning import TABLE_SEEDS, TIE_SEEDS, TRIAL_SEED, choose, contenders, losses, same
+from benchmarks.accuracy.tuning import TABLE_SEEDS, TIE_SEEDS, TRIAL_SEED, Losses, choose, contenders, same, untried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,14 +65,14 @@ class Want:
 
     def search(self, lines: Iterable[Line]) -> Search:
         """What is tried, as far as its lines decide it."""
-        model, tried = MODELS[self.model], losses(lines)
+        model, tried = MODELS[self.model], Losses.of_lines(lines).trials
 
         def loss(config: Config) -> float | None:
             return tried.get(same(config), {}).get(TRIAL_SEED)
 
         defaults = model.defaults(self.task, self.rows)
         turn = TURN if model.ladder is not None else ()
-        return search(defaults, model.space, self.trials, loss, ladder=model.ladder, turn=turn)
+        return search(defaults, model.space, self.trials, loss, ladder=model.ladder, turn=turn, climb=CLIMB)
 
     def lines(self, ledger: Iterable[Line]) -> list[Line]:
         """What has been done."""
@@ -106,21 +107,23 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
     if chosen is not None:
         return list(specs("seed", [chosen], TABLE_SEEDS[: want.wanted_seeds]))
     missing = list(specs("trial", configs, [TRIAL_SEED]))
-    return missing or list(specs("trial", contenders(configs, losses(lines)), TIE_SEEDS))
+    if missing:
+        return missing
+    near = contenders([same(config) for config in configs], Losses.of_lines(lines))
+    return list(specs("trial", [json.loads(config) for config in near], TIE_SEEDS))
 
 
 def expected(want: Want, ledger: Ledger) -> int:
-    """About how many runs a cell still needs: ties and further rungs cannot be known before."""
+    """About how many runs a cell still needs: further rungs, and how many are near the best, cannot be known before."""
     if want.guard or want.first:
         return len(next_runs(want, ledger))
     lines = want.lines(ledger)
     tuning = want.search(lines)
     chosen = choose(tuning, lines)
     seeds = [line for line in lines if line.purpose == "seed" and chosen is not None and line.config == chosen]
-    tried = losses(lines)
-    untried = 0
-    if len(tuning.configs) > 1:
-        untried = sum(TRIAL_SEED not in tried.get(same(config), {}) for config in tuning.configs)
+    trials = 0
+    if len(tuning.configs) > 1 and chosen is None:
+        trials = len(untried(tuning.configs, Losses.of_lines(lines))) + len(TIE_SEEDS) - 1
     if not tuning.whole:
-        untried += max(0, want.trials - len(tuning.configs))
-    return untried + max(0, want.wanted_seeds - len(seeds))
+        trials += max(0, want.trials - len(tuning.configs))
+    return trials + max(0, want.wanted_seeds - len(seeds))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.accuracy import timing
 from benchmarks.accuracy.ledger import Ledger
-from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.models import METHOD, MODELS
 from benchmarks.accuracy.report import markdown, plain
 from benchmarks.accuracy.summary import Line, summarise
 from benchmarks.accuracy.tasks import TASKS
@@ -43,7 +43,9 @@ def publish(ledger: Path) -> str:
     before = timing.read(ledger.with_name(f"{ledger.stem}_superseded.json")).get("runs", [])
     tuned = {name for name, model in MODELS.items() if model.space}
     speed = timing.read(ledger.with_name("training_speed.json"))
-    document = summarise(found, timing.read(latency_path(ledger)), tasks, core, tuned=tuned, before=before)
+    timed = timing.read(latency_path(ledger))
+    document = summarise(found, timed, tasks, core, tuned=tuned, before=before, method=METHOD)
+    document["ledger"] = ledger.stem
     document["training_speed"] = speed or None
     timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
     page = ledger.with_name(ledger.stem.upper() + ".md")

@@ -4,6 +4,8 @@
    more beyond an end for as long as the best rung is that end, up to the last rung that is named.
 2. The best rung once more, stopped by the log loss that is left once calibrated, and calibrated.
 3. Sobol's points over everything else, around the better of these, L2 within a factor of `AROUND` of the best rung.
+4. The best so far with another learning rate: a step beyond the least or the greatest that was tried, as long as the
+   best is there.
 
 Trials never change and only grow: more are asked for, more points follow; an interrupted search goes on. A model
 without a ladder has its usual config and Sobol's points over all of its dimensions.
@@ -14,13 +16,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.accuracy.space import Log, changed, points
+from benchmarks.accuracy.space import DIGITS, Log, changed, points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.accuracy.fitted import Config
     from benchmarks.accuracy.space import Dimension
+
+BEYOND = 2.0
+"""Factor of the learning rate by which it is tried beyond what is best."""
+
+MOST_BEYOND = 3
+"""Most such steps."""
 
 AROUND = 3.0
 """Factor by which a point's L2 may be above or below the best rung."""
@@ -52,7 +60,8 @@ class Search:
     Attributes:
         configs: In the order in which they are tried.
         whole: Whether these are all.
-        edge: Whether the best rung is the last that may be tried; what is best may lie beyond it.
+        edge: Whether what is best is the last rung that may be tried, or the last step of the climb: what would be
+            better may lie beyond.
     """
 
     configs: list[Config]
@@ -68,16 +77,19 @@ def search(
     *,
     ladder: Ladder | None = None,
     turn: Sequence[tuple[str, Any]] = (),
+    climb: str = "",
 ) -> Search:
     """The trials of a model, as far as the outcomes so far decide them.
 
     Args:
         defaults: The usual config; what the space does not name stays as it is.
         space: What differs; without it there is one config.
-        number: How many trials at least: the first rungs, the turn, and points; rungs beyond the first come on top.
+        number: How many trials at least: the first rungs, the turn, and points; rungs beyond the first come on top, and
+            steps of the climb.
         loss: A config's validation log loss, infinite where it failed, None where it has not been tried.
         ladder: See `Ladder`; None for points alone.
         turn: What the trial after the ladder changes of its best.
+        climb: The setting that is tried beyond what is best in the end, where there are points.
     """
     usual = changed(defaults, ())
     if not space:
@@ -118,4 +130,24 @@ def search(
     others = [part for part in space if part.path != ladder.path]
     around = (*others, Log(ladder.path, middle / AROUND, middle * AROUND))
     configs += [changed(best, point) for point in points(around, left, SPREAD)]
-    return Search(configs, whole=True, edge=edge)
+    tuned = Search(configs, whole=True, edge=edge)
+    return _climbed(tuned, climb, loss) if climb and left > 0 else tuned
+
+
+def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) -> Search:
+    """The best of a search once more, a setting a step beyond all that was tried, as long as the best is at an end."""
+    section, key = path.split(".")
+    configs = list(search.configs)
+    for steps in range(MOST_BEYOND + 1):
+        known = [value for config in configs if (value := loss(config)) is not None]
+        if len(known) < len(configs):
+            return Search(configs, whole=False, edge=search.edge)
+        best = configs[known.index(min(known))]
+        tried = [config[section][key] for config in configs]
+        factor = {min(tried): 1 / BEYOND, max(tried): BEYOND}.get(best[section][key])
+        if factor is None:
+            break
+        if steps == MOST_BEYOND:
+            return Search(configs, whole=True, edge=True)
+        configs.append(changed(best, [(path, float(f"{factor * best[section][key]:.{DIGITS}g}"))]))
+    return Search(configs, whole=True, edge=search.edge)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.cells import OURS
+from benchmarks.accuracy.tuning import CONTENDERS
 from benchmarks.accuracy.verdicts import SMALL
 from benchmarks.serving.report import number, prose, table
 
@@ -27,10 +28,12 @@ def choices(document: Document) -> str:
         "On validation log loss: a ladder of the strength of the tables' L2, with a rung more beyond the end that is",
         "best; the best rung once more, stopped by the log loss that is left once slope and offset of the logit are",
         "fitted, these two numbers (slope not negative) then being part of its last layer; then points of a Sobol",
-        "sequence over the rest, around the better of both. Trials within 0.0005 of the best were decided by three",
-        "seeds. In brackets the values that were tried; a setting of one value alone is not listed. At an edge:",
-        "nothing was tried beyond what was taken, so what is best may lie there, and the baseline be stronger than",
-        "shown.",
+        "sequence over the rest, around the better of both; then the best at a learning rate beyond all that was",
+        "tried, where its own is the least or the greatest. The best trial and those as near to it as two runs may be",
+        f"by chance ({CONTENDERS} at most) were run with three seeds, and of all configs with so many the lowest mean",
+        "over all of a config's runs was taken, the table's seeds among them. In brackets the values that were tried;",
+        "a setting of one value alone is not listed. At an edge: nothing was tried beyond what was taken, so what is",
+        "best may lie there, and the baseline be stronger than shown.",
     )
     return text + "\n" + table(["task", "model", "trials", "taken", "at an edge"], rows, texts=5)
 

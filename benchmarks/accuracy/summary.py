@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.accuracy.bootstrap import interval, paired_interval
-from benchmarks.accuracy.cells import FEWEST_SEEDS, OURS, OUTSIDE, behind, choice, lacks, mean_of, std_of
+from benchmarks.accuracy.cells import FEWEST_SEEDS, OURS, OUTSIDE, choice, lacks, mean_of, std_of
 from benchmarks.accuracy.cells import readings as read_count
 from benchmarks.accuracy.gaps import guards_of, missing_of
 from benchmarks.accuracy.latency import EMPTY, ratio
 from benchmarks.accuracy.measure import pace
+from benchmarks.accuracy.tuning import Losses, same
 from benchmarks.accuracy.verdicts import verdicts
 from training.parameters import FLOAT32_BYTES
 
@@ -43,6 +44,7 @@ def summarise(
     *,
     tuned: Collection[str] = (),
     before: Sequence[Line] = (),
+    method: int | None = None,
 ) -> dict[str, Any]:
     """The document.
 
@@ -53,6 +55,7 @@ def summarise(
         models: The core table's, in its order, to the seeds that a row should have; others follow.
         tuned: Those that have something to tune.
         before: Runs on the test split that were taken out of the ledger.
+        method: The present one of ours; claims rest on runs of no other.
     """
     found = list(lines)
     timed = latency.get("tasks", {})
@@ -66,7 +69,8 @@ def summarise(
         rows += [{"task": task, **about, **cell} for cell in cells.values()]
         held = {name: seeds for name, seeds in models.items() if name not in OUTSIDE}
         lacking += [
-            {"task": task, "model": name, "lacks": text} for name, text in lacks(held, runs, cells, tuned).items()
+            {"task": task, "model": name, "lacks": text}
+            for name, text in lacks(held, runs, cells, tuned, method).items()
         ]
         readings.append(read_count(task, found, runs, before))
         missing += missing_of(task, models, runs, measured)
@@ -103,8 +107,8 @@ def chosen_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Model to its runs on the test split, one a seed: those of one config.
 
     Of several configs the newest method's (`models.METHOD`), then one with the most seeds (`FEWEST_SEEDS` are as good
-    as more), then one that no trial was clearly better than, then the lowest mean log loss on validation. Runs on other
-    data than the newest line's are no runs of this table.
+    as more), then the lowest mean log loss on validation over all of its runs, trials among them (`tuning.decided`).
+    Runs on other data than the newest line's are no runs of this table.
     """
     newest = next((line["data"] for line in reversed(lines)), None)
     by_config: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
@@ -123,12 +127,12 @@ def chosen_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _preferred(configs: Sequence[list[Line]], lines: Sequence[Line]) -> list[Line]:
+    every = Losses.of_records(lines).every
     keys = [
         (
             -int(runs[0]["config"].get("method", 0)),
             -min(len(runs), FEWEST_SEEDS),
-            behind(runs[0]["config"], lines),
-            mean_of(runs, "validation", "log_loss") or 0.0,
+            float(np.mean(every[same(runs[0]["config"])])),
         )
         for runs in configs
     ]

@@ -1,15 +1,22 @@
-"""From trials to a choice, on validation alone: the lowest log loss, three seeds where it is near."""
+"""From trials to a choice, on validation alone: the lowest mean log loss, of three runs at least where one may be luck.
+
+One seed does not decide: how much a run's random numbers are worth is measured by running the best trial with
+`TIE_SEEDS`, and those that are as near to it as two runs may be by chance are run so, too. From then on every run of a
+config counts, those of the table among them, whose seeds no trial has seen: a config that was lucky as a trial is found
+out by them, and another takes its place.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from benchmarks.accuracy.fitted import Config
     from benchmarks.accuracy.ledger import Line
@@ -21,7 +28,10 @@ TABLE_SEEDS = (11, 12, 13, 14, 15)
 """Of the table: seeds that no trial has seen."""
 
 NEAR = 5e-4
-"""Log losses that close to the lowest are a tie, to be decided by `TIE_SEEDS`."""
+"""Log losses that close to the lowest are a tie, however little seeds differ."""
+
+UNSURE = 2.0 * 2.0**0.5
+"""Standard deviations of the best trial over seeds by which two runs may differ by chance."""
 
 CONTENDERS = 3
 """Most configs of a tie that are run again: the nearest."""
@@ -32,26 +42,93 @@ def same(config: Config) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def losses(lines: Iterable[Line]) -> dict[str, dict[int, float]]:
-    """Validation log loss by config and seed of one task's and one model's trials; infinite where a run failed."""
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    for line in lines:
-        if line.purpose == "trial":
-            loss = np.inf if line.validation is None else line.validation.log_loss
-            found[same(line.config)][line.seed] = float(loss)
-    return dict(found)
+@dataclass(frozen=True)
+class Losses:
+    """Validation log losses of one model on one task's data, by a config's key; infinite where a run failed.
+
+    Attributes:
+        trials: By seed, of its trials.
+        every: Of all its runs, on whichever seed and for whichever purpose; the library's own trainer's are none.
+    """
+
+    trials: dict[str, dict[int, float]]
+    every: dict[str, list[float]]
+
+    @classmethod
+    def of(cls, runs: Iterable[tuple[Config, str, int, float | None]]) -> Losses:
+        """From runs' config, purpose, seed and log loss, None where one failed."""
+        trials: dict[str, dict[int, float]] = defaultdict(dict)
+        every: dict[str, list[float]] = defaultdict(list)
+        for config, purpose, seed, loss in runs:
+            if purpose in {"trial", "seed"}:
+                value = float("inf") if loss is None else loss
+                every[same(config)].append(value)
+                if purpose == "trial":
+                    trials[same(config)][seed] = value
+        return cls(dict(trials), dict(every))
+
+    @classmethod
+    def of_lines(cls, lines: Iterable[Line]) -> Losses:
+        """From lines of the ledger."""
+        return cls.of(
+            (line.config, line.purpose, line.seed, None if line.validation is None else line.validation.log_loss)
+            for line in lines
+        )
+
+    @classmethod
+    def of_records(cls, lines: Iterable[dict[str, Any]]) -> Losses:
+        """From lines of the ledger as JSON gives them."""
+        return cls.of(
+            (line["config"], line["purpose"], line["seed"], line.get("validation", {}).get("log_loss"))
+            for line in lines
+        )
+
+    def first(self, config: str) -> float:
+        """At the trials' seed."""
+        return self.trials[config][TRIAL_SEED]
+
+    def tied(self, config: str) -> bool:
+        """Whether it has been run with the seeds of a tie."""
+        return set(TIE_SEEDS) <= self.trials.get(config, {}).keys()
 
 
-def contenders(configs: Sequence[Config], found: dict[str, dict[int, float]]) -> list[Config]:
-    """The configs that a choice is between: the best at the trials' seed, and those near it.
+def contenders(configs: Collection[str], losses: Losses) -> list[str]:
+    """The configs that a choice is between: the best at the trials' seed, and those that may be as good.
 
     Args:
-        configs: All that were to be tried.
-        found: What `losses` gives; every config has been tried with `TRIAL_SEED`.
+        configs: Keys of all that were to be tried, each with `TRIAL_SEED`.
+        losses: Of all runs.
+
+    Returns:
+        The best alone, until it has been run with `TIE_SEEDS`.
     """
-    ranked = sorted(configs, key=lambda config: found[same(config)][TRIAL_SEED])
-    least = found[same(ranked[0])][TRIAL_SEED]
-    return [config for config in ranked[:CONTENDERS] if found[same(config)][TRIAL_SEED] <= least + NEAR]
+    ranked = sorted(configs, key=losses.first)
+    best = ranked[0]
+    if not losses.tied(best) or len(ranked) == 1:
+        return [best]
+    chance = float(np.std(losses.every[best], ddof=1))
+    bound = losses.first(best) + max(NEAR, UNSURE * chance)
+    return [config for config in ranked[:CONTENDERS] if not losses.first(config) > bound]
+
+
+def decided(configs: Collection[str], losses: Losses) -> str | None:
+    """The config that all runs together say is best; None while a contender has not been run with `TIE_SEEDS`.
+
+    Args:
+        configs: Keys of all that were to be tried, each with `TRIAL_SEED`.
+        losses: Of all runs; a config of an earlier search that has as many counts too.
+    """
+    if len(configs) == 1:
+        return next(iter(configs))
+    if not all(losses.tied(config) for config in contenders(configs, losses)):
+        return None
+    often = {config: some for config, some in losses.every.items() if len(some) >= len(TIE_SEEDS)}
+    return min(often, key=lambda config: float(np.mean(often[config])))
+
+
+def untried(configs: Sequence[Config], losses: Losses) -> list[Config]:
+    """Those that have had no trial."""
+    return [config for config in configs if TRIAL_SEED not in losses.trials.get(same(config), {})]
 
 
 def choose(tuning: Search, lines: Iterable[Line]) -> Config | None:
@@ -61,15 +138,10 @@ def choose(tuning: Search, lines: Iterable[Line]) -> Config | None:
         tuning: All that are to be tried; of one alone nothing has to be known.
         lines: Of the ledger, one task's and one model's.
     """
-    configs = tuning.configs
-    if len(configs) == 1:
-        return configs[0]
-    found = losses(lines)
-    if not tuning.whole or any(TRIAL_SEED not in found.get(same(config), {}) for config in configs):
+    if len(tuning.configs) == 1:
+        return tuning.configs[0]
+    losses = Losses.of_lines(lines)
+    if not tuning.whole or untried(tuning.configs, losses):
         return None
-    near = contenders(configs, found)
-    if len(near) == 1:
-        return near[0]
-    if any(seed not in found[same(config)] for config in near for seed in TIE_SEEDS):
-        return None
-    return min(near, key=lambda config: float(np.mean([found[same(config)][seed] for seed in TIE_SEEDS])))
+    found = decided([same(config) for config in tuning.configs], losses)
+    return None if found is None else json.loads(found)

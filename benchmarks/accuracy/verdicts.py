@@ -55,7 +55,7 @@ def verdicts(document: Mapping[str, Any], tasks: Sequence[str]) -> list[Row]:
             if name != SMALL:
                 sized += _latency(task, name, against.get(name))
             found += [_held(one, "; ".join(why)) for one in sized]
-        found += _guard(task, guards)
+        found += _guard(task, guards, lacks)
         pair = next((one for one in document["pairs"] if one["task"] == task), None)
         found += [_held(one, lacks.get(OURS, "")) for one in _merged(task, pair)]
     return [*found, _half(found, len(tasks))]
@@ -144,23 +144,25 @@ def _merged(task: str, one: Row | None) -> list[Row]:
     return [*found, _verdict(task, "merged cost", cost, holds, ", ".join(f"{value:.3g}" for value in ratios))]
 
 
-def _guard(task: str, guards: Sequence[Row]) -> list[Row]:
-    """The rules that hold baselines up; those that break one are named."""
-    floors = [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
+def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[Row]:
+    """The rules that hold baselines up; those that break one are named. What was not looked at is open."""
     under = below(guards)
     pairs = [one for one in guards if None not in (one.get("ours_same_seed"), one.get("library"))]
     weak = [one["model"] for one in pairs if one["ours_same_seed"] < one["library"] - MARGIN]
+    unseen = [one["model"] for one in guards if one not in pairs]
+    waiting = {name: what for name, what in lacks.items() if name not in {OURS, "LR", *SHALLOW}}
+    floors = [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
+    floor, library = (
+        _verdict(task, claim, text, None if not seen else not broken, ", ".join(broken))
+        for claim, text, seen, broken in (
+            ("guard floor", "no deep baseline below one-hot LR", floors, under),
+            ("guard library", "no baseline more than 0.001 AUC below the library's own trainer", pairs, weak),
+        )
+    )
+    missing = "; ".join(f"{what}: {', '.join(names)}" for what, names in _grouped(waiting).items())
     return [
-        _verdict(
-            task, "guard floor", "no deep baseline below one-hot LR", not under if floors else None, ", ".join(under)
-        ),
-        _verdict(
-            task,
-            "guard library",
-            "no baseline more than 0.001 AUC below the library's own trainer",
-            not weak if pairs else None,
-            ", ".join(weak),
-        ),
+        floor if under else _held(floor, missing),
+        library if weak else _held(library, f"not compared: {', '.join(unseen)}" if unseen else ""),
     ]
 
 

@@ -50,9 +50,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1)
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows)) + "\n"
 
 
-def prose(*sentences: str) -> str:
-    """A paragraph with lines of a length that reads well."""
-    return textwrap.fill(" ".join(sentences), _LINE_LENGTH, break_long_words=False, break_on_hyphens=False) + "\n"
+def prose(*sentences: str, indent: str = "") -> str:
+    """A paragraph with lines of a length that reads well, indented from the second on."""
+    lines = textwrap.wrap(
+        " ".join(sentences), _LINE_LENGTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _head(document: Document) -> str:

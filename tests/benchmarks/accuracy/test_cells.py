@@ -12,6 +12,7 @@ from benchmarks.accuracy.cells import choice
 from benchmarks.accuracy.ledger import Line, Metrics, run_key
 from benchmarks.accuracy.models import METHOD
 from benchmarks.accuracy.models import MODELS as MODEL_TABLE
+from benchmarks.accuracy.plan import guarded
 from benchmarks.accuracy.report import markdown
 from benchmarks.accuracy.summary import chosen_runs, summarise
 
@@ -24,9 +25,10 @@ def told(document: dict[str, Any], claim: str, task: str = "films-random") -> di
 
 
 def tuned(model: str, **values: list[Any]) -> list[dict[str, Any]]:
-    """A trial a value of `train` settings, beside the usual config."""
-    return [
-        line("films-random", model, 1, purpose="trial", config={"model": {"width": 10}, "train": {name: value}})
+    """A worse trial a value of `train` settings, beside the usual config, which has three."""
+    worse = {"purpose": "trial", "shift": -0.05}
+    return [line("films-random", model, seed, purpose="trial") for seed in (2, 3)] + [
+        line("films-random", model, 1, **worse, config={"model": {"width": 10}, "train": {name: value}})
         for name, some in values.items()
         for value in some
     ]
@@ -107,23 +109,68 @@ def test_a_choice_at_the_end_of_what_was_tried_is_flagged() -> None:
     found = choice(runs, trials)
     assert found["trials"] == 4
     assert found["tuned"] == {"L2": [9.0, [1.0, 3.0, 9.0]], "rate": [0.1, [0.1, 0.2]]}
-    assert found["edge"] == ["L2"]
+    assert found["edge"] == ["L2", "rate"]
     beyond = line("films-random", "DNN", 1, purpose="trial", config={"model": {"width": 10}, "train": {"l2": 27.0}})
+    beyond["config"]["train"]["rate"] = 0.05
     assert choice(runs, [*trials, beyond])["edge"] == []
 
 
 def test_what_tuning_chose_is_in_the_table_once_it_has_its_seeds_and_until_then_nothing_is_judged() -> None:
     better = {"model": {"width": 10}, "train": {"l2": 3.0}}
-    trial = line("films-random", "FinalMLP", 1, purpose="trial", config=better)
-    trial["validation"]["log_loss"] -= 0.001  # clearly better than the usual config
-    before = summarise([*whole(), trial], timings(), TASKS, MODELS)
-    assert told(before, "parameters_ratio FinalMLP")["holds"] is None
-    assert "seeds of its tuning's choice" in told(before, "auc")["open"]
-    seeds = [line("films-random", "FinalMLP", seed, config=better, shift=-0.01) for seed in (11, 12, 13)]
-    after = summarise([*whole(), trial, *seeds], timings(), TASKS, MODELS)
+    usual = [line("films-random", "FinalMLP", seed, purpose="trial") for seed in (2, 3)]
+    trials = [
+        line("films-random", "FinalMLP", seed, purpose="trial", config=better, shift=0.004 if seed == 1 else 0.002)
+        for seed in (1, 2, 3)
+    ]
+    for some in (trials[:1], trials):  # clearly better than the usual config once, and with the seeds of a tie
+        before = summarise([*whole(), *usual, *some], timings(), TASKS, MODELS)
+        assert told(before, "parameters_ratio FinalMLP")["holds"] is None
+        assert "seeds of its tuning's choice" in told(before, "auc")["open"]
+    seeds = [line("films-random", "FinalMLP", seed, config=better, shift=0.001) for seed in (11, 12, 13)]
+    after = summarise([*whole(), *usual, *trials, *seeds], timings(), TASKS, MODELS)
     assert told(after, "auc")["holds"] is True
     (row,) = [row for row in after["rows"] if row["model"] == "FinalMLP"]
-    assert row["config"] == better  # though the usual config's seeds did better on validation
+    assert row["config"] == better
+    # A trial that was lucky: its own seeds of the table are behind the usual config's.
+    unlucky = [line("films-random", "FinalMLP", seed, config=better, shift=-0.02) for seed in (11, 12, 13)]
+    back = summarise([*whole(), *usual, *trials, *unlucky], timings(), TASKS, MODELS)
+    (row,) = [row for row in back["rows"] if row["model"] == "FinalMLP"]
+    assert row["config"] == usual[0]["config"]
+    assert told(back, "auc")["holds"] is True
+
+
+def test_no_claim_rests_on_runs_of_an_older_method() -> None:
+    config = {"method": 2, "model": {"width": 10}, "train": {}}
+    lines = [{**one, "config": config} if one["model"] == "REACTION" else one for one in whole()]
+    for method, holds in ((2, True), (3, None)):
+        document = summarise(lines, timings(), TASKS, MODELS, method=method)
+        for claim in ("auc", "log_loss", "parameters_ratio FinalMLP", "merged"):
+            assert told(document, claim)["holds"] is holds
+    assert "runs of the present method, 3" in told(document, "auc")["open"]
+
+
+def test_what_holds_baselines_up_is_open_while_one_is_missing_and_broken_by_one() -> None:
+    lines = [one for one in whole() if one["model"] != "FinalMLP"]
+    found = told(summarise(lines, {}, TASKS, MODELS), "guard floor")
+    assert found["holds"] is None
+    assert found["open"] == "not run: FinalMLP"
+    broken = [one for one in whole(DCNv2=-0.05) if one["model"] != "FinalMLP"]
+    assert told(summarise(broken, {}, TASKS, MODELS), "guard floor")["holds"] is False
+    usual = {"model": {"width": 10}, "train": {}}
+
+    def compared(*models: str, config: dict[str, Any] = usual, library: float = 0.7) -> dict[str, Any]:
+        facts = {"library": {"auc": library}}
+        guards = [
+            line("films-random", name, 1, purpose="guard", config=guarded(config), facts=facts) for name in models
+        ]
+        return told(summarise([*whole(), *guards], {}, TASKS, MODELS), "guard library")
+
+    deep = ("FM", "FwFM", "DNN", "DNN-small", "DCNv2", "FinalMLP", "FinalNet")
+    assert compared(*deep)["holds"] is True
+    assert compared(*deep, library=0.9)["holds"] is False
+    assert compared(*deep[1:])["open"] == "not compared: FM"
+    other = compared(*deep, config={"model": {"width": 99}, "train": {}})  # says nothing of what is in the table
+    assert other["holds"] is None
 
 
 def test_a_newer_method_takes_the_place_of_an_older_and_what_that_read_is_counted() -> None:

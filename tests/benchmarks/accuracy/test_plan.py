@@ -13,7 +13,7 @@ from benchmarks.accuracy.plan import GUARD_EPOCHS, Want, expected, next_runs
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import SPREAD, search
 from benchmarks.accuracy.space import Choice, Linear, Log, points
-from benchmarks.accuracy.tuning import NEAR, choose
+from benchmarks.accuracy.tuning import NEAR, choose, same
 
 TASK, DATA = "avazu-random", "0123456789abcdef"
 LEDGER = Path(__file__).resolve().parents[3] / "benchmarks" / "accuracy.jsonl"
@@ -65,6 +65,13 @@ def test_trials_come_first_then_the_seeds_of_the_best_then_nothing(ledger: Ledge
     assert [(spec.purpose, spec.seed) for spec in specs] == [("trial", 1)] * 3
     for spec, loss in zip(specs, (0.4, 0.5, 0.6), strict=True):
         ledger.append(done(spec, loss))
+    chance = next_runs(want(), ledger)  # how much the best one's random numbers are worth
+    assert [(spec.purpose, spec.seed, spec.config) for spec in chance] == [
+        ("trial", seed, specs[0].config) for seed in (2, 3)
+    ]
+    assert expected(want(), ledger) == 4
+    for spec in chance:
+        ledger.append(done(spec, 0.41))
     chosen = next_runs(want(), ledger)
     assert [(spec.purpose, spec.seed) for spec in chosen] == [("seed", 11), ("seed", 12)]
     assert all(spec.config == specs[0].config for spec in chosen)
@@ -90,7 +97,7 @@ def test_the_ladder_grows_beyond_an_end_as_long_as_that_is_best(
     ledger: Ledger, best: float, tried: list[float]
 ) -> None:
     ran = search_by(ledger, lambda spec: 1.0 + 0.1 * abs(math.log10(l2(spec) / best)))
-    assert [l2(spec) for spec in ran] == tried
+    assert [l2(spec) for spec in ran if spec.seed == 1] == tried
     search = want().search(list(ledger))
     assert search.whole
     assert search.edge == (best in {1e9, 1e-9})
@@ -101,7 +108,8 @@ def test_after_the_ladder_its_best_is_calibrated_and_points_lie_around_the_bette
         return 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e5)) - 0.01 * ("calibrated" in spec.config["train"])
 
     ran = search_by(ledger, law, trials=7)
-    rungs, turned, around = ran[:4], ran[4], ran[5:]
+    ran = [spec for spec in ran if spec.seed == 1]
+    rungs, turned, around = ran[:4], ran[4], ran[5:8]
     assert [l2(spec) for spec in rungs] == [1e4, 1e3, 1e5, 1e6]
     assert turned.config == {**rungs[2].config, "train": {**rungs[2].config["train"], "calibrated": True}}
     assert len(around) == 3
@@ -115,11 +123,33 @@ def test_after_the_ladder_its_best_is_calibrated_and_points_lie_around_the_bette
 
 def test_points_lie_around_the_plain_rung_where_calibration_did_not_help(ledger: Ledger) -> None:
     ran = search_by(ledger, lambda spec: 0.5 + 0.01 * ("calibrated" in spec.config["train"]), trials=7)
-    assert ["calibrated" in spec.config["train"] for spec in ran if spec.seed == 1] == [
+    assert ["calibrated" in spec.config["train"] for spec in ran if spec.seed == 1][:7] == [
         *[False] * 3,
         True,
         *[False] * 3,
     ]
+
+
+@pytest.mark.parametrize(
+    ("best", "steps"),
+    [(1e-3, []), (5e-2, [2, 4, 8]), (4e-3, [2, 4]), (1e-9, [1 / 2, 1 / 4, 1 / 8]), (3e-4, [1 / 2])],
+)
+def test_in_the_end_the_rate_is_tried_beyond_what_is_best_while_the_best_is_at_an_end(
+    ledger: Ledger, best: float, steps: list[float]
+) -> None:
+    def law(spec: Spec) -> float:
+        return 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e4)) + 0.3 * abs(math.log10(spec.config["train"]["rate"] / best))
+
+    ran = [spec for spec in search_by(ledger, law, trials=7) if spec.seed == 1]
+    before = [spec.config["train"]["rate"] for spec in ran[:7]]
+    end = max(before) if steps and steps[0] > 1 else min(before)
+    found = [spec.config["train"]["rate"] for spec in ran[7:]]
+    assert found == pytest.approx([end * step for step in steps], rel=1e-3)
+    found_by = want(trials=7).search(list(ledger))
+    assert found_by.whole
+    assert found_by.edge == (best in {5e-2, 1e-9})
+    rest = [{**spec.config, "train": {**spec.config["train"], "rate": None}} for spec in ran[7:]]
+    assert all(one == rest[0] for one in rest)  # but for the rate, the best point
 
 
 def test_a_table_grows_from_three_trials_to_more_without_running_one_again(ledger: Ledger) -> None:
@@ -130,7 +160,9 @@ def test_a_table_grows_from_three_trials_to_more_without_running_one_again(ledge
     for number in (3, 6, 9):
         ran += search_by(ledger, law, trials=number)
         assert len({spec.key for spec in ran}) == len(ran)
-        assert len({str(spec.config) for spec in ran}) == number + 1  # a rung more than three
+        climbed = len(want(trials=number).search(list(ledger)).configs) - number - 1
+        assert climbed >= 0
+        assert len({str(spec.config) for spec in ran}) >= number + 1 + climbed  # a rung more than three
 
 
 def test_what_the_ledger_held_before_is_the_beginning_of_the_search() -> None:
@@ -145,13 +177,48 @@ def test_near_ties_are_run_with_three_seeds_and_decided_by_their_mean(ledger: Le
     first = next_runs(want(), ledger)
     for spec, loss in zip(first, (0.4, 0.4 + NEAR / 2, 0.4 + 3 * NEAR), strict=True):
         ledger.append(done(spec, loss))
+    for spec in next_runs(want(), ledger):  # the best, whose seeds hardly differ
+        ledger.append(done(spec, 0.4001))
     ties = next_runs(want(), ledger)
-    assert {(spec.purpose, spec.seed) for spec in ties} == {("trial", 2), ("trial", 3)}
-    assert len(ties) == 4
-    for spec in ties:  # the second config, behind at first, is ahead with the other seeds
-        ledger.append(done(spec, 0.41 if spec.config == first[0].config else 0.40))
-    (config,) = {str(spec.config) for spec in next_runs(want(), ledger)}
-    assert config == str(first[1].config)
+    assert [(spec.purpose, spec.seed, spec.config) for spec in ties] == [
+        ("trial", seed, first[1].config) for seed in (2, 3)
+    ]
+    for spec in ties:  # behind at first, it is ahead with the other seeds
+        ledger.append(done(spec, 0.3995))
+    (config,) = {same(spec.config) for spec in next_runs(want(), ledger)}
+    assert config == same(first[1].config)
+
+
+@pytest.mark.parametrize(("spread", "near"), [(0.001, 1), (0.02, 2), (0.2, 3)])
+def test_what_seeds_alone_may_do_is_measured_and_decides_how_many_configs_are_run_again(
+    ledger: Ledger, spread: float, near: int
+) -> None:
+    first = next_runs(want(), ledger)
+    for spec, loss in zip(first, (0.4, 0.43, 0.5), strict=True):
+        ledger.append(done(spec, loss))
+    for spec in next_runs(want(), ledger):
+        ledger.append(done(spec, 0.4 + spread * (spec.seed - 2)))
+    specs = next_runs(want(), ledger)
+    again = {same(spec.config) for spec in specs if spec.purpose == "trial"}
+    assert again == {same(spec.config) for spec in first[1:near]}
+
+
+def test_a_config_that_the_seeds_of_the_table_find_out_gives_way_to_the_next(ledger: Ledger) -> None:
+    first = next_runs(want(), ledger)
+
+    def law(spec: Spec) -> float:
+        place = [one.config for one in first].index(spec.config)
+        return (0.40, 0.404, 0.5)[place] if spec.purpose == "trial" else (0.42, 0.405, 0.5)[place]
+
+    for spec in first:
+        ledger.append(done(spec, law(spec) - 0.003 * (spec is first[0])))
+    chosen = []
+    while specs := next_runs(want(), ledger):
+        for spec in specs:
+            ledger.append(done(spec, law(spec)))
+        chosen += [spec.config for spec in specs if spec.purpose == "seed"]
+    assert [chosen.count(one.config) for one in first] == [2, 2, 0]
+    assert choose(want().search(list(ledger)), ledger) == first[1].config
 
 
 def test_the_guard_compares_trainers_at_the_chosen_config_and_at_the_usual_one_before(ledger: Ledger) -> None:
@@ -177,6 +244,8 @@ def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:
     beyond = next_runs(want(), ledger)
     assert [l2(spec) for spec in beyond] == [1e2]
     ledger.append(done(beyond[0], None))
+    for spec in next_runs(want(), ledger):
+        ledger.append(done(spec, 0.7))
     assert choose(want().search(list(ledger)), ledger) == specs[1].config
 
 

@@ -9,6 +9,7 @@ from ledger_lines import AUC, MODELS, TASKS, line, timings, whole
 from PIL import Image
 
 from benchmarks.accuracy.picture import draw, front
+from benchmarks.accuracy.plan import guarded
 from benchmarks.accuracy.report import markdown, plain
 from benchmarks.accuracy.summary import best, chosen_runs, summarise
 
@@ -110,7 +111,8 @@ def test_runs_on_other_data_or_of_a_config_with_fewer_seeds_are_no_part_of_the_t
 
 
 def test_guards_show_the_library_s_trainer_and_models_below_logistic_regression() -> None:
-    guard = line("films-random", "DNN", 1, purpose="guard", facts={"library": {"auc": 0.7815}})
+    config = guarded({"model": {"width": 10}, "train": {}})
+    guard = line("films-random", "DNN", 1, purpose="guard", config=config, facts={"library": {"auc": 0.7815}})
     document = summarise([*whole(FinalNet=-0.03), guard], timings(), TASKS, MODELS)
     found = {one["model"]: one for one in document["guards"]}
     assert (found["DNN"]["ours_same_seed"], found["DNN"]["library"]) == (pytest.approx(0.7786), 0.7815)
