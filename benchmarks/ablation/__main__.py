@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import Workshop
 from benchmarks.ablation.variants import FULL, VARIANTS, staged
 from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.tasks import TASKS
+from training.preparation.rows import DataError
 
 if TYPE_CHECKING:
     from benchmarks.ablation.schedules import ControlSettings
@@ -48,9 +47,12 @@ def main() -> None:
     given = parser.parse_args()
     ledger = Ledger(given.ledger)
     if not given.report_only:
-        changed = {key: json.loads(value) for key, _, value in (item.partition("=") for item in given.set)}
+        changed = dict(_setting(parser, item) for item in given.set)
         for task in given.tasks:
-            workshop = Workshop(task, given.work, changed)
+            try:
+                workshop = Workshop(task, given.work, changed)
+            except (DataError, ValueError) as error:
+                parser.error(str(error))
             for seed, name in itertools.product(given.seeds, given.variants):
                 line = finished(ledger, workshop, name, seed)
                 found = line.validation
@@ -58,8 +60,16 @@ def main() -> None:
                     print(f"{task} seed {seed} {name}: AUC {found.auc:.4f}, log loss {found.log_loss:.4f}", flush=True)
     content = as_json(Ledger(given.ledger))
     (given.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    command = shlex.join(["python", "-m", "benchmarks.ablation", *(sys.argv[1:] if not given.report_only else [])])
-    (given.out / "ABLATION.md").write_text(as_markdown(content, command), encoding="utf-8")
+    (given.out / "ABLATION.md").write_text(as_markdown(content, "python -m benchmarks.ablation"), encoding="utf-8")
+
+
+def _setting(parser: argparse.ArgumentParser, item: str) -> tuple[str, Any]:
+    """A key and its value; leaves with a message where there is none."""
+    key, _, value = item.partition("=")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        parser.error(f'--set: expected SECTION.KEY=JSON, as in train.rate=0.001 or dtf.widths=[64,64]; got "{item}"')
 
 
 def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ablation.variants import FULL, VARIANTS
+from benchmarks.ablation.variants import CONTROLS, FULL, VARIANTS
 from benchmarks.accuracy.bootstrap import paired_interval
 from benchmarks.accuracy.models import METHOD
+from benchmarks.serving.report import prose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,8 @@ LEAST_SEEDS = 2
 
 HEAD = """# Ablation and controls
 
-`{command}` trained these on validation data alone (no test split is read) and wrote this page from `ablation.jsonl`.
+`{command}` wrote this page from `ablation.jsonl`. What is in there was trained by the same command, with `--tasks`,
+`--variants` and `--seeds`, on validation data alone: no test split is read.
 
 Parts are switched off one at a time. Every variant searches for the tables' L2 and for row sharing with its own
 towers on one seed. Controls take as many optimiser steps in all as the whole, with weight averaging; how they stop,
@@ -39,7 +41,7 @@ searched by the whole alone, and of the controls only the students' L2 and begin
 
 
 def as_json(lines: Iterable[Line]) -> dict[str, Any]:
-    """The report's content: {"method": number, "tasks": {task: {variant: figures}}}.
+    """The report's content: {"method": number, "tasks": {task: {variant: figures}}, "against_controls": the rule}.
 
     Args:
         lines: The ledger's; those of the variants that are there now, of the newest experiment of each task. Of the
@@ -55,7 +57,8 @@ def as_json(lines: Iterable[Line]) -> dict[str, Any]:
     for line in shown:
         if _method(line) == method:
             tasks.setdefault(line.task, {}).setdefault(line.model, []).append(line)
-    return {"method": method, "tasks": {task: _task(found) for task, found in tasks.items()}}
+    figures = {task: _task(found) for task, found in tasks.items()}
+    return {"method": method, "tasks": figures, "against_controls": _against_controls(figures)}
 
 
 def _method(line: Line) -> int:
@@ -81,6 +84,30 @@ def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
         if name != FULL and whole:
             figures[name]["whole_minus_this"] = {metric: _gain(whole, lines, metric) for metric in METRICS}
     return figures
+
+
+def _against_controls(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What DTF has to show: worse than none of its controls anywhere, clearly ahead of all three on two tasks.
+
+    Returns:
+        "compared": tasks with an interval against all of `CONTROLS`; "ahead_by_auc" and "ahead_by_log_loss": those of
+        them on which each interval is on the whole's side of 0; "behind": "task: control" wherever one is on the other.
+    """
+    found: dict[str, list[str]] = {key: [] for key in ("compared", "ahead_by_auc", "ahead_by_log_loss", "behind")}
+    for task, figures in tasks.items():
+        gains = {name: figures.get(name, {}).get("whole_minus_this", {}) for name in CONTROLS}
+        known = {name: gain for name, gain in gains.items() if "low" in gain.get("auc", {})}
+        found["behind"] += [
+            f"{task}: {name}" for name, gain in known.items() if gain["auc"]["high"] < 0 or gain["log_loss"]["low"] > 0
+        ]
+        if len(known) < len(CONTROLS):
+            continue
+        found["compared"].append(task)
+        if all(gain["auc"]["low"] > 0 for gain in known.values()):
+            found["ahead_by_auc"].append(task)
+        if all(gain["log_loss"]["high"] < 0 for gain in known.values()):
+            found["ahead_by_log_loss"].append(task)
+    return found
 
 
 def _newest(lines: Sequence[Line]) -> list[Line]:
@@ -114,8 +141,21 @@ def as_markdown(content: Mapping[str, Any], command: str) -> str:
         parts.append(BEFORE.format(method=content["method"], now=METHOD))
     for task, figures in content["tasks"].items():
         parts += [f"## {task}\n", _table(figures)]
+    parts += ["## DTF against its controls\n", _rule(content["against_controls"])]
     parts += ["## What each part earns\n", _verdicts(content["tasks"])]
     return "\n".join(parts)
+
+
+def _rule(found: Mapping[str, Sequence[str]]) -> str:
+    def of(key: str) -> str:
+        names = found[key]
+        return f"{len(names)} of {len(found['compared'])} tasks" + (f" ({', '.join(names)})" if names else "")
+
+    return prose(
+        f"DTF is to be worse than none of {', '.join(f'`{name}`' for name in CONTROLS)} anywhere, and clearly ahead of",
+        f"all three on at least two tasks. Clearly ahead of all three by AUC on {of('ahead_by_auc')}, by log loss on",
+        f"{of('ahead_by_log_loss')}; clearly behind one by either: {', '.join(found['behind']) or 'nowhere'}.",
+    )
 
 
 def _table(figures: Mapping[str, Any]) -> str:

@@ -169,6 +169,14 @@ class WithoutFusion(Ablated):
         return super().run(pair)
 
 
+class BestTower(Ablated):
+    """No fusion: of the towers that are trained anyway, validation's best, as it is."""
+
+    def fit(self) -> None:
+        """Train the towers, and leave out the phase that makes one of them."""
+        self.model = self.towers().a
+
+
 class InheritOne(Ablated):
     """The fusion form starts from tower A alone: both branches are A's, so nothing of B is merged."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.ablation.schedules import (
     Ablated,
+    BestTower,
     BornAgain,
     ControlSettings,
     EnsembleTeacher,
@@ -33,6 +34,9 @@ TWO = {**ONE_WIDTH, "dtf.council": 0}
 """Nor has an ordinary ensemble of two a council."""
 
 Stage = tuple[dict[str, Any], ...]
+
+CONTROLS = ("one_tower", "born_again", "ensemble_teacher")
+"""What DTF is to be worse than nowhere, and clearly ahead of on two tasks at least."""
 
 STOPPING: Stage = ({}, {"monitor": "log_loss"})
 TEACHING: tuple[Stage, ...] = (({}, {"calibrate": False}), ({}, {"label_weight": 0.5}, {"label_weight": 0.0}))
@@ -76,6 +80,7 @@ VARIANTS: dict[str, Variant] = {
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
     "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
+    "best_tower": Variant("part", "DTF: no fusion, the best of the towers as it is", BestTower),
     "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides={"dtf.council": 0}),
     "without_calibrated_teacher": Variant(
         "part", "DTF: towers teach what they say, however sure", overrides={"dtf.calibrate_teacher": False}
@@ -87,6 +92,7 @@ VARIANTS: dict[str, Variant] = {
     "rich_tables": Variant(
         "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
     ),
+    "narrow": Variant("addition", "DTF: layers of half the width", overrides={"dtf.widths": [32, 32]}),
     "scaled_monitor": Variant(
         "addition",
         "DTF: the fusion phase stops by calibrated log loss",

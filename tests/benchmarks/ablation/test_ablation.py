@@ -11,7 +11,15 @@ from model_toys import SLOTS, clicks
 
 from benchmarks.ablation.report import as_json, as_markdown, verdict
 from benchmarks.ablation.run import phase_facts
-from benchmarks.ablation.schedules import Ablated, BornAgain, ControlSettings, EnsembleTeacher, InheritOne, OneTower
+from benchmarks.ablation.schedules import (
+    Ablated,
+    BestTower,
+    BornAgain,
+    ControlSettings,
+    EnsembleTeacher,
+    InheritOne,
+    OneTower,
+)
 from benchmarks.ablation.store import SharedPhases
 from benchmarks.ablation.variants import staged
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
@@ -116,11 +124,11 @@ def test_a_control_is_tuned_stage_after_stage_each_from_the_best_so_far() -> Non
     assert len(asked) == len(set(asked)) == 2 + 1 + 2
 
 
-def line(model: str, seed: int, auc: float, loss: float, **config: Any) -> Line:
+def line(model: str, seed: int, auc: float, loss: float, task: str = "toy", **config: Any) -> Line:
     draw = np.random.default_rng(0).normal(0.0, 1e-4, 50)  # the same rows are drawn for everyone
     return Line(
-        key=f"{abs(hash((model, seed, str(config)))):020x}"[-20:],
-        task="toy",
+        key=f"{abs(hash((model, seed, task, str(config)))):020x}"[-20:],
+        task=task,
         data="0",
         split="random",
         model=model,
@@ -179,6 +187,39 @@ def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
     assert "| 0.7000 |" in row  # one seed has no spread
     assert "±" not in row
     assert "`without_merging`: the part" not in page
+
+
+def test_the_rule_for_dtf_and_its_controls_is_judged_task_by_task_and_metric_by_metric() -> None:
+    def against(task: str, auc: float, loss: float, *controls: str) -> list[Line]:
+        lines = [line("full", seed, 0.80, 0.50, task=task) for seed in (1, 2, 3)]
+        return lines + [line(name, seed, auc, loss, task=task) for name in controls for seed in (1, 2, 3)]
+
+    all_three = ("one_tower", "born_again", "ensemble_teacher")
+    lines = [
+        *against("ahead", 0.79, 0.51, *all_three),
+        *against("by loss", 0.80, 0.51, *all_three),
+        *against("one left out", 0.79, 0.51, *all_three[:2]),
+        *against("behind", 0.81, 0.51, *all_three),
+    ]
+    content = as_json(lines)
+    assert content["against_controls"] == {
+        "compared": ["ahead", "by loss", "behind"],
+        "ahead_by_auc": ["ahead"],
+        "ahead_by_log_loss": ["ahead", "by loss", "behind"],
+        "behind": [f"behind: {name}" for name in all_three],
+    }
+    page = as_markdown(content, "command")
+    assert "by AUC on 1 of 3 tasks (ahead), by log loss on" in " ".join(page.split())
+
+
+def test_the_best_tower_is_a_tower_of_the_whole_and_costs_no_step_more(whole: tuple[Ablated, Path]) -> None:
+    full, where = whole
+    found = fitted(BestTower, where)
+    assert found.steps < full.steps
+    assert any(
+        torch.equal(found.model.body.output.weight, tower.body.output.weight)
+        for tower in fitted(Ablated, where).towers().all
+    )
 
 
 def test_a_part_that_gains_in_one_metric_and_loses_in_the_other_is_a_tie() -> None:
