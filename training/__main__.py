@@ -160,7 +160,7 @@ def tune(
     data: Annotated[Path, typer.Option(metavar="DATA", help="what prepare wrote for this experiment")],
     to: Annotated[Path, typer.Option("--out", metavar="TUNED.toml", help="experiment to write, for train")],
     trials: Annotated[int, typer.Option(min=1, help="trials of the search in all")] = 20,
-    minutes: Annotated[float | None, typer.Option(min=0.0, help="stop where it is after so many")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="stop where it is after so many")] = None,
     parameters: Annotated[
         int | None, typer.Option(min=1, help="most of the model; twice those of the experiment as it is if not given")
     ] = None,

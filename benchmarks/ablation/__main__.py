@@ -14,13 +14,14 @@ import argparse
 import itertools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import Workshop
 from benchmarks.ablation.variants import FULL, VARIANTS, staged
 from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.tasks import TASKS
+from benchmarks.overrides import overrides
 from training.preparation.rows import DataError
 
 if TYPE_CHECKING:
@@ -47,10 +48,9 @@ def main() -> None:
     given = parser.parse_args()
     ledger = Ledger(given.ledger)
     if not given.report_only:
-        changed = dict(_setting(parser, item) for item in given.set)
         for task in given.tasks:
             try:
-                workshop = Workshop(task, given.work, changed)
+                workshop = Workshop(task, given.work, overrides(given.set))
             except (DataError, ValueError) as error:
                 parser.error(str(error))
             for seed, name in itertools.product(given.seeds, given.variants):
@@ -61,15 +61,6 @@ def main() -> None:
     content = as_json(Ledger(given.ledger))
     (given.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (given.out / "ABLATION.md").write_text(as_markdown(content, "python -m benchmarks.ablation"), encoding="utf-8")
-
-
-def _setting(parser: argparse.ArgumentParser, item: str) -> tuple[str, Any]:
-    """A key and its value; leaves with a message where there is none."""
-    key, _, value = item.partition("=")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        parser.error(f'--set: expected SECTION.KEY=JSON, as in train.rate=0.001 or dtf.widths=[64,64]; got "{item}"')
 
 
 def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:

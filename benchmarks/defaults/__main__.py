@@ -2,77 +2,83 @@
 
 Prints, for every table, AUC and log loss of the fused model beside one-hot logistic regression (its C tuned) and, where
 the law of the data is known, the best possible model; the mean over seeds, and the spread of the differences. A line
-is marked where the fused model is behind logistic regression by more than twice the standard error.
+is marked where the fused model is behind logistic regression by more than twice the standard error. Every finished run
+is a line of the ledger, and not run again; `DEFAULTS.md` beside it is written from those on the test split.
 
     python -m benchmarks.defaults                                   # every made-up table, three seeds, test split
     REACTION_DATA_DIR=... python -m benchmarks.defaults --tables criteo avazu --split valid
-    python -m benchmarks.defaults --tables noise --set train.table_l2=100 --out found.jsonl
+    python -m benchmarks.defaults --tables noise --set train.table_l2=100 --split valid
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from benchmarks.accuracy.models import METHOD
 from benchmarks.defaults.measure import Measured, measure
+from benchmarks.defaults.report import HEAD, by_table, line, markdown
 from benchmarks.defaults.tables import REAL, TABLES
+from benchmarks.overrides import overrides
+from training.preparation.rows import DataError
 
-ENOUGH = 5e-4
-"""Differences of log loss below this are none."""
+LEDGER = Path(__file__).resolve().parents[1] / "defaults.jsonl"
 
 
 def main() -> None:
-    """Run the bench."""
+    """Run what is left to do, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*TABLES, *REAL]
     parser.add_argument("--tables", nargs="+", default=list(TABLES), metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--split", choices=["valid", "test"], default="test")
-    parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=VALUE", help="instead of a default")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=JSON", help="instead of a default")
     parser.add_argument("--work", type=Path, default=Path("build/defaults"), help="where prepared data are kept")
-    parser.add_argument("--out", type=Path, help="file that every run's figures are appended to, as JSON lines")
-    arguments = parser.parse_args()
-    changed = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
-    print(HEAD, flush=True)
-    for table in arguments.tables:
-        runs = []
-        for seed in arguments.seeds:
-            runs.append(measure(table, seed, arguments.work, changed, split=arguments.split))
-            if arguments.out is not None:
-                with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({**asdict(runs[-1]), "split": arguments.split, "set": changed}) + "\n")
-        print(line(table, runs), flush=True)
+    parser.add_argument("--ledger", type=Path, default=LEDGER, help="a finished run a line")
+    given = parser.parse_args()
+    unknown = [table for table in given.tables if table.removesuffix(":time").removesuffix(":random") not in names]
+    if unknown:
+        parser.error(f"--tables: expected names among {', '.join(names)}; got {', '.join(unknown)}")
+    try:
+        about = {"split": given.split, "set": overrides(given.set), "method": METHOD}
+        print(HEAD, flush=True)
+        for table in given.tables:
+            runs = [finished(given.ledger, table, seed, given.work, about) for seed in given.seeds]
+            print(line(table, runs), flush=True)
+    except (DataError, ValueError) as error:
+        parser.error(str(error))
+    page(given.ledger)
 
 
-HEAD = (
-    f"{'table':<24}{'rows':>8}{'rate':>8}  {'AUC':>7}{'LR':>8}{'best':>8}  {'log loss':>9}{'LR':>8}{'best':>8}"
-    f"  {'loss - LR':>10}  {'dropped':>7}{'tables':>10}{'s':>7}"
-)
+def finished(ledger: Path, table: str, seed: int, work: Path, about: dict[str, Any]) -> Measured:
+    """A run of the ledger; one that is not there is made, and written down."""
+    for record, run in read(ledger):
+        if (run.table, run.seed) == (table, seed) and all(record[key] == value for key, value in about.items()):
+            return run
+    run = measure(table, seed, work, about["set"], split=about["split"])
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**asdict(run), **about}) + "\n")
+    return run
 
 
-def line(table: str, runs: list[Measured]) -> str:
-    """One table's figures."""
+def read(ledger: Path) -> list[tuple[dict[str, Any], Measured]]:
+    """Each line of the ledger, and what it measured."""
+    if not ledger.exists():
+        return []
+    records = [json.loads(text) for text in ledger.read_text(encoding="utf-8").splitlines()]
+    fields = Measured.__dataclass_fields__
+    return [(record, Measured(**{key: record[key] for key in fields})) for record in records]
 
-    def mean(kind: str, model: str) -> str:
-        values = [getattr(run, kind)[model] for run in runs if model in getattr(run, kind)]
-        return f"{statistics.fmean(values):.4f}" if values else "-"
 
-    behind = [run.log_loss["fused"] - run.log_loss["baseline"] for run in runs]
-    error = statistics.stdev(behind) / math.sqrt(len(behind)) if len(behind) > 1 else math.nan
-    difference = statistics.fmean(behind)
-    worse = difference > max(ENOUGH, 2.0 * error)
-    return (
-        f"{table:<24}{runs[0].rows:>8,}{statistics.fmean(run.base_rate for run in runs):>8.4f}  "
-        f"{mean('auc', 'fused'):>7}{mean('auc', 'baseline'):>8}{mean('auc', 'best'):>8}  "
-        f"{mean('log_loss', 'fused'):>9}{mean('log_loss', 'baseline'):>8}{mean('log_loss', 'best'):>8}"
-        f"  {difference:>+8.4f}±{error:.4f}{' WORSE' if worse else ''}"
-        f"  {statistics.fmean(run.dropped for run in runs):>5.1f}{runs[0].parameters:>10,}"
-        f"{statistics.fmean(run.seconds for run in runs):>7.0f}"
-    )
+def page(ledger: Path) -> None:
+    """Write `DEFAULTS.md`: defaults as they are, on the test split, by the newest method of the ledger."""
+    plain = [(record, run) for record, run in read(ledger) if record["split"] == "test" and not record["set"]]
+    method = max((record["method"] for record, _ in plain), default=METHOD)
+    shown = [(record, run) for record, run in plain if record["method"] == method]
+    ledger.with_name("DEFAULTS.md").write_text(markdown(by_table(run for _, run in shown), method), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from training.loader import PreparedData
 from training.loop import train_reaction
 from training.metrics import auc, log_loss
 from training.prepare import prepare
+from training.tuning.space import applied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,11 +66,7 @@ def measure(table: str, seed: int, work: Path, changed: Mapping[str, Any], *, sp
         split: "valid" or "test".
     """
     config, known = prepared(table, seed, work)
-    for key, value in changed.items():
-        section, _, name = key.partition(".")
-        old = getattr(config, section)
-        new = type(old).model_validate({**old.model_dump(exclude_unset=True), name: value})
-        config = config.model_copy(update={section: new})
+    config = applied(config, changed)
     data = PreparedData.open(_folder(table, seed, work) / "data")
     train, part = data.split("train"), data.split(split)  # type: ignore[arg-type]
     baseline = fit_baseline(data.encoder, train, data.split("valid"), seed=seed)
@@ -133,7 +130,7 @@ def prepared(table: str, seed: int, work: Path) -> tuple[ExperimentConfig, dict[
 
 
 def _folder(table: str, seed: int, work: Path) -> Path:
-    return work / "".join(c if c.isalnum() else "-" for c in table) / str(seed)
+    return work.resolve() / "".join(c if c.isalnum() else "-" for c in table) / str(seed)
 
 
 def _cpu() -> float:

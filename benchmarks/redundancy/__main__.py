@@ -43,6 +43,9 @@ def main(
 ) -> None:
     """Measure what is missing, then write the report."""
     names = [name for name in tasks.split(",") if name]
+    known = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
+    if unknown := sorted(set(names) - set(known)):
+        raise typer.BadParameter(f"--tasks: expected names among {', '.join(known)}; got {', '.join(unknown)}")
     found = {}
     for name in names if not report_only else ():
         measure_fields(name, work / name)
