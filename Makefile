@@ -42,6 +42,10 @@ bench-serving: $(STAMP) ## measure serving beside floors and other servers (QUIC
 
 benchmark: $(STAMP) ## accuracy, parameters and latency beside the field's models (ARGS="--measure"; data: REACTION_DATA_DIR)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m benchmarks.accuracy --guard
+	$(BIN)/python -m benchmarks.accuracy --latency
+endif
 
 # Two files at a time; those that watch servers and clocks never beside those that train.
 WATCHING := tests/service tests/benchmarks

@@ -87,6 +87,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue a training that was interrupted")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="instead of the experiment's seed")] = None,
     device: Annotated[Device | None, typer.Option(help="instead of the experiment's train.device")] = None,
+    plain_tower: Annotated[
+        bool, typer.Option("--plain-tower", help="train a tower of 400-400-400 too: the page shows what can go of both")
+    ] = False,
 ) -> None:
     """Train a run directory, which holds all there is to reproduce, report and export it."""
     from training.config import load_config, with_absolute_paths, with_overrides
@@ -98,7 +101,7 @@ def train(
     config = with_overrides(config, seed=seed, device=None if device is None else device.value)
     try:
         with phase_progress() as progress:
-            train_run(config, data, to, resume=resume, init_from=init_from, progress=progress)
+            train_run(config, data, to, resume=resume, init_from=init_from, plain_tower=plain_tower, progress=progress)
     except KeyboardInterrupt:
         if partial_path(to).exists():
             again = [argument for argument in sys.argv[1:] if argument != "--resume"]

@@ -12,7 +12,15 @@ from training.pages.calibration_views import calibration_part
 from training.pages.charts import Bar, Line, bar_chart, line_chart
 from training.pages.report_fields import MOST_FIELDS, afe_part, signed
 from training.pages.results import SPLITS, metrics_by_split, tower_table, warnings_of
-from training.pages.structural_views import ABOUT, environment, headline, structure_charts
+from training.pages.structural_views import (
+    ABOUT,
+    MODEL_NAMES,
+    environment,
+    headline,
+    shape,
+    size_chart,
+    structure_charts,
+)
 from training.parameters import ParameterTable, count_parameters
 from training.structural.structure import Structure
 
@@ -160,8 +168,18 @@ def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None
 def _structure_part(run: Run) -> dict[str, Any] | None:
     if run.structure is None:
         return None
-    structure = Structure.from_json(run.structure)
-    return {"headline": headline(structure), "about": ABOUT, "charts": structure_charts(structure)}
+    models = {"fused": Structure.from_json(run.structure)}
+    if run.plain_structure is not None:
+        models["plain"] = Structure.from_json(run.plain_structure)
+    parts = [
+        {
+            "name": f"{MODEL_NAMES[name]}: {shape(structure)}" if len(models) > 1 else "",
+            "headline": headline(structure),
+            "charts": structure_charts(structure),
+        }
+        for name, structure in models.items()
+    ]
+    return {"about": ABOUT, "models": parts, "by_size": size_chart(models) if len(models) > 1 else ""}
 
 
 def _parameters_part(parameters: ParameterTable) -> dict[str, Any]:

@@ -7,7 +7,8 @@ complete (`training.partial` writes it):
                   config.toml     the resolved experiment
                   features.json  vocabularies/  model.json  calibration.json  weights.safetensors  pair.safetensors
                   afe.json
-                  metrics.json  history.jsonl  structure.json  validation.safetensors  raw_sample.jsonl  reference.json
+                  metrics.json  history.jsonl  structure.json  [structure_plain.json]
+                  validation.safetensors  raw_sample.jsonl  reference.json
                   report.html
 
 Errors:
@@ -183,7 +184,15 @@ class Run:
     @cached_property
     def structure(self) -> Mapping[str, Any] | None:
         """What thinning the dense layers costs (`structure.Structure.from_json` reads it); None in older runs."""
-        path = self.path / "structure.json"
+        return self._optional("structure.json")
+
+    @property
+    def plain_structure(self) -> Mapping[str, Any] | None:
+        """The same of a plain tower beside the model; None where none was asked for."""
+        return self._optional("structure_plain.json")
+
+    def _optional(self, name: str) -> Mapping[str, Any] | None:
+        path = self.path / name
         return read_json(path) if path.exists() else None
 
     @cached_property

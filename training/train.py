@@ -26,7 +26,7 @@ from training.reference import reference_statistics, truncated_shares
 from training.report import render_report
 from training.runs import VALIDATION_ROWS, Run, ValidationSample, open_run, sample_rows
 from training.same_data import refuse_other_data
-from training.structural.command import STRUCTURE_FILE, structure_of
+from training.structural.command import PLAIN_FILE, STRUCTURE_FILE, plain_structure, structure_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,7 @@ def train_run(
     *,
     resume: bool = False,
     init_from: Path | None = None,
+    plain_tower: bool = False,
     progress: Progress,
 ) -> Path:
     """Train, measure, report and publish one run.
@@ -58,6 +59,7 @@ def train_run(
         out: the run directory; must not exist.
         resume: continue `<out>.partial`.
         init_from: a finished run to start from.
+        plain_tower: train a plain tower too, to show beside the model what can go of its dense layers.
         progress: told (phase, done, total, note).
 
     Returns:
@@ -102,6 +104,10 @@ def train_run(
         with partial.publish(facts) as staged:
             _write_model(staged, config, data, result)
             _write_measurements(staged, config, data, result, baseline)
+            if plain_tower:
+                resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
+                plain = plain_structure(data, resolved, progress)
+                write_json(staged / PLAIN_FILE, plain.as_json())
             seconds["measuring"] = time.monotonic() - trained
             page = render_report(Run(staged, partial.record(facts)))
             (staged / "report.html").write_text(page, encoding="utf-8")

@@ -78,10 +78,11 @@ def markdown(runs_of: Mapping[str, Sequence[Measured]], method: int) -> str:
     missing = [name for name in TABLES if name not in runs_of]
     text = "# Defaults on tables that nothing was tuned for\n\n" + prose(
         f"Written by `python -m benchmarks.defaults` from {sum(map(len, runs_of.values()))} runs of `defaults.jsonl`,",
-        f"of method {method} of REACTION; do not edit. Each table is prepared and learnt with the defaults, beside one-hot",
-        "logistic regression with its C tuned and, where the law of the data is known, the best possible model; means",
-        "over seeds on the test split, and the standard error of the difference. *Worse*: the fused model's log loss",
-        "is above logistic regression's by more than two standard errors and 0.0005 (the latter alone, of one seed).",
+        f"of method {method} of REACTION; do not edit. Each table is prepared and learnt with the defaults, beside",
+        "one-hot logistic regression with its C tuned and, where the law of the data is known, the best model there",
+        "is; means over seeds on the test split, and the standard error of the difference. *Worse*: the fused model's",
+        "log loss is above logistic regression's by more than two standard errors and 0.0005 (of one seed, by the",
+        "latter alone).",
         f"Of {len(rows)} tables {len(worse)} are" + (f": {', '.join(worse)}." if worse else "."),
     )
     text += "\n" + table(head, rows, texts=1)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from training.phases.phase import Progress
 
 STRUCTURE_FILE: Final = "structure.json"
+PLAIN_FILE: Final = "structure_plain.json"
 PLAIN_WIDTHS: Final = (400, 400, 400)
 PLAIN_DIMENSION: Final = 10
 ANALYSIS_ROWS: Final = 100_000
@@ -116,6 +117,12 @@ def plain_tower(
             return schedule.tower("plain", 0).cpu().eval()
         finally:
             torch.set_num_threads(threads)
+
+
+def plain_structure(data: PreparedData, config: ExperimentConfig, progress: Progress) -> Structure:
+    """Train the plain tower and measure its curves, as the end of a training does the model's."""
+    tower = plain_tower(data, config, PLAIN_WIDTHS, PLAIN_DIMENSION, progress)
+    return structure_of(tower, data.split("train"), data.split("valid"), seed=config.seed)
 
 
 def analyze_structure(

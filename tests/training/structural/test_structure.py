@@ -129,6 +129,28 @@ def test_a_plain_tower_is_trained_and_thinned_beside_it(
     assert "http" not in text
 
 
+def test_a_training_may_train_a_plain_tower_too_and_its_page_shows_both(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structural, "PLAIN_WIDTHS", (24, 24, 24))
+    done = tiny.training_here(
+        "train", "exp.toml", "--data", "data", "--out", tmp_path / "run", "--plain-tower", cwd=tiny_home
+    )
+    assert done.returncode == 0, done.stderr
+    run = open_run(tmp_path / "run")
+    assert run.plain_structure is not None
+    plain, fused = Structure.from_json(run.plain_structure), Structure.from_json(run.structure or {})
+    assert plain.widths[1:] == (24, 24, 24)
+    page = (run.path / "report.html").read_text(encoding="utf-8").partition("What the dense layers can lose")[2]
+    page = page.partition("</section>")[0]
+    assert page.count("<svg") == 5
+    for structure in (plain, fused):
+        assert headline(structure) in page
+    before = open_run(tiny_home / "run")  # without one, the same model
+    assert before.plain_structure is None
+    assert before.metrics["test"]["fused"] == run.metrics["test"]["fused"]
+
+
 def test_data_of_another_run_or_none_at_all_is_refused(tiny_home: Path, tmp_path: Path) -> None:
     done = tiny.training_here("analyze-structure", "run", "--baseline", cwd=tiny_home)
     assert done.returncode == 2
