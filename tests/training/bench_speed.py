@@ -1,6 +1,7 @@
 """Training steps a second, beside FuxiCTR's trainer, bare matrix products, and tables a hundred times as long.
 
     python -m tests.training.bench_speed [--rounds 7] [--threads 1] [--only towers products rows] [--figures FILE]
+    python -m tests.training.bench_speed --device cuda
 
 1. `towers`: one 64-64 tower over 26 fields, the same in both: d = 8, batch norm, dropout, batches of 4096 rows whose
    ids have a long tail. Half of the fields are small, the tables of the others have --sizes values each. Ours is a step
@@ -10,8 +11,9 @@
 3. `rows`: our step of (1) with tables of 10^5 rows in all and of 10^7.
 
 What is compared takes turns in one process; figures are medians over the rounds and ratios of the same round. Times
-are of CPU, so that other processes disturb little; --clock measures by the clock. With --figures they are written down:
-`benchmarks/training_speed.json` becomes a section of `benchmarks/ACCURACY.md`, by the benchmark's `--report-only`.
+are of CPU, so that other processes disturb little; --clock measures by the clock, as a GPU is measured anyway. With
+--figures they are written down: `benchmarks/training_speed.json` becomes a section of `benchmarks/ACCURACY.md`, by the
+benchmark's `--report-only`.
 """
 
 # ruff: noqa: T201 - a bench prints
@@ -72,12 +74,12 @@ def made_up(table_rows: int, seed: int = 0) -> tuple[list[FieldSlot], Any]:
     return slots, split
 
 
-def ours(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int]) -> Callable[[], None]:
+def ours(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int], device: torch.device) -> Callable[[], None]:
     """A step of our first phase."""
     torch.manual_seed(0)
-    config = TrainConfig(batch_size=BATCH, dropout=DROPOUT)
-    rows = Rows(split, torch.device("cpu"))
-    tower = Tower(slots, widths, dropout=DROPOUT)
+    config = TrainConfig(batch_size=BATCH, dropout=DROPOUT, device=device.type)
+    rows = Rows(split, device)
+    tower = Tower(slots, widths, dropout=DROPOUT).to(device)
     columns = split.context_ids.shape[1]
     bank = TableBank(
         slots,
@@ -101,7 +103,7 @@ def ours(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int]) -> Calla
     return Phase(TowerLearner("bench", tower, bank, unknown=config.unknown), rows, rows, settings)._step
 
 
-def fuxictr(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int]) -> Callable[[], None]:
+def fuxictr(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int], device: torch.device) -> Callable[[], None]:
     """FuxiCTR's step of the same tower."""
     from fuxictr.features import FeatureMap
     from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
@@ -119,7 +121,8 @@ def fuxictr(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int]) -> Ca
         """Its model zoo's DNN."""
 
         def __init__(self) -> None:
-            super().__init__(features, model_id="DNN", gpu=-1, verbose=0, model_root="build", metrics=["AUC"])
+            gpu = -1 if device.type == "cpu" else 0
+            super().__init__(features, model_id="DNN", gpu=gpu, verbose=0, model_root="build", metrics=["AUC"])
             self.embedding_layer = FeatureEmbedding(features, DIM)
             self.mlp = MLP_Block(
                 input_dim=FIELDS * DIM,
@@ -132,6 +135,7 @@ def fuxictr(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int]) -> Ca
             )
             self.compile("adam", "binary_crossentropy", 1e-3)
             self.reset_parameters()
+            self.model_to_device()
             self._max_gradient_norm = 10.0  # its `fit`'s default
 
         def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -155,11 +159,15 @@ def fuxictr(slots: Sequence[FieldSlot], split: Any, widths: Sequence[int]) -> Ca
     return step
 
 
-def products(widths: Sequence[int]) -> Callable[[], None]:
+def products(widths: Sequence[int], device: torch.device) -> Callable[[], None]:
     """The matrix products of a tower's step: forward, and both gradients of every layer."""
     torch.manual_seed(0)
+
+    def made(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device)
+
     layers = [
-        (torch.randn(BATCH, a), torch.randn(a, b), torch.randn(BATCH, b), torch.empty(a, b), torch.empty(BATCH, a))
+        (made(BATCH, a), made(a, b), made(BATCH, b), made(a, b), made(BATCH, a))
         for a, b in pairwise([FIELDS * DIM, *widths, 1])
     ]
 
@@ -218,7 +226,13 @@ def figure(what: str, over: list[float], under: list[float], *, ours: list[float
     return found
 
 
-def write(path: Path, figures: Sequence[Figure], *, threads: int, rounds: int) -> None:
+def device_clock() -> float:
+    """Seconds, once the GPU has done what it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def write(path: Path, figures: Sequence[Figure], *, device: torch.device, threads: int, rounds: int) -> None:
     """Write the figures down, with the machine's name and the command."""
     from benchmarks.serving.machine import facts
 
@@ -227,6 +241,7 @@ def write(path: Path, figures: Sequence[Figure], *, threads: int, rounds: int) -
         "version": 1,
         "command": "python -m tests.training.bench_speed --figures benchmarks/training_speed.json",
         "machine": facts(None),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "threads": threads,
         "rounds": rounds,
         "figures": list(figures),
@@ -240,6 +255,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", action="store_true", help="by the clock, not by CPU time")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", nargs="+", default=["towers", "products", "rows"])
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[10**4, 10**5], help="values of each large field of `towers`"
@@ -248,11 +264,17 @@ def main() -> None:
     arguments = parser.parse_args()
     figures: list[Figure] = []
     torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: expected a machine with a CUDA device, got none")
     clock = time.perf_counter if arguments.clock else time.process_time
+    if device.type == "cuda":
+        clock = device_clock
     if "towers" in arguments.only:
         for size in arguments.sizes:
             slots, split = made_up(size * LARGE)
-            steps = {"ours": ours(slots, split, (64, 64)), "theirs": fuxictr(slots, split, (64, 64))}
+            both = {"ours": ours, "theirs": fuxictr}
+            steps = {name: begin(slots, split, (64, 64), device) for name, begin in both.items()}
             found = in_turns(steps, arguments.rounds, clock)
             what = f"64-64 tower, {LARGE} tables of {size:,} values: FuxiCTR's time over ours"
             # Wanted of tables of 10^5 values and more; of shorter ones it is shown.
@@ -262,17 +284,18 @@ def main() -> None:
     if "products" in arguments.only:
         widths = (400, 400, 400)
         slots, split = made_up(10**5)
-        found = in_turns({"ours": ours(slots, split, widths), "bare": products(widths)}, arguments.rounds, clock)
+        steps = {"ours": ours(slots, split, widths, device), "bare": products(widths, device)}
+        found = in_turns(steps, arguments.rounds, clock)
         what = "3x400 tower: our time over that of its matrix products alone"
         over, under = found["ours"], found["bare"]
         figures.append(figure(what, over, under, ours=over, least=-math.inf, most=1.3))
     if "rows" in arguments.only:
-        steps = {f"{size:,}": ours(*made_up(size), (64, 64)) for size in (10**5, 10**7)}
+        steps = {f"{size:,}": ours(*made_up(size), (64, 64), device) for size in (10**5, 10**7)}
         small, large = in_turns(steps, arguments.rounds, clock).values()
         what = "64-64 tower: our time with 10^7 table rows over that with 10^5"
         figures.append(figure(what, large, small, ours=large, least=-math.inf, most=2.0))
     if arguments.figures is not None:
-        write(arguments.figures, figures, threads=arguments.threads, rounds=arguments.rounds)
+        write(arguments.figures, figures, device=device, threads=arguments.threads, rounds=arguments.rounds)
 
 
 if __name__ == "__main__":
