@@ -1,5 +1,10 @@
 """Latency side by side: calls, blocks and ratios; no test is decided by a timing."""
 
+import os
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
@@ -55,7 +60,22 @@ def test_a_model_as_cheap_as_the_empty_call_makes_no_ratio_out_of_noise() -> Non
     assert ratio([9.0] * 3, [12.0] * 3, [10.0] * 3)[0] == pytest.approx(0.5)
 
 
-def test_others_load_is_a_share_of_the_machine() -> None:
+def test_others_load_is_what_the_machine_did_but_for_us_as_a_share_of_its_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Wall, busy and own seconds before and after: of 10 seconds on four processors 12 were busy, 4 of them ours.
+    readings = iter([(100.0, 50.0, 7.0), (110.0, 62.0, 11.0)])
+    monkeypatch.setattr(Load, "_now", staticmethod(lambda: next(readings)))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     with Load() as load:
-        sum(range(200_000))
-    assert load.others >= 0.0
+        pass
+    assert load.others == pytest.approx(8 / 40)
+
+
+def test_others_load_sees_a_process_that_is_not_ours() -> None:
+    with Load() as load, subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        started = time.monotonic()
+        while time.monotonic() - started < 1.0:
+            time.sleep(0.1)
+        other.kill()
+    assert load.others * (os.cpu_count() or 1) > 0.2  # most of a processor, or its part of a busy one
