@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -310,3 +311,14 @@ def test_history_and_samples_are_one_json_object_a_line(run: Run) -> None:
     lines = (run.path / "history.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == read_jsonl(run.path / "history.jsonl")
     assert tiny.EXPERIMENT.count("[[data.fields]]") == len(run.encoder.fields)
+
+
+def test_a_model_is_loaded_without_torchs_compiler_whose_import_takes_a_second(tiny_home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from training.models.files import load_fusion_form; "
+        "load_fusion_form(Path(sys.argv[1])); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tiny_home / "run"], env=tiny.environment(), check=False, timeout=60
+    )
+    assert done.returncode == 0

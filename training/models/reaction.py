@@ -287,9 +287,11 @@ def serving_ids(slots: "Sequence[FieldSlot]", context_ids: Tensor, candidate_ids
 def _tables(slots: "Sequence[FieldSlot]", scale: float) -> nn.ParameterList:
     tables = []
     for slot in slots:
-        table = torch.randn(slot.rows, slot.dim) * scale
-        if slot.pad_id is not None:
-            table[slot.pad_id] = 0.0
+        table = torch.empty(slot.rows, slot.dim)
+        if not table.is_meta:  # random numbers for tables without values would load the compiler: seconds
+            table.normal_().mul_(scale)
+            if slot.pad_id is not None:
+                table[slot.pad_id] = 0.0
         # Without gradient: tables are trained by rows (optim.py), never as a whole.
         tables.append(nn.Parameter(table, requires_grad=False))
     return nn.ParameterList(tables)
