@@ -15,7 +15,7 @@ import torch
 from model_toys import SLOTS, scramble, some_ids
 from safetensors.torch import load_file, save_file
 
-from training.models.activation import rectified
+from training.models.activation import dropped, rectified
 from training.models.base import FieldSlot, embed, embedding_order, with_dims
 from training.models.files import ModelFormatError, load_fusion_form, load_pair, save_model, save_pair
 from training.models.reaction import FusionForm, Tower, TowerPair
@@ -316,3 +316,18 @@ def test_dropped_units_give_nothing_and_take_no_gradient_and_the_others_are_scal
 def test_without_dropout_the_activation_is_relu() -> None:
     pre = torch.randn(9, 4)
     assert torch.equal(rectified(pre, 0.0), torch.relu(pre))
+
+
+def test_dropped_units_are_as_many_as_asked_for_independent_and_scaled_and_so_are_their_gradients() -> None:
+    torch.manual_seed(3)
+    x = torch.full((500, 401), -2.0, requires_grad=True)
+    out = dropped(x, 0.3)
+    kept = (out != 0.0).float()
+    error = (0.3 * 0.7 / x.numel()) ** 0.5
+    assert abs(1.0 - kept.mean().item() - 0.3) < 4 * error
+    beside = (kept[:, 1:] * kept[:, :-1]).mean().item()  # four units take one word: their bits are different ones
+    assert abs(beside - 0.49) < 4 * (0.49 * 0.51 / x.numel()) ** 0.5 * 2
+    assert torch.allclose(out, -2.0 * kept / 0.7, rtol=1e-4)
+    out.sum().backward()
+    assert torch.allclose(x.grad, kept / 0.7, rtol=1e-4)
+    assert dropped(x, 0.0) is x

@@ -17,12 +17,8 @@ class _DroppedRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: int) -> Tensor:
-        words = torch.empty((pre.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: pre.numel()].view(pre.shape)
-        scale = _LEVELS / (_LEVELS - threshold)
-        keep = (bits >= threshold - _LEVELS // 2).to(pre.dtype)
-        out = torch.clamp_min(pre, 0.0).mul_(keep.mul_(scale))
-        ctx.scale = scale
+        ctx.scale = _LEVELS / (_LEVELS - threshold)
+        out = torch.clamp_min(pre, 0.0).mul_(_kept(pre, threshold).mul_(ctx.scale))
         ctx.save_for_backward(out)
         return out
 
@@ -30,6 +26,25 @@ class _DroppedRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors  # positive where the unit was both active and kept
         return torch.ops.aten.threshold_backward(gradient, out, 0.0).mul_(ctx.scale), None
+
+
+def _kept(like: Tensor, threshold: int) -> Tensor:
+    """1 where 16 random bits are not below a threshold, of a tensor's shape: four units take one random word."""
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    bits = words.view(torch.int16)[: like.numel()].view(like.shape)
+    return (bits >= threshold - _LEVELS // 2).to(like.dtype)
+
+
+def dropped(x: Tensor, dropout: float) -> Tensor:
+    """Return dropout(x), of x's shape; arguments as of `rectified`."""
+    threshold = round(dropout * _LEVELS)
+    if not threshold:
+        return x
+    if x.device.type != "cpu":
+        return functional.dropout(x, dropout)
+    with torch.no_grad():
+        scaled = _kept(x, threshold).mul_(_LEVELS / (_LEVELS - threshold))
+    return x * scaled
 
 
 def rectified(pre: Tensor, dropout: float) -> Tensor:
