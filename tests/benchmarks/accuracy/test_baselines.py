@@ -183,6 +183,7 @@ def test_a_logits_slope_and_offset_go_into_the_weights_that_a_model_has(name: st
 def test_a_calibrated_baseline_has_no_slope_or_offset_left_to_fit_on_validation(data: PreparedData) -> None:
     config = small("DNN", 3000)
     config["train"] |= {"calibrated": True, "epochs": 6, "rate": 0.03, "l2": 0.1, "patience": 30, "averaging": 0.0}
+    config["model"]["dropout"] = 0.0
     place = Place("avazu-random", data, Path(), test=False)
     fitted = deep.fit("DNN", place, config, seed=1)
     valid = data.split("valid")
