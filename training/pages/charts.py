@@ -160,7 +160,7 @@ def line_chart(
         return Markup("")
     low_x, high_x = _span([x for x, _ in points])
     low_y, high_y = _span([y for _, y in points], pad=0.06)
-    top, left, tall = 62, 62, 260
+    top, left, tall = 62, 78, 260
     wide = WIDTH - left - 14
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -214,7 +214,7 @@ def reliability(points: Sequence[tuple[float, float, float]], *, title: str) -> 
         title: what the chart shows, for screen readers.
     """
     high = max((max(x, y) for x, y, _ in points), default=0.0) * 1.08 or 1.0
-    top, left, side = 14, 62, 340
+    top, left, side = 14, 78, 340
 
     def at(x: float, y: float) -> tuple[float, float]:
         return left + side * x / high, top + side * (high - y) / high
