@@ -14,8 +14,11 @@ from model_export.export import export_run
 from model_export.serving import serving_ids
 from service.bundle import read_bundle
 from service.scorer import Scorer
+from training.calibrating import choose
+from training.calibration import CalibrationConfig
 from training.config import ExperimentConfig, with_overrides
-from training.evaluate import model_probabilities
+from training.evaluate import calibrated_probabilities, model_probabilities
+from training.evaluate import score as logits_of
 from training.models.files import load_pair
 from training.runs import open_run
 from training.train import train_run
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from training.calibration import Calibration
     from training.loader import Split
+    from training.runs import Run
 
 OWN = {"format", "name", "seed", "data", "train"}
 """What of an experiment is no setting of the model: named elsewhere in a line."""
@@ -37,7 +42,7 @@ BLOCK = 8192
 def settings(task: str) -> Config:
     """The sections of an experiment that are not its data, defaults included.
 
-    Calibration is off: no baseline has that step, and the table compares models.
+    Calibration is off: no baseline has that step, and the table compares models. What it would do is told beside.
     """
     values = TASKS[task].config().model_dump(mode="json")
     values["calibration"]["kind"] = "none"
@@ -67,9 +72,19 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
             parts.append(scorer.run(*ids))
         return np.concatenate(parts).astype(np.float64)
 
+    calibration = calibration_of(run, place.data.split("valid"), seed)
+
     def more() -> Mapping[str, Any]:
-        found = model_probabilities(load_pair(run.path), run.form(), place.data.split("test"))
-        return {"pair": found["pair"], "towers": [found["tower_a"], found["tower_b"]]}
+        test = place.data.split("test")
+        found = model_probabilities(load_pair(run.path), run.form(), test)
+        teachers = {"teachers": found["teachers"]} if "teachers" in found else {}
+        calibrated = calibrated_probabilities(run.form(), calibration, test)
+        return {
+            "pair": found["pair"],
+            "towers": [found["tower_a"], found["tower_b"]],
+            **teachers,
+            "calibrated": calibrated,
+        }
 
     model = bundle.manifest.model
     history = run.history()
@@ -91,10 +106,17 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
         facts={
             "bundle": str((home / "bundle").relative_to(place.work)),
             "widths": model["widths"],
+            "calibration": calibration.kind,
             "chosen": {"table_l2": searched.train.table_l2, "share_below": searched.afe.share_below},
         },
         more=more,
     )
+
+
+def calibration_of(run: Run, valid: Split, seed: int) -> Calibration:
+    """What a training that is not told to leave it would have fitted on validation."""
+    (logits,) = logits_of(run.form(), valid.context_ids, valid.candidate_ids)
+    return choose(CalibrationConfig(), logits, valid.label, valid.weight, valid.group, seed=seed).calibration
 
 
 def _trained(form: Any, run: Any) -> int:

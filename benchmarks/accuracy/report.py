@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.accuracy.cells import FEWEST_SEEDS, FEWEST_TRIALS, OURS
-from benchmarks.accuracy.sections import choices, pace, readings, speed
+from benchmarks.accuracy.sections import beside, choices, pace, readings, speed
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,14 @@ def markdown(document: Document) -> str:
     parts = [_head(document), _verdicts(document), _comparisons(document)]
     for _, rows in groupby(document["rows"], key=lambda row: row["task"]):
         parts.append(_task(list(rows), document["better_of_fm_and_fwfm"]))
-    parts += [_pairs(document), choices(document), _guards(document), pace(document), readings(document)]
+    parts += [
+        _pairs(document),
+        beside(document),
+        choices(document),
+        _guards(document),
+        pace(document),
+        readings(document),
+    ]
     parts += [speed(document), _missing(document), _method(document)]
     return "\n".join(part for part in parts if part)
 

@@ -60,6 +60,7 @@ def summarise(
     found = list(lines)
     timed = latency.get("tasks", {})
     rows, comparisons, pairs, guards, missing, lacking, readings = [], [], [], [], [], [], []
+    beside: list[dict[str, Any]] = []
     better: dict[str, str | None] = {}
     for task, about in tasks.items():
         runs = chosen_runs([line for line in found if line["task"] == task])
@@ -79,6 +80,7 @@ def summarise(
         if OURS in runs:
             comparisons += _comparisons(task, runs, measured)
             pairs += _pair(task, runs[OURS], measured)
+            beside += [{"task": task, **one} for one in _beside(runs[OURS])]
         guards += guards_of(task, found, runs)
     document = {
         "format": "reaction-accuracy-table",
@@ -94,6 +96,7 @@ def summarise(
         },
         "comparisons": comparisons,
         "pairs": pairs,
+        "beside": beside,
         "guards": guards,
         "missing": missing,
         "lacking": lacking,
@@ -264,6 +267,25 @@ def _pair(task: str, runs: Sequence[Line], measured: Mapping[str, Any]) -> list[
             one = paired_interval(held, pairs, metric)
             found[metric] |= {"mean": one.mean, "low": one.low, "high": one.high}
     return [found | _pair_cost(measured.get("models", {}))]
+
+
+def _beside(runs: Sequence[Line]) -> list[dict[str, Any]]:
+    """Ours on test minus its teachers' mean, and minus what it would be with a calibration fitted on validation."""
+    found = []
+    for name in ("teachers", "calibrated"):
+        held = [line for line in runs if name in line.get("facts", {})]
+        if not held:
+            continue
+        others = [line["facts"][name] for line in held]
+        one: dict[str, Any] = {"other": name, "seeds": len(held)}
+        if name == "calibrated":
+            one["kinds"] = sorted({line["facts"]["calibration"] for line in held})
+        for metric in ("auc", "log_loss"):
+            gap = paired_interval(held, others, metric)
+            mean = float(np.mean([other["test"][metric] for other in others]))
+            one[metric] = {"other": mean, "mean": gap.mean, "low": gap.low, "high": gap.high}
+        found.append(one)
+    return found
 
 
 def _pair_cost(models: Mapping[str, Any]) -> dict[str, Any]:

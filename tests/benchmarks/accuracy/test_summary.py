@@ -84,6 +84,21 @@ def test_the_merged_tower_is_compared_with_its_pair_seed_by_seed() -> None:
     assert pair["auc"]["towers"] == pytest.approx(0.775)
 
 
+def test_what_teaches_and_a_calibration_are_compared_with_ours_on_the_same_rows_and_seeds() -> None:
+    lines = whole()
+    document = summarise(lines, timings(), TASKS, MODELS)
+    assert [(one["other"], one["seeds"], one.get("kinds")) for one in document["beside"]] == [
+        ("teachers", 5, None),
+        ("calibrated", 5, ["affine"]),
+    ]
+    for one in document["beside"]:  # as the pair's, which they are made of here
+        assert one["auc"]["mean"] == one["auc"]["low"] == one["auc"]["high"] == pytest.approx(0.0005)
+    assert "| films-random | ours, calibrated (affine) |" in markdown(document)
+    for line_ in lines:
+        line_["facts"] = {}
+    assert summarise(lines, timings(), TASKS, MODELS)["beside"] == []
+
+
 def test_what_is_not_run_is_said_and_never_guessed() -> None:
     lines = [one for one in whole() if one["model"] != "FinalMLP" and not (one["model"] == "DNN" and one["seed"] > 12)]
     document = summarise(lines, {}, TASKS, MODELS)
