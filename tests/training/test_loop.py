@@ -21,7 +21,6 @@ from training.loader import PreparedData
 from training.loop import DeviceError, OriginError, TrainConfig, TrainingDataError, TrainingResult, train_reaction
 from training.models.files import load_fusion_form, save_model, save_pair
 from training.models.reaction import serving_ids
-from training.phases.checkpoint import CheckpointError, CheckpointStore
 from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
@@ -237,38 +236,6 @@ def test_the_history_is_json_and_names_every_phase(whole: TrainingResult) -> Non
     back = json.loads(json.dumps(whole.history, allow_nan=False))
     assert [*dict.fromkeys(r["phase"] for r in back)] == ["tower_a", "tower_b", "fusion"]
     assert all("step" in r and "epoch" in r for r in back)
-
-
-def test_a_checkpoint_of_another_configuration_is_refused(
-    data: PreparedData, config: ExperimentConfig, tmp_path: Path
-) -> None:
-    train_reaction(data, config, tmp_path, resume=False, progress=quiet)
-    other = config.model_copy(update={"train": config.train.model_copy(update={"rate": 0.01})})
-    with pytest.raises(CheckpointError, match="another configuration or of other data"):
-        train_reaction(data, other, tmp_path, resume=True, progress=quiet)
-    train_reaction(data, other, tmp_path, resume=False, progress=quiet)  # a new start removes it
-
-
-def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, "x", resume=True)
-    (tmp_path / "tower_a.safetensors").write_bytes(b"half a fi")
-    with pytest.raises(CheckpointError, match=r"tower_a\.safetensors: expected a checkpoint"):
-        store.finished("tower_a")
-
-
-def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = CheckpointStore(tmp_path, "x", resume=False)
-    store.save("tower_b", {"w": torch.ones(3)}, {"step": 1})
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr("training.phases.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        store.save("tower_b", {"w": torch.zeros(3)}, {"step": 2})
-    found = store.current("tower_b")
-    assert found is not None
-    assert (found[0]["w"].tolist(), found[1]) == ([1.0, 1.0, 1.0], {"step": 1})
 
 
 # Retraining: `init_from`.
