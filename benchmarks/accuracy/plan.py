@@ -47,6 +47,7 @@ class Want:
         seeds: How many seeds the chosen one is run with.
         guard: Only compare our trainer with the library's, at the chosen config, or the usual one before that is known.
         first: Only one run, to see how long it takes.
+        draft: Only what is chosen so far, its seeds on validation alone: how a method is worked on.
     """
 
     task: str
@@ -57,6 +58,7 @@ class Want:
     seeds: int
     guard: bool = False
     first: bool = False
+    draft: bool = False
 
     @property
     def wanted_seeds(self) -> int:
@@ -104,6 +106,8 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
             return []
         return list(specs("seed", configs, TABLE_SEEDS[:1]) if len(configs) == 1 else specs("trial", configs[:1], [1]))
     chosen = choose(tuning, lines)
+    if want.draft:
+        return list(specs("draft", [chosen or configs[0]], TABLE_SEEDS[: want.wanted_seeds]))
     if chosen is not None:
         return list(specs("seed", [chosen], TABLE_SEEDS[: want.wanted_seeds]))
     missing = list(specs("trial", configs, [TRIAL_SEED]))
@@ -115,7 +119,7 @@ def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
 
 def expected(want: Want, ledger: Ledger) -> int:
     """About how many runs a cell still needs: further rungs, and how many are near the best, cannot be known before."""
-    if want.guard or want.first:
+    if want.guard or want.first or want.draft:
         return len(next_runs(want, ledger))
     lines = want.lines(ledger)
     tuning = want.search(lines)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,23 @@ def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:
     for spec in next_runs(want(), ledger):
         ledger.append(done(spec, 0.7))
     assert choose(want().search(list(ledger)), ledger) == specs[1].config
+
+
+def test_a_draft_is_of_what_is_chosen_so_far_and_counts_for_no_choice(ledger: Ledger) -> None:
+    draft = Want(TASK, DATA, 26_000, "REACTION", 7, 3, draft=True)
+    specs = next_runs(draft, ledger)
+    assert [(spec.purpose, spec.seed) for spec in specs] == [("draft", seed) for seed in (11, 12, 13)]
+    for spec in specs:
+        ledger.append(done(spec, 0.3))
+    assert next_runs(draft, ledger) == []
+    assert [spec.purpose for spec in next_runs(want("REACTION"), ledger)] == ["seed", "seed"]
+    drafted = next_runs(replace(draft, model="DNN"), ledger)
+    assert {same(spec.config) for spec in drafted} == {same(want().search([]).configs[0])}
+    for spec in drafted:
+        ledger.append(done(spec, 0.1))
+    ran = search_by(ledger, lambda spec: 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e5)))
+    assert l2(next_runs(want(), ledger)[0]) == 1e5
+    assert len(ran) >= 3
 
 
 def test_a_model_without_a_space_goes_straight_to_its_seeds(ledger: Ledger) -> None:
