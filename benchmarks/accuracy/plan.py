@@ -84,37 +84,32 @@ class Want:
 
 def next_runs(want: Want, ledger: Ledger) -> list[Spec]:
     """The runs of a cell that can be done now and have not been: trials first, then ties, then seeds."""
-    if want.guard:
-        lines = want.lines(ledger)
-        chosen = choose(want.search(lines), lines)
-        config = guarded(chosen or MODELS[want.model].defaults(want.task, want.rows))
-        spec = Spec(want.task, want.data, want.model, "guard", config, TRIAL_SEED)
-        return [] if spec.key in ledger else [spec]
-    lines = want.lines(ledger)
-    tuning = want.search(lines)
-    configs = tuning.configs
+    return [spec for spec in _next(want, want.lines(ledger)) if spec.key not in ledger]
+
+
+def _next(want: Want, lines: Sequence[Line]) -> Iterator[Spec]:
+    """The runs of the stage that a cell is in, also those that have been."""
 
     def specs(purpose: Purpose, some: Sequence[Config], seeds: Sequence[int]) -> Iterator[Spec]:
-        for config in some:
-            for seed in seeds:
-                spec = Spec(want.task, want.data, want.model, purpose, config, seed)
-                if spec.key not in ledger:
-                    yield spec
+        return (Spec(want.task, want.data, want.model, purpose, config, seed) for config in some for seed in seeds)
 
+    tuning = want.search(lines)
+    configs, chosen = tuning.configs, choose(tuning, lines)
+    seeds = TABLE_SEEDS[: want.wanted_seeds]
+    if want.guard:
+        return specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED])
     if want.first:
-        if lines:
-            return []
-        return list(specs("seed", configs, TABLE_SEEDS[:1]) if len(configs) == 1 else specs("trial", configs[:1], [1]))
-    chosen = choose(tuning, lines)
+        one = specs("trial", configs[:1], [TRIAL_SEED]) if len(configs) > 1 else specs("seed", configs, seeds[:1])
+        return iter(()) if lines else one
     if want.draft:
-        return list(specs("draft", [chosen or configs[0]], TABLE_SEEDS[: want.wanted_seeds]))
+        return specs("draft", [chosen or configs[0]], seeds)
     if chosen is not None:
-        return list(specs("seed", [chosen], TABLE_SEEDS[: want.wanted_seeds]))
-    missing = list(specs("trial", configs, [TRIAL_SEED]))
-    if missing:
-        return missing
-    near = contenders([same(config) for config in configs], Losses.of_lines(lines))
-    return list(specs("trial", [json.loads(config) for config in near], TIE_SEEDS))
+        return specs("seed", [chosen], seeds)
+    losses = Losses.of_lines(lines)
+    if untried(configs, losses):
+        return specs("trial", configs, [TRIAL_SEED])
+    near = contenders([same(config) for config in configs], losses)
+    return specs("trial", [json.loads(config) for config in near], TIE_SEEDS)
 
 
 def expected(want: Want, ledger: Ledger) -> int:
