@@ -95,12 +95,14 @@ def pace(document: Document) -> str:
     size = ""
     if tuned:
         trials = sorted({row["trials"] for row in tuned})
-        cost = sum(found["seconds"][row["model"]] for row in tuned) / 3600
+        tasks = len(document["test_readings"])
+        cost = tasks * sum(found["seconds"][name] for name in {row["model"] for row in tuned}) / 3600
         size = (
             f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
-            f" each are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds {10 * cost:.0f}, ties and further rungs"
-            " apart. So the tables are of samples, and of fewer seeds than five where it says so; Criteo by the order"
-            " of its rows, which have no timestamps, is an extra."
+            f" every tuned model on all {tasks} tasks are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds"
+            f" {10 * cost:.0f}; four runs more where seeds decide between configs are a third as much again. So the"
+            " tables are of samples, and of fewer seeds than five where it says so; Criteo by the order of its rows,"
+            " which have no timestamps, is an extra."
         )
     return "\n## How the table was sized\n\n" + prose(text, size)
 
