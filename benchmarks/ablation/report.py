@@ -154,7 +154,9 @@ def _rule(found: Mapping[str, Sequence[str]]) -> str:
     return prose(
         f"DTF is to be worse than none of {', '.join(f'`{name}`' for name in CONTROLS)} anywhere, and clearly ahead of",
         f"all three on at least two tasks. Clearly ahead of all three by AUC on {of('ahead_by_auc')}, by log loss on",
-        f"{of('ahead_by_log_loss')}; clearly behind one by either: {', '.join(found['behind']) or 'nowhere'}.",
+        f"{of('ahead_by_log_loss')}; clearly behind one by either, wherever there is an interval: "
+        + (", ".join(found["behind"]) or ("nowhere" if found["compared"] else "nothing is known yet"))
+        + ".",
     )
 
 

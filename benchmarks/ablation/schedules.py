@@ -174,7 +174,7 @@ class BestTower(Ablated):
 
     def fit(self) -> None:
         """Train the towers, and leave out the phase that makes one of them."""
-        self.model = self.towers().a
+        self.model = min(self.towers().all, key=lambda tower: self.search.loss(self.tower_logits(tower)))
 
 
 class InheritOne(Ablated):

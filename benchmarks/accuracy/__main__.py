@@ -46,9 +46,6 @@ def main(  # noqa: PLR0917 - options, not arguments
     work: Annotated[Path, typer.Option(help="Folder of prepared data, runs and bundles.")] = WORK,
     ledger: Annotated[Path, typer.Option(help="The ledger, a finished run a line.")] = HERE / "accuracy.jsonl",
     guard: Annotated[bool, typer.Option(help="Only train each baseline by the library's trainer too.")] = False,
-    draft: Annotated[
-        bool, typer.Option(help="Only validation, of what is chosen so far: no test split is read.")
-    ] = False,
     measure: Annotated[bool, typer.Option(help="Only one run of each cell, then how long the rest takes.")] = False,
     extra: Annotated[bool, typer.Option(help="The other models and tasks too.")] = False,
     latency: Annotated[bool, typer.Option(help="Train nothing: time all models that have runs, side by side.")] = False,
@@ -73,7 +70,7 @@ def main(  # noqa: PLR0917 - options, not arguments
             data = prepared(task, work)
             digest, rows = data_digest(data), data.info.rows["train"]
             wants += [
-                Want(task, digest, rows, model, trials, seeds, guard=guard, first=measure, draft=draft)
+                Want(task, digest, rows, model, trials, seeds, guard=guard, first=measure)
                 for model in wanted
                 if not guard or MODELS[model].kind == "deep"
             ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.accuracy.tuning import TRIAL_SEED, Losses, decided, same
+from benchmarks.accuracy.tuning import same
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,6 +20,7 @@ FEWEST_SEEDS: Final = 3
 """Of every model of the core table, before a claim against it is judged. The table wants five seeds: of three,
 intervals are as much wider as Student's quantile says."""
 
+NOT_RUN: Final = "not run"
 OURS: Final = "REACTION"
 OUTSIDE: Final = ("LightGBM",)
 """Compared with, but never the baseline that is chosen: its inputs are others, and it has no graph."""
@@ -44,19 +45,20 @@ SCALES: Final = ("L2", "rate", "dropout", "leaves", "rows a leaf", "L2 of leaves
 """Settings that a value beyond those tried might suit better."""
 
 
-def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
+def choice(runs: Sequence[Line], lines: Iterable[Line], chosen: str | None) -> dict[str, Any]:
     """What of a cell's config was tried, and what was taken.
 
     Args:
         runs: The cell's runs on the test split.
-        lines: All runs of the ledger.
+        lines: All runs of the cell.
+        chosen: The key of the config that tuning decided for; None while it has not.
 
     Returns:
         "trials": how many configs; "tuned": setting to [taken, [values tried]] where several were; "edge": settings of
         a scale of which none was tried beyond what was taken; "open": see `unsettled`.
     """
     one = runs[0]
-    tried = [line for line in lines if line["purpose"] == "trial" and _same(line, one, "task", "model", "data")]
+    tried = [line for line in lines if line["purpose"] == "trial"]
     configs = {same(line["config"]): line["config"] for line in tried}
     configs.setdefault(same(one["config"]), one["config"])
     trials = len(configs)
@@ -67,20 +69,19 @@ def choice(runs: Sequence[Line], lines: Iterable[Line]) -> dict[str, Any]:
         if len(distinct) > 1:
             tuned[name] = [_at(one["config"], path), [json.loads(value) for value in distinct]]
     edge = [name for name in SCALES if name in tuned and tuned[name][0] in (tuned[name][1][0], tuned[name][1][-1])]
-    mine = [line for line in lines if _same(line, one, "task", "model", "data")]
-    return {"trials": trials, "tuned": tuned, "edge": edge, "open": unsettled(one["config"], mine)}
+    return {"trials": trials, "tuned": tuned, "edge": edge, "open": unsettled(one["config"], chosen) if tried else ""}
 
 
-def unsettled(config: Mapping[str, Any], lines: Iterable[Line]) -> bool:
-    """Whether tuning has not decided yet, or decided for another config than that of runs on the test split.
+def unsettled(config: Mapping[str, Any], chosen: str | None) -> str:
+    """What tuning has left to do of a cell; "" where it decided for the config of the runs on the test split.
 
     Args:
         config: Of those runs.
-        lines: The model's runs of the same data.
+        chosen: The key of the config that tuning decided for; None while it has not.
     """
-    losses = Losses.of_records(lines)
-    tried = [key for key, seeds in losses.trials.items() if TRIAL_SEED in seeds]
-    return bool(tried) and decided(tried, losses) != same(dict(config))
+    if chosen is None:
+        return "tuning not over"
+    return "" if chosen == same(dict(config)) else "seeds of its tuning's choice"
 
 
 def lacks(
@@ -102,13 +103,13 @@ def lacks(
     found: dict[str, str] = {}
     for name, seeds in models.items():
         if name not in runs:
-            found[name] = "not run"
+            found[name] = NOT_RUN
         elif name in tuned and rows[name]["trials"] < FEWEST_TRIALS:
             found[name] = f"{rows[name]['trials']} of {FEWEST_TRIALS} trials"
         elif len(runs[name]) < min(seeds, FEWEST_SEEDS):
             found[name] = f"{len(runs[name])} of {min(seeds, FEWEST_SEEDS)} seeds"
         elif rows[name]["open"]:
-            found[name] = "seeds of its tuning's choice"
+            found[name] = rows[name]["open"]
         elif name == OURS and method is not None and runs[name][0]["config"].get("method") != method:
             found[name] = f"runs of the present method, {method}"
     return found
@@ -163,10 +164,6 @@ def std_of(runs: Sequence[Line], split: str, metric: str) -> float | None:
     """Standard deviation over seeds; None of fewer than two."""
     values = _values(runs, split, metric)
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _same(line: Line, other: Line, *names: str) -> bool:
-    return all(line[name] == other[name] for name in names)
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

@@ -25,10 +25,10 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
         line["model"]: line
         for line in lines
         if line["task"] == task and line["purpose"] == "guard" and "validation" in line
-        if line["model"] not in runs or same(line["config"]) == same(guarded(runs[line["model"]][0]["config"]))
+        if line["model"] in runs and _compared(line, runs[line["model"]][0])
     }
-    for name in sorted((set(runs) | set(library)) - {OURS, "LR", *OUTSIDE}):
-        own = mean_of(runs[name], "validation", "auc") if name in runs else None
+    for name in sorted(set(runs) - {OURS, "LR", *OUTSIDE}):
+        own = mean_of(runs[name], "validation", "auc")
         guard: dict[str, Any] = {"task": task, "model": name, "lr_auc": floor, "auc": own}
         if name in library:
             facts = library[name].get("facts", {})
@@ -38,6 +38,11 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
             }
         found.append(guard)
     return found
+
+
+def _compared(guard: Line, run: Line) -> bool:
+    """Whether the library was compared with at a run's config, on its data."""
+    return guard["data"] == run["data"] and same(guard["config"]) == same(guarded(run["config"]))
 
 
 def missing_of(

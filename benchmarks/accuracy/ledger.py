@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMAT: Literal["reaction-accuracy"] = "reaction-accuracy"
 VERSION: Literal[1] = 1
 
-Purpose = Literal["trial", "seed", "draft", "guard", "ablation"]
+Purpose = Literal["trial", "seed", "guard", "ablation"]
 
 DIGITS = 6
 """Decimals kept of a metric; a bootstrap's spread is a thousand times larger."""

@@ -47,7 +47,6 @@ class Want:
         seeds: How many seeds the chosen one is run with.
         guard: Only compare our trainer with the library's, at the chosen config, or the usual one before that is known.
         first: Only one run, to see how long it takes.
-        draft: Only what is chosen so far, its seeds on validation alone: how a method is worked on.
     """
 
     task: str
@@ -58,7 +57,6 @@ class Want:
     seeds: int
     guard: bool = False
     first: bool = False
-    draft: bool = False
 
     @property
     def wanted_seeds(self) -> int:
@@ -101,20 +99,34 @@ def _next(want: Want, lines: Sequence[Line]) -> Iterator[Spec]:
     if want.first:
         one = specs("trial", configs[:1], [TRIAL_SEED]) if len(configs) > 1 else specs("seed", configs, seeds[:1])
         return iter(()) if lines else one
-    if want.draft:
-        return specs("draft", [chosen or configs[0]], seeds)
     if chosen is not None:
         return specs("seed", [chosen], seeds)
     losses = Losses.of_lines(lines)
     if untried(configs, losses):
         return specs("trial", configs, [TRIAL_SEED])
-    near = contenders([same(config) for config in configs], losses)
-    return specs("trial", [json.loads(config) for config in near], TIE_SEEDS)
+    return specs("trial", [json.loads(config) for config in contenders(losses)], TIE_SEEDS)
+
+
+def settled(lines: Sequence[Line], fewest: int, most: int = 32) -> str | None:
+    """The key of the config that tuning chose of one cell; None while a search of any number of trials is not over.
+
+    Args:
+        lines: A task's and a model's, of one data.
+        fewest: Trials that a search has at least.
+        most: The most that are thought of.
+    """
+    one = lines[0]
+    for trials in range(fewest, most):
+        want = Want(one.task, one.data, one.rows["train"], one.model, trials, len(TABLE_SEEDS))
+        chosen = choose(want.search(lines), lines)
+        if chosen is not None:
+            return same(chosen)
+    return None
 
 
 def expected(want: Want, ledger: Ledger) -> int:
     """About how many runs a cell still needs: further rungs, and how many are near the best, cannot be known before."""
-    if want.guard or want.first or want.draft:
+    if want.guard or want.first:
         return len(next_runs(want, ledger))
     lines = want.lines(ledger)
     tuning = want.search(lines)

@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 from benchmarks.accuracy import timing
+from benchmarks.accuracy.cells import FEWEST_TRIALS
 from benchmarks.accuracy.ledger import Ledger
+from benchmarks.accuracy.ledger import Line as Run
 from benchmarks.accuracy.models import METHOD, MODELS
+from benchmarks.accuracy.plan import settled
 from benchmarks.accuracy.report import markdown, plain
 from benchmarks.accuracy.summary import Line, summarise
 from benchmarks.accuracy.tasks import TASKS
@@ -44,7 +47,7 @@ def publish(ledger: Path) -> str:
     tuned = {name for name, model in MODELS.items() if model.space}
     speed = timing.read(ledger.with_name("training_speed.json"))
     timed = timing.read(latency_path(ledger))
-    document = summarise(found, timed, tasks, core, tuned=tuned, before=before, method=METHOD)
+    document = summarise(found, timed, tasks, core, tuned=tuned, before=before, method=METHOD, settled=_settled)
     document["ledger"] = ledger.stem
     document["training_speed"] = speed or None
     timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
@@ -54,6 +57,11 @@ def publish(ledger: Path) -> str:
 
     draw(document, ledger.with_suffix(".png"))
     return plain(document)
+
+
+def _settled(lines: Sequence[Line]) -> str | None:
+    """What tuning decided for in a cell."""
+    return settled([Run.model_validate(line) for line in lines], FEWEST_TRIALS)
 
 
 def measure(ledger: Path, work: Path, tasks: Sequence[str], seconds: float, told: Callable[[str], None]) -> None:

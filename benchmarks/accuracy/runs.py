@@ -35,7 +35,7 @@ class Spec:
         task: A name in `TASKS`.
         data: The digest of its data.
         model: A name in `MODELS`.
-        purpose: "trial", "seed", "draft" or "guard"; only a seed's run reads the test split.
+        purpose: "trial", "seed" or "guard"; only a seed's run reads the test split.
         config: Everything that is set.
         seed: Of the run.
     """

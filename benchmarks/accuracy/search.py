@@ -7,7 +7,8 @@
 4. The best so far with another learning rate: a step beyond the least or the greatest that was tried, as long as the
    best is there.
 
-Trials never change and only grow: more are asked for, more points follow; an interrupted search goes on. A model
+Trials never change and but for the last steps only grow: more are asked for, more points follow; an interrupted search
+goes on. What is best in 1 to 4 is so at one seed; which config is taken, `tuning` decides by more. A model
 without a ladder has its usual config and Sobol's points over all of its dimensions.
 """
 
@@ -143,6 +144,8 @@ def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) 
         if len(known) < len(configs):
             return Search(configs, whole=False, edge=search.edge)
         best = configs[known.index(min(known))]
+        if min(known) == float("inf"):
+            break
         tried = [config[section][key] for config in configs]
         factor = {min(tried): 1 / BEYOND, max(tried): BEYOND}.get(best[section][key])
         if factor is None:

@@ -30,10 +30,12 @@ def choices(document: Document) -> str:
         "best; the best rung once more, stopped by the log loss that is left once slope and offset of the logit are",
         "fitted, these two numbers (slope not negative) then being part of its last layer; then points of a Sobol",
         "sequence over the rest, around the better of both; then the best at a learning rate beyond all that was",
-        "tried, where its own is the least or the greatest. The best trial and those as near to it as two runs may be",
-        f"by chance ({CONTENDERS} at most) were run with three seeds, and of all configs with so many the lowest mean",
-        "over all of a config's runs was taken, the table's seeds among them. In brackets the values that were tried;",
-        "a setting of one value alone is not listed. At an edge: nothing was tried beyond what was taken, so what is",
+        "tried, where its own is the least or the greatest; best being so at one seed up to here. The best trial and",
+        f"those as near to it as two runs may be by chance ({CONTENDERS} at most; by 2.8 standard deviations of the",
+        "best's runs) are run with three seeds, and of all configs with so many the lowest mean over all of a config's",
+        "runs is taken, the table's seeds among them; where that is not done yet, a claim that rests on it is open. In",
+        "brackets the values that were tried; a setting of one value alone is not listed. At an edge: nothing was",
+        "tried beyond what was taken, so what is",
         "best may lie there, and the baseline be stronger than shown.",
     )
     return text + "\n" + table(["task", "model", "trials", "taken", "at an edge"], rows, texts=5)
@@ -100,7 +102,8 @@ def pace(document: Document) -> str:
         size = (
             f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
             f" every tuned model on all {tasks} tasks are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds"
-            f" {10 * cost:.0f}; four runs more where seeds decide between configs are a third as much again. So the"
+            f" {10 * cost:.0f}; further rungs and rates, and seeds that decide between configs, are about half as much"
+            " again. So the"
             " tables are of samples, and of fewer seeds than five where it says so; Criteo by the order of its rows,"
             " which have no timestamps, is an extra."
         )

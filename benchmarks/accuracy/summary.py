@@ -17,12 +17,12 @@ from benchmarks.accuracy.cells import readings as read_count
 from benchmarks.accuracy.gaps import guards_of, missing_of
 from benchmarks.accuracy.latency import EMPTY, ratio
 from benchmarks.accuracy.measure import pace
-from benchmarks.accuracy.tuning import Losses, same
+from benchmarks.accuracy.tuning import Losses, decided, same
 from benchmarks.accuracy.verdicts import verdicts
 from training.parameters import FLOAT32_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 Line = dict[str, Any]
 """A run of the ledger, as `Line.model_dump(mode="json", exclude_none=True)` gives it."""
@@ -45,6 +45,7 @@ def summarise(
     tuned: Collection[str] = (),
     before: Sequence[Line] = (),
     method: int | None = None,
+    settled: Callable[[Sequence[Line]], str | None] | None = None,
 ) -> dict[str, Any]:
     """The document.
 
@@ -56,6 +57,8 @@ def summarise(
         tuned: Those that have something to tune.
         before: Runs on the test split that were taken out of the ledger.
         method: The present one of ours; claims rest on runs of no other.
+        settled: The key of the config that tuning decided for, from a cell's runs; None while it has not. By default
+            what the runs that there are say, whatever else was to be tried.
     """
     found = list(lines)
     timed = latency.get("tasks", {})
@@ -66,7 +69,11 @@ def summarise(
         runs = chosen_runs([line for line in found if line["task"] == task])
         names = [*(name for name in models if name in runs), *sorted(set(runs) - set(models))]
         measured = timed.get(task, {})
-        cells = {name: _row(name, runs[name], measured, found) for name in names}
+        cells = {}
+        for name in names:
+            (data,) = {line["data"] for line in runs[name]}
+            own = [line for line in found if (line["task"], line["model"], line["data"]) == (task, name, data)]
+            cells[name] = _row(name, runs[name], measured) | choice(runs[name], own, (settled or _decided)(own))
         rows += [{"task": task, **about, **cell} for cell in cells.values()]
         held = {name: seeds for name, seeds in models.items() if name not in OUTSIDE}
         lacking += [
@@ -151,7 +158,11 @@ def best(runs: Mapping[str, Sequence[Line]], metric: str = "auc", among: Sequenc
     return max(known, key=lambda name: known[name]) if known else None
 
 
-def _row(name: str, runs: Sequence[Line], measured: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
+def _decided(lines: Sequence[Line]) -> str | None:
+    return decided(Losses.of_records(lines))
+
+
+def _row(name: str, runs: Sequence[Line], measured: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "seeds": len(runs)}
     for metric in METRICS:
         row[f"test_{metric}_mean"] = mean_of(runs, "test", metric)
@@ -169,7 +180,6 @@ def _row(name: str, runs: Sequence[Line], measured: Mapping[str, Any], lines: Se
         if size in empty
     } or None
     row["cpu_seconds_mean"] = float(np.mean([line["cpu_seconds"] for line in runs]))
-    row |= choice(runs, lines)
     row["config"] = runs[0]["config"]
     return row
 
@@ -231,7 +241,7 @@ def _difference(ours: Sequence[Line], theirs: Sequence[Line]) -> dict[str, Any]:
 
 
 def _ratios(name: str, runs: Mapping[str, Sequence[Line]], measured: Mapping[str, Any]) -> dict[str, Any]:
-    ours, theirs = (_row(one, runs[one], measured, ()) for one in (OURS, name))
+    ours, theirs = (_row(one, runs[one], measured) for one in (OURS, name))
     found: dict[str, Any] = {
         key: _over(ours[f"parameters_{part}"], theirs[f"parameters_{part}"])
         for key, part in (("parameters_ratio", "inference"), ("dense_ratio", "dense"), ("bytes_ratio", "bytes"))

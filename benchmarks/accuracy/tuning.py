@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from benchmarks.accuracy.fitted import Config
     from benchmarks.accuracy.ledger import Line
@@ -83,46 +83,45 @@ class Losses:
             for line in lines
         )
 
-    def first(self, config: str) -> float:
-        """At the trials' seed."""
-        return self.trials[config][TRIAL_SEED]
+    @property
+    def tried(self) -> list[str]:
+        """Configs with a trial, none of whose runs failed, in the order of their loss at the trials' seed."""
+        found = [config for config, seeds in self.trials.items() if TRIAL_SEED in seeds]
+        sound = [config for config in found if np.isfinite(self.every[config]).all()]
+        return sorted(sound, key=lambda config: self.trials[config][TRIAL_SEED])
 
     def tied(self, config: str) -> bool:
         """Whether it has been run with the seeds of a tie."""
         return set(TIE_SEEDS) <= self.trials.get(config, {}).keys()
 
 
-def contenders(configs: Collection[str], losses: Losses) -> list[str]:
-    """The configs that a choice is between: the best at the trials' seed, and those that may be as good.
+def contenders(losses: Losses) -> list[str]:
+    """The configs that a choice is between: the best at the trials' seed, and the next ones as far as they are near it.
 
     Args:
-        configs: Keys of all that were to be tried, each with `TRIAL_SEED`.
-        losses: Of all runs.
+        losses: Of all runs, of this search or an earlier one. The more runs of the best there are, the better chance
+            is known: a config that seemed far away may come to be near.
 
     Returns:
-        The best alone, until it has been run with `TIE_SEEDS`.
+        Keys, `CONTENDERS` at most; the best alone, until it has been run with `TIE_SEEDS`; none where all failed.
     """
-    ranked = sorted(configs, key=losses.first)
-    best = ranked[0]
-    if not losses.tied(best) or len(ranked) == 1:
-        return [best]
-    chance = float(np.std(losses.every[best], ddof=1))
-    bound = losses.first(best) + max(NEAR, UNSURE * chance)
-    return [config for config in ranked[:CONTENDERS] if not losses.first(config) > bound]
+    ranked = losses.tried
+    if len(ranked) < len(("best", "next")) or not losses.tied(ranked[0]):
+        return ranked[:1]
+    first = {config: losses.trials[config][TRIAL_SEED] for config in ranked[:CONTENDERS]}
+    chance = float(np.std(losses.every[ranked[0]], ddof=1))
+    bound = first[ranked[0]] + max(NEAR, UNSURE * chance)
+    return [config for config, loss in first.items() if loss <= bound]
 
 
-def decided(configs: Collection[str], losses: Losses) -> str | None:
-    """The config that all runs together say is best; None while a contender has not been run with `TIE_SEEDS`.
-
-    Args:
-        configs: Keys of all that were to be tried, each with `TRIAL_SEED`.
-        losses: Of all runs; a config of an earlier search that has as many counts too.
-    """
-    if len(configs) == 1:
-        return next(iter(configs))
-    if not all(losses.tied(config) for config in contenders(configs, losses)):
+def decided(losses: Losses) -> str | None:
+    """The config that all runs together say is best; None while a contender has not been run with `TIE_SEEDS`."""
+    near = contenders(losses)
+    if len(losses.tried) == 1:
+        return near[0]
+    if not near or not all(losses.tied(config) for config in near):
         return None
-    often = {config: some for config, some in losses.every.items() if len(some) >= len(TIE_SEEDS)}
+    often = {config: losses.every[config] for config in losses.tried if len(losses.every[config]) >= len(TIE_SEEDS)}
     return min(often, key=lambda config: float(np.mean(often[config])))
 
 
@@ -143,5 +142,5 @@ def choose(tuning: Search, lines: Iterable[Line]) -> Config | None:
     losses = Losses.of_lines(lines)
     if not tuning.whole or untried(tuning.configs, losses):
         return None
-    found = decided([same(config) for config in tuning.configs], losses)
+    found = decided(losses)
     return None if found is None else json.loads(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.accuracy.cells import OURS
+from benchmarks.accuracy.cells import NOT_RUN, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,11 +146,12 @@ def _merged(task: str, one: Row | None) -> list[Row]:
 
 def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[Row]:
     """The rules that hold baselines up; those that break one are named. What was not looked at is open."""
-    under = below(guards)
+    under = [name for name in below(guards) if name not in lacks]
     pairs = [one for one in guards if None not in (one.get("ours_same_seed"), one.get("library"))]
     weak = [one["model"] for one in pairs if one["ours_same_seed"] < one["library"] - MARGIN]
     unseen = [one["model"] for one in guards if one not in pairs]
-    waiting = {name: what for name, what in lacks.items() if name not in {OURS, "LR", *SHALLOW}}
+    unseen += [name for name, what in lacks.items() if what == NOT_RUN and name not in {OURS, "LR", *unseen}]
+    waiting = {name: what for name, what in lacks.items() if name not in {OURS, *SHALLOW}}
     floors = [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
     floor, library = (
         _verdict(task, claim, text, None if not seen else not broken, ", ".join(broken))

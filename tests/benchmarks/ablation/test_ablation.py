@@ -25,6 +25,7 @@ from benchmarks.ablation.variants import staged
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
 from benchmarks.accuracy.models import METHOD
 from training.dtf import DtfConfig
+from training.models.reaction import TowerPair
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -208,18 +209,26 @@ def test_the_rule_for_dtf_and_its_controls_is_judged_task_by_task_and_metric_by_
         "ahead_by_log_loss": ["ahead", "by loss", "behind"],
         "behind": [f"behind: {name}" for name in all_three],
     }
+    assert "nothing is known yet" in as_markdown(as_json([]), "command")
     page = as_markdown(content, "command")
     assert "by AUC on 1 of 3 tasks (ahead), by log loss on" in " ".join(page.split())
 
 
-def test_the_best_tower_is_a_tower_of_the_whole_and_costs_no_step_more(whole: tuple[Ablated, Path]) -> None:
+def test_the_best_tower_is_validations_best_and_costs_no_step_more(
+    whole: tuple[Ablated, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full, where = whole
-    found = fitted(BestTower, where)
-    assert found.steps < full.steps
-    assert any(
-        torch.equal(found.model.body.output.weight, tower.body.output.weight)
-        for tower in fitted(Ablated, where).towers().all
-    )
+    assert fitted(BestTower, where).steps < full.steps
+    found = toy(BestTower, tmp_path, TRAIN)
+    towers = [found.fresh(number) for number in range(3)]
+    noise = np.random.default_rng(0).normal(0.0, 1.0, len(found.valid)).astype(np.float32)
+    said = {
+        id(tower): found.valid.split.label + weight * noise for tower, weight in zip(towers, (2, 1, 3), strict=True)
+    }
+    monkeypatch.setattr(found, "towers", lambda: TowerPair(towers[0], towers[1], towers[2:]))
+    monkeypatch.setattr(found, "tower_logits", lambda tower: said[id(tower)].astype(np.float32))
+    found.fit()
+    assert found.model is towers[1]
 
 
 def test_a_part_that_gains_in_one_metric_and_loses_in_the_other_is_a_tie() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from benchmarks.accuracy.ledger import Ledger, Line, Metrics
 from benchmarks.accuracy.models import MODELS
-from benchmarks.accuracy.plan import GUARD_EPOCHS, Want, expected, next_runs
+from benchmarks.accuracy.plan import GUARD_EPOCHS, Want, expected, next_runs, settled
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import SPREAD, search
 from benchmarks.accuracy.space import Choice, Linear, Log, points
@@ -149,8 +148,12 @@ def test_in_the_end_the_rate_is_tried_beyond_what_is_best_while_the_best_is_at_a
     found_by = want(trials=7).search(list(ledger))
     assert found_by.whole
     assert found_by.edge == (best in {5e-2, 1e-9})
-    rest = [{**spec.config, "train": {**spec.config["train"], "rate": None}} for spec in ran[7:]]
-    assert all(one == rest[0] for one in rest)  # but for the rate, the best point
+    best_point = min(ran[:7], key=law)
+    for spec in ran[7:]:  # but for the rate, the best point
+        assert {**spec.config, "train": {**spec.config["train"], "rate": None}} == {
+            **best_point.config,
+            "train": {**best_point.config["train"], "rate": None},
+        }
 
 
 def test_a_table_grows_from_three_trials_to_more_without_running_one_again(ledger: Ledger) -> None:
@@ -158,12 +161,14 @@ def test_a_table_grows_from_three_trials_to_more_without_running_one_again(ledge
         return 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e5)) + 0.001 * spec.config["model"].get("dropout", 0.0)
 
     ran: list[Spec] = []
+    before: list[str] = []
     for number in (3, 6, 9):
         ran += search_by(ledger, law, trials=number)
         assert len({spec.key for spec in ran}) == len(ran)
-        climbed = len(want(trials=number).search(list(ledger)).configs) - number - 1
-        assert climbed >= 0
-        assert len({str(spec.config) for spec in ran}) >= number + 1 + climbed  # a rung more than three
+        points = [same(config) for config in want(trials=number).search(list(ledger)).configs]
+        points = points[: number + 1]  # a rung more than three; steps of the rate come after
+        assert points[: len(before)] == before
+        before = points
 
 
 def test_what_the_ledger_held_before_is_the_beginning_of_the_search() -> None:
@@ -250,21 +255,47 @@ def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:
     assert choose(want().search(list(ledger)), ledger) == specs[1].config
 
 
-def test_a_draft_is_of_what_is_chosen_so_far_and_counts_for_no_choice(ledger: Ledger) -> None:
-    draft = Want(TASK, DATA, 26_000, "REACTION", 7, 3, draft=True)
-    specs = next_runs(draft, ledger)
-    assert [(spec.purpose, spec.seed) for spec in specs] == [("draft", seed) for seed in (11, 12, 13)]
-    for spec in specs:
-        ledger.append(done(spec, 0.3))
-    assert next_runs(draft, ledger) == []
-    assert [spec.purpose for spec in next_runs(want("REACTION"), ledger)] == ["seed", "seed"]
-    drafted = next_runs(replace(draft, model="DNN"), ledger)
-    assert {same(spec.config) for spec in drafted} == {same(want().search([]).configs[0])}
-    for spec in drafted:
-        ledger.append(done(spec, 0.1))
-    ran = search_by(ledger, lambda spec: 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e5)))
-    assert l2(next_runs(want(), ledger)[0]) == 1e5
-    assert len(ran) >= 3
+@pytest.mark.parametrize("when", ["trial", "seed"])
+def test_a_config_of_which_a_run_fails_gives_way_to_the_next(ledger: Ledger, when: str) -> None:
+    first = next_runs(want(), ledger)
+    for spec, loss in zip(first, (0.40, 0.45, 0.50), strict=True):
+        ledger.append(done(spec, loss))
+    while (specs := next_runs(want(), ledger)) and not (
+        specs[0].purpose == "seed" and specs[0].config != first[0].config
+    ):
+        for spec in specs:
+            fails = spec.purpose == when and spec.config == first[0].config and spec.seed in {2, 11}
+            ledger.append(done(spec, None if fails else 0.40 if spec.config == first[0].config else 0.45))
+    assert {same(spec.config) for spec in next_runs(want(), ledger)} == {same(first[1].config)}
+    for spec in next_runs(want(), ledger):
+        ledger.append(done(spec, 0.45))
+    assert settled(list(ledger), 3) == same(first[1].config)
+
+
+def test_where_all_trials_fail_nothing_is_chosen_and_nothing_more_tried(ledger: Ledger) -> None:
+    while specs := next_runs(want(trials=7), ledger):
+        for spec in specs:
+            ledger.append(done(spec, None))
+    assert choose(want(trials=7).search(list(ledger)), ledger) is None
+    assert settled(list(ledger), 6) is None
+
+
+def test_what_is_to_be_run_next_and_what_is_open_are_one_question_also_after_a_longer_search(ledger: Ledger) -> None:
+    def law(spec: Spec) -> float:
+        return 0.5 + 0.01 * abs(math.log10(l2(spec) / 1e5)) + 0.01 * int(spec.key[:4], 16) / 2**16
+
+    while (specs := next_runs(want(trials=9), ledger)) and all(spec.seed == 1 for spec in specs):
+        for spec in specs:
+            ledger.append(done(spec, law(spec)))
+    assert settled(list(ledger), 6) is None  # a longer search was left before its ties
+    while specs := next_runs(want(trials=6), ledger):
+        for spec in specs:
+            ledger.append(done(spec, law(spec)))
+    chosen = choose(want(trials=6).search(list(ledger)), ledger)
+    assert chosen is not None
+    assert settled(list(ledger), 6) == same(chosen)
+    seeds = [line for line in ledger if line.purpose == "seed" and same(line.config) == same(chosen)]
+    assert [line.seed for line in seeds] == [11, 12]
 
 
 def test_a_model_without_a_space_goes_straight_to_its_seeds(ledger: Ledger) -> None:
