@@ -13,21 +13,29 @@ SECTIONS: Final = ("afe", "dtf", "train", "calibration")
 """Of an experiment, those that have defaults."""
 
 
-def overrides(items: Sequence[str]) -> dict[str, Any]:
+class OverrideError(ValueError):
+    """An item that is no setting; says which, and what was expected."""
+
+
+def overrides(items: Sequence[str], sections: Sequence[str] = SECTIONS) -> dict[str, Any]:
     """Return "section.key" -> value.
 
+    Args:
+        items: As they were given.
+        sections: Whose settings there may be.
+
     Raises:
-        ValueError: An item that is no setting; says which, and what was expected.
+        OverrideError: An item that is none.
     """
     found = {}
     for item in items:
         key, equals, value = item.partition("=")
         section, dot, name = key.partition(".")
         expected = f'--set: expected SECTION.KEY=JSON, as in train.rate=0.001 or dtf.widths=[64,64]; got "{item}"'
-        if not (equals and dot and name and section in SECTIONS):
-            raise ValueError(expected)
+        if not (equals and dot and name and section in sections):
+            raise OverrideError(expected)
         try:
             found[key] = json.loads(value)
         except json.JSONDecodeError:
-            raise ValueError(expected) from None
+            raise OverrideError(expected) from None
     return found

@@ -125,7 +125,7 @@ def evaluate(
     split: Annotated[SplitChoice, typer.Option(help="which split")] = SplitChoice.TEST,
     as_json: AsJson = False,
 ) -> None:
-    """Measure both towers, the pair, the fused model and the baseline on one split."""
+    """Measure both towers, the pair, the teachers, the fused model and the baseline on one split."""
     from training.evaluate import evaluate_run
     from training.runs import open_run
 

@@ -64,7 +64,7 @@ def score(
 
 def model_probabilities(pair: TowerPair, form: FusionForm, split: Split) -> dict[str, NDArray[np.float64]]:
     """Probabilities (N,) of the towers, the pair, the teachers and the fused form, by name."""
-    said = [score(tower, split.context_ids, split.candidate_ids)[0] for tower in pair.all]
+    said = score(lambda *ids: tuple(tower(*ids) for tower in pair.all), split.context_ids, split.candidate_ids)
     (fused,) = score(form, split.context_ids, split.candidate_ids)
     return {name: probabilities(values) for name, values in {**named_logits(*said), "fused": fused}.items()}
 

@@ -91,6 +91,12 @@ def train_run(
         )
         trained = time.monotonic()
         seconds = {"training": trained - fitted, "baseline": fitted - started}
+        plain = None
+        if plain_tower:  # before anything is written: if it fails, what was trained is there for --resume
+            resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
+            plain = plain_structure(data, resolved, progress)
+            seconds["plain_tower"] = time.monotonic() - trained
+        measuring = time.monotonic()
         facts: dict[str, Any] = {
             "seed": config.seed,
             "init_from": None if origin is None else origin.id,
@@ -104,11 +110,9 @@ def train_run(
         with partial.publish(facts) as staged:
             _write_model(staged, config, data, result)
             _write_measurements(staged, config, data, result, baseline)
-            if plain_tower:
-                resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
-                plain = plain_structure(data, resolved, progress)
+            if plain is not None:
                 write_json(staged / PLAIN_FILE, plain.as_json())
-            seconds["measuring"] = time.monotonic() - trained
+            seconds["measuring"] = time.monotonic() - measuring
             page = render_report(Run(staged, partial.record(facts)))
             (staged / "report.html").write_text(page, encoding="utf-8")
     except BaseException:

@@ -16,12 +16,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import Workshop
 from benchmarks.ablation.variants import FULL, VARIANTS, staged
 from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.tasks import TASKS
-from benchmarks.overrides import overrides
+from benchmarks.overrides import OverrideError, overrides
 from training.preparation.rows import DataError
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ def main() -> None:
     if not given.report_only:
         for task in given.tasks:
             try:
-                workshop = Workshop(task, given.work, overrides(given.set))
-            except (DataError, ValueError) as error:
+                workshop = Workshop(task, given.work, overrides(given.set, sections=("afe", "dtf", "train")))
+            except (DataError, ValidationError, OverrideError) as error:
                 parser.error(str(error))
             for seed, name in itertools.product(given.seeds, given.variants):
                 line = finished(ledger, workshop, name, seed)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Dropout(nn.Dropout):
-    """Torch's, with the random bits of ours: a fifth of a wide tower's step is spent on drawing them one by one."""
+    """Torch's, with the random bits of ours: a sixth of a wide tower's step goes into drawing them one by one."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop units while training."""

@@ -18,11 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from benchmarks.accuracy.models import METHOD
 from benchmarks.defaults.measure import Measured, measure
 from benchmarks.defaults.report import HEAD, by_table, line, markdown
 from benchmarks.defaults.tables import REAL, TABLES
-from benchmarks.overrides import overrides
+from benchmarks.overrides import OverrideError, overrides
 from training.preparation.rows import DataError
 
 LEDGER = Path(__file__).resolve().parents[1] / "defaults.jsonl"
@@ -39,17 +41,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/defaults"), help="where prepared data are kept")
     parser.add_argument("--ledger", type=Path, default=LEDGER, help="a finished run a line")
     given = parser.parse_args()
-    unknown = [table for table in given.tables if table.removesuffix(":time").removesuffix(":random") not in names]
+    splits = [f"{name}:{split}" for name in REAL for split in ("time", "random")]
+    unknown = [table for table in given.tables if table not in {*names, *splits}]
     if unknown:
         parser.error(f"--tables: expected names among {', '.join(names)}; got {', '.join(unknown)}")
     try:
         about = {"split": given.split, "set": overrides(given.set), "method": METHOD}
-        print(HEAD, flush=True)
-        for table in given.tables:
-            runs = [finished(given.ledger, table, seed, given.work, about) for seed in given.seeds]
-            print(line(table, runs), flush=True)
-    except (DataError, ValueError) as error:
+    except OverrideError as error:
         parser.error(str(error))
+    print(HEAD, flush=True)
+    for table in given.tables:
+        try:
+            runs = [finished(given.ledger, table, seed, given.work, about) for seed in given.seeds]
+        except (DataError, ValidationError) as error:
+            parser.error(f"{table}: {error}")
+        print(line(table, runs), flush=True)
     page(given.ledger)
 
 
@@ -68,9 +74,16 @@ def read(ledger: Path) -> list[tuple[dict[str, Any], Measured]]:
     """Each line of the ledger, and what it measured."""
     if not ledger.exists():
         return []
-    records = [json.loads(text) for text in ledger.read_text(encoding="utf-8").splitlines()]
-    fields = Measured.__dataclass_fields__
-    return [(record, Measured(**{key: record[key] for key in fields})) for record in records]
+    found = []
+    for number, text in enumerate(ledger.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(text)
+            found.append((record, Measured(**{key: record[key] for key in Measured.__dataclass_fields__})))
+        except (ValueError, KeyError) as error:
+            raise SystemExit(
+                f"{ledger}:{number}: expected a run of this bench, got {error!r}: take the line out"
+            ) from None
+    return found
 
 
 def page(ledger: Path) -> None:

@@ -40,7 +40,7 @@ def dropped(x: Tensor, dropout: float) -> Tensor:
     threshold = round(dropout * _LEVELS)
     if not threshold:
         return x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or threshold == _LEVELS:
         return functional.dropout(x, dropout)
     with torch.no_grad():
         scaled = _kept(x, threshold).mul_(_LEVELS / (_LEVELS - threshold))
@@ -57,6 +57,6 @@ def rectified(pre: Tensor, dropout: float) -> Tensor:
     threshold = round(dropout * _LEVELS)
     if not threshold:
         return functional.relu(pre)
-    if pre.device.type != "cpu":
+    if pre.device.type != "cpu" or threshold == _LEVELS:
         return functional.dropout(functional.relu(pre), dropout)
     return _DroppedRelu.apply(pre, threshold)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,5 +1,6 @@
 """Latency side by side: calls, blocks and ratios; no test is decided by a timing."""
 
+import math
 import os
 import subprocess
 import sys
@@ -74,8 +75,10 @@ def test_others_load_is_what_the_machine_did_but_for_us_as_a_share_of_its_proces
 
 def test_others_load_sees_a_process_that_is_not_ours() -> None:
     with Load() as load, subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        started = time.monotonic()
-        while time.monotonic() - started < 1.0:
-            time.sleep(0.1)
-        other.kill()
+        try:
+            time.sleep(1.0)
+        finally:
+            other.kill()
+    if math.isnan(load.others):
+        pytest.skip("this system does not tell how busy its processors are")
     assert load.others * (os.cpu_count() or 1) > 0.2  # most of a processor, or its part of a busy one

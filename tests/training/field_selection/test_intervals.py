@@ -87,6 +87,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says(draw: Draw, trut
     assert np.mean([field.high_bits - field.low_bits for field in found]) < 2 * 1.96 * 1.7 * spread
 
 
+@pytest.mark.slow
 def test_of_200_noise_fields_the_mean_is_0_within_two_errors_as_often_as_it_should_be_and_hardly_any_is_kept() -> None:
     errors, kept, inside, plug_in = [], [], [], []
     for seed in range(12):
