@@ -47,11 +47,13 @@ ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m benchmarks.accuracy --latency
 endif
 
-# Two files at a time; those that watch servers and clocks never beside those that train.
+# Two files at a time; those that watch servers and clocks never beside those that train. In the order of their names:
+# files of few tests, which xdist would keep for the end, are those that take minutes.
 WATCHING := tests/service tests/benchmarks
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(WATCHING))
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(WATCHING)
+	$(BIN)/python $(PYTEST) $(addprefix --ignore=,$(WATCHING))
+	$(BIN)/python $(PYTEST) $(WATCHING)
 
 soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)
 	$(BIN)/python -m benchmarks.reliability reload

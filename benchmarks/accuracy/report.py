@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.accuracy.cells import FEWEST_SEEDS, FEWEST_TRIALS, OURS
 from benchmarks.accuracy.sections import beside, choices, pace, readings, speed
+from benchmarks.accuracy.verdicts import interval_text
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ def _comparisons(document: Document) -> str:
             [
                 one["task"],
                 one["against"] + ("".join(f"; {reason}" for reason in one["chosen"])),
-                _interval(one["auc"]),
-                _interval(one["log_loss"]),
+                interval_text(one["auc"]),
+                interval_text(one["log_loss"]),
                 *(number(one[key]) for key in ("parameters_ratio", "dense_ratio", "flops_ratio")),
                 *(_ratio(latency.get(size)) for size in ("1", "100", "1000")),
             ]
@@ -180,7 +181,9 @@ def _pairs(document: Document) -> str:
         for metric, title in (("auc", "AUC"), ("log_loss", "log loss")):
             value = one[metric]
             shown = [f"{value[key]:.4f}" if value[key] is not None else "–" for key in ("merged", "pair", "towers")]
-            rows.append([one["task"], title, *shown, _interval(value) if "low" in value else "–", str(one["seeds"])])
+            rows.append(
+                [one["task"], title, *shown, interval_text(value) if "low" in value else "–", str(one["seeds"])]
+            )
     head = ["task", "", "merged", "the pair", "a tower of it", "merged - pair", "seeds"]
     text = "\n## The merged tower against the two it came from\n\n" + table(head, rows, texts=2)
     costs = [
@@ -257,10 +260,6 @@ def _method(document: Document) -> str:
         f"While it ran, others used of the processors:{load}" if load else "",
         noisy,
     )
-
-
-def _interval(one: Mapping[str, float]) -> str:
-    return f"{one['mean']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f})"
 
 
 def _ratio(one: Mapping[str, float] | None) -> str:

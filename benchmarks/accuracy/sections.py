@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.cells import OURS
 from benchmarks.accuracy.tuning import CONTENDERS
-from benchmarks.accuracy.verdicts import SMALL
+from benchmarks.accuracy.verdicts import SMALL, interval_text
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def beside(document: Document) -> str:
             one["task"],
             _OTHERS[one["other"]] + (f" ({', '.join(one['kinds'])})" if "kinds" in one else ""),
             *(f"{one[metric]['other']:.4f}" for metric in ("auc", "log_loss")),
-            *(
-                f"{one[metric]['mean']:+.4f} ({one[metric]['low']:+.4f} to {one[metric]['high']:+.4f})"
-                for metric in ("auc", "log_loss")
-            ),
+            *(interval_text(one[metric]) for metric in ("auc", "log_loss")),
             str(one["seeds"]),
         ]
         for one in document["beside"]

@@ -180,8 +180,14 @@ def _half(found: Sequence[Row], tasks: int) -> Row:
     return _verdict("all", "half", text, holds, f"{count} of {len(known)} tasks with runs, {tasks} in all")
 
 
-def _signed(one: Mapping[str, Any], name: str) -> str:
-    return f"{one['mean']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) against {name}"
+def interval_text(one: Mapping[str, float]) -> str:
+    """A difference and its interval; what is rounded to nothing has no sign of less."""
+    mean, low, high = (round(one[key], 4) + 0.0 for key in ("mean", "low", "high"))
+    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _signed(one: Mapping[str, float], name: str) -> str:
+    return f"{interval_text(one)} against {name}"
 
 
 def _verdict(task: str, claim: str, text: str, holds: bool | None, detail: str) -> Row:
