@@ -58,7 +58,9 @@ def flip(path: Path) -> None:
 
 
 def model_of(server: Server) -> str:
-    name: str = httpx.post(f"{server.url}/score", json=GOOD).json()["model"]
+    answer = httpx.post(f"{server.url}/score", json=GOOD)
+    assert answer.status_code == 200, answer.text  # noqa: PLR2004
+    name: str = answer.json()["model"]
     return name
 
 
