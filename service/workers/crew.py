@@ -113,6 +113,9 @@ class Crew:
         block = place.free_block()
         if block is None:
             return None
+        # Of two processes of a place one may be ready, and with it the service, while the other still starts: that one
+        # must not take a connection, for all that it could say is that it is not ready.
+        beside = place.worker is not None or place.incoming is not None
         part = self.part(version)
         canary = None if version is None or version.canary is None else self.part(version.canary, part.slot)
         order = Order(
@@ -124,7 +127,7 @@ class Crew:
             shadow=self.keeper.sender,
             passage=place.passage,
             reports=-1,
-            late=low or bool(self.cells.states(STARTED)[place.number]),
+            late=low or beside or bool(self.cells.states(STARTED)[place.number]),
             low=low,
             given=self._given,
             part=part,
