@@ -59,7 +59,7 @@ def flip(path: Path) -> None:
 
 def model_of(server: Server) -> str:
     answer = httpx.post(f"{server.url}/score", json=GOOD)
-    assert answer.status_code == 200, answer.text  # noqa: PLR2004
+    assert answer.status_code == 200, answer.text
     name: str = answer.json()["model"]
     return name
 
