@@ -91,9 +91,10 @@ def train_run(
         )
         trained = time.monotonic()
         seconds = {"training": trained - fitted, "baseline": fitted - started}
+        # What was chosen is written as if it had been given: the same again is then one command, and no search.
+        resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
         plain = None
         if plain_tower:  # before anything is written: if it fails, what was trained is there for --resume
-            resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
             plain = plain_structure(data, resolved, progress)
             seconds["plain_tower"] = time.monotonic() - trained
         measuring = time.monotonic()
@@ -108,7 +109,7 @@ def train_run(
             "wall_seconds": seconds,
         }
         with partial.publish(facts) as staged:
-            _write_model(staged, config, data, result)
+            _write_model(staged, resolved, data, result)
             _write_measurements(staged, config, data, result, baseline)
             if plain is not None:
                 write_json(staged / PLAIN_FILE, plain.as_json())
@@ -130,9 +131,7 @@ def _fit_baseline(data: PreparedData, config: ExperimentConfig, progress: Progre
 
 
 def _write_model(staged: Path, config: ExperimentConfig, data: PreparedData, result: TrainingResult) -> None:
-    # What was chosen is written as if it had been given: the same again is then one command, and no search.
-    resolved = with_choices(config, table_l2=result.table_l2, share_below=result.share_below)
-    save_config(resolved, staged / "config.toml")
+    save_config(config, staged / "config.toml")
     data.encoder.save(staged)
     save_model(staged, result.form)
     save_pair(staged, result.pair)

@@ -35,8 +35,7 @@ def choices(document: Document) -> str:
         "best's runs) are run with three seeds, and of all configs with so many the lowest mean over all of a config's",
         "runs is taken, the table's seeds among them; where that is not done yet, a claim that rests on it is open. In",
         "brackets the values that were tried; a setting of one value alone is not listed. At an edge: nothing was",
-        "tried beyond what was taken, so what is",
-        "best may lie there, and the baseline be stronger than shown.",
+        "tried beyond what was taken, so what is best may lie there, and the baseline be stronger than shown.",
     )
     return text + "\n" + table(["task", "model", "trials", "taken", "at an edge"], rows, texts=5)
 
@@ -100,9 +99,8 @@ def pace(document: Document) -> str:
             f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
             f" every tuned model on all {tasks} tasks are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds"
             f" {10 * cost:.0f}; further rungs and rates, and seeds that decide between configs, are about half as much"
-            " again. So the"
-            " tables are of samples, and of fewer seeds than five where it says so; Criteo by the order of its rows,"
-            " which have no timestamps, is an extra."
+            " again. So the tables are of samples, and of fewer seeds than five where it says so; Criteo by the order"
+            " of its rows, which have no timestamps, is an extra."
         )
     return "\n## How the table was sized\n\n" + prose(text, size)
 

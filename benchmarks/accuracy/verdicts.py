@@ -63,8 +63,12 @@ def verdicts(document: Mapping[str, Any], tasks: Sequence[str]) -> list[Row]:
 
 def below(guards: Sequence[Row]) -> list[str]:
     """Deep baselines that are below logistic regression on validation."""
-    floors = [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
-    return [one["model"] for one in floors if one["auc"] < one["lr_auc"]]
+    return [one["model"] for one in _beside_lr(guards) if one["auc"] < one["lr_auc"]]
+
+
+def _beside_lr(guards: Sequence[Row]) -> list[Row]:
+    """Of deep baselines, those that can be compared with logistic regression."""
+    return [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
 
 
 def _grouped(lacks: Mapping[str, str]) -> dict[str, list[str]]:
@@ -152,11 +156,10 @@ def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[R
     unseen = [one["model"] for one in guards if one not in pairs]
     unseen += [name for name, what in lacks.items() if what == NOT_RUN and name not in {OURS, "LR", *unseen}]
     waiting = {name: what for name, what in lacks.items() if name not in {OURS, *SHALLOW}}
-    floors = [one for one in guards if one["model"] not in SHALLOW and None not in (one["auc"], one["lr_auc"])]
     floor, library = (
         _verdict(task, claim, text, None if not seen else not broken, ", ".join(broken))
         for claim, text, seen, broken in (
-            ("guard floor", "no deep baseline below one-hot LR", floors, under),
+            ("guard floor", "no deep baseline below one-hot LR", _beside_lr(guards), under),
             ("guard library", "no baseline more than 0.001 AUC below the library's own trainer", pairs, weak),
         )
     )
