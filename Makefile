@@ -47,12 +47,12 @@ ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m benchmarks.accuracy --latency
 endif
 
-# Two files at a time; those that watch servers and clocks never beside those that train. In the order of their names:
-# files of few tests, which xdist would keep for the end, are those that take minutes.
+# Two files at a time; those that watch servers and clocks never beside those that train. Of these, files of few tests,
+# which xdist would keep for the end, are those that take minutes: they go in the order of their names.
 WATCHING := tests/service tests/benchmarks
-PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n 2 --dist loadfile
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
-	$(BIN)/python $(PYTEST) $(addprefix --ignore=,$(WATCHING))
+	$(BIN)/python $(PYTEST) --no-loadscope-reorder $(addprefix --ignore=,$(WATCHING))
 	$(BIN)/python $(PYTEST) $(WATCHING)
 
 soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)

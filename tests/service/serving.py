@@ -247,6 +247,10 @@ class Server:
     def stop(self) -> int:
         """SIGTERM, then the exit status; the rest of the log is kept."""
         self.process.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit status of one that was told to end: another signal might meet an interpreter that handles none."""
         _, rest = self.process.communicate(timeout=30)
         self.log += parse_log(rest)
         return self.process.returncode

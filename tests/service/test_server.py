@@ -275,5 +275,5 @@ def test_a_request_that_is_cut_off_by_the_end_is_told_so(bundle: Path) -> None:
         answer = connection.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"the service is stopping" in answer
-    assert running.stop() == 0
+    assert running.ended() == 0
     assert not [line for line in running.log if "exception" in line]
