@@ -65,7 +65,8 @@ def fwfm_logit(net: Net, vectors: Tables, pairs: Float, weights: Tables, bias: f
 
     sum_{f<g} r_fg <v_f, v_g> = x^T (R (x) I_d) x / 2 of the row x of all vectors side by side. With x = [c; i]: the
     context's own part is one number and its part with the candidates one row g, both once a request, so a candidate
-    costs <i, R_ii i / 2 + g>.
+    costs <i, R_ii i / 2 + g>. A weight is one column more of its vector, in which R has no part and g a one: the same
+    look-up and the same product give the linear part too.
 
     Args:
         net: The graph.
@@ -75,15 +76,34 @@ def fwfm_logit(net: Net, vectors: Tables, pairs: Float, weights: Tables, bias: f
         bias: b.
     """
     F, d = len(net.slots), vectors.dim
-    matrix = np.kron(pairs, np.eye(d))
-    places = [net.places(side, d) for side in net.sides]
+    weights = _with_bias(net, weights, bias)
+    linear = np.arange(d + 1) == d
+    matrix = np.kron(pairs, np.diag(~linear))
+    places = [net.places(side, d + 1) for side in net.sides]
     own, across, inner = (matrix[np.ix_(places[i], places[j])] for i, j in ((0, 0), (0, 1), (1, 1)))
-    net.expanded += own.size + across.size + inner.size - F * (F - 1) // 2
-    context, candidate = (side.flat(vectors) for side in net.sides)
-    start = _quadratic(net, context, net.add("Gemm", context, own / 2))
-    given = net.add("Gemm", context, across)
-    logits = [start, _quadratic(net, candidate, net.add("Gemm", candidate, inner / 2, given))]
-    return net.sum([linear_logit(net, weights, bias), *logits])
+    ones = [np.tile(linear, len(side.slots)).astype(np.float64) for side in net.sides]
+    stored = sum(part.size for part in (own, across, inner)) + sum({one.size for one in ones})  # equal ones once
+    net.expanded += stored - F * (F - 1) // 2
+    context, candidate = (_with_weights(net, side, vectors, weights) for side in net.sides)
+    start = _quadratic(net, context, net.add("Gemm", context, own / 2, ones[0]))
+    given = net.add("Gemm", context, across, ones[1])
+    return net.add("Add", start, _quadratic(net, candidate, net.add("Gemm", candidate, inner / 2, given)))
+
+
+def _with_weights(net: Net, side: Side, vectors: Tables, weights: Tables) -> str:
+    """[v_f, w_f] of one side's fields side by side: (rows, F (d + 1)).
+
+    Where the library sums weights and takes the mean of vectors, and there alone, the two are looked up apart.
+    """
+    rows = {name: np.concatenate([v, weights.values[name]], axis=1) for name, v in vectors.values.items()}
+    joined = Tables(rows, vectors.pooling)
+    parts = []
+    if side.singles:
+        parts.append(net.add("Reshape", side.vectors(joined), net.axes(-1, joined.dim * len(side.singles))))
+    for slot in side.multis:
+        apart = vectors.pooling[slot.name] != weights.pooling[slot.name]
+        parts += [side.pooled(slot.name, tables) for tables in ([vectors, weights] if apart else [joined])]
+    return parts[0] if len(parts) == 1 else net.add("Concat", *parts, axis=1)
 
 
 def _quadratic(net: Net, x: str, y: str) -> str:

@@ -91,7 +91,7 @@ def test_plain_fields_take_one_look_up_a_side_in_one_stack_and_the_context_costs
     check_parity(exported, model, *ids(PLAIN))
     graph = exported.graph
     looked_up = [node.input[0] for node in graph.model.graph.node if node.op_type == "Gather"]
-    stacks = 2 if name in {"FwFM", "DeepFM", "WideDeep", "XDeepFM", "AutoInt"} else 1  # a linear part has its own
+    stacks = 2 if name in {"DeepFM", "WideDeep", "XDeepFM", "AutoInt"} else 1  # a linear part has its own
     assert len(looked_up) == 2 * stacks
     assert set(looked_up) == set(graph.tables)
     # Both sides have the same number of columns here, and only first layers tell them apart.
