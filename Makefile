@@ -47,13 +47,14 @@ ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m benchmarks.accuracy --latency
 endif
 
-# Two files at a time; those that watch servers and clocks never beside those that train. Of these, files of few tests,
-# which xdist would keep for the end, are those that take minutes: they go in the order of their names.
+# Files that watch servers and clocks, never beside those that train: they wait half of their time, so three at once.
+# Of those that train two at once; files of few tests, which xdist would keep for the end, are those that take minutes,
+# so they go in the order of their names.
 WATCHING := tests/service tests/benchmarks
-PYTEST := -m pytest -n 2 --dist loadfile
+PYTEST := -m pytest --dist loadfile
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
-	$(BIN)/python $(PYTEST) --no-loadscope-reorder $(addprefix --ignore=,$(WATCHING))
-	$(BIN)/python $(PYTEST) $(WATCHING)
+	$(BIN)/python $(PYTEST) -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(WATCHING))
+	$(BIN)/python $(PYTEST) -n 3 $(WATCHING)
 
 soak: $(STAMP) ## try for long what the service promises; rewrites benchmarks/reliability.json and RELIABILITY.md (haproxy, nginx)
 	$(BIN)/python -m benchmarks.reliability reload

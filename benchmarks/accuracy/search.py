@@ -2,7 +2,9 @@
 
 1. A ladder of the strength of the tables' L2, which decides more than all else on small samples: three rungs, then one
    more beyond an end for as long as the best rung is that end, up to the last rung that is named.
-2. The best rung once more, stopped by the log loss that is left once calibrated, and calibrated.
+2. The best rung once more, stopped by the log loss that is left once calibrated, and calibrated. Where that is better
+   the ladder is another one: L2 no longer has to hold down how sure a model is, so the rungs beside it are tried in the
+   same way, and further ones for as long as the best is at an end of these.
 3. Sobol's points over everything else, around the better of these, L2 within a factor of `AROUND` of the best rung.
 4. The best so far with another learning rate: a step beyond the least or the greatest that was tried, as long as the
    best is there.
@@ -99,40 +101,84 @@ def search(
         found = [changed(defaults, point) for point in points(space, max(number - 1, 0))]
         return Search([usual, *found][:number], whole=True)
     start, end = ladder.first
-    configs = [changed(defaults, [(ladder.path, ladder.rungs[i])]) for i in range(start, end)]
+    configs = _rungs(defaults, ladder, start, end)
     configs.sort(key=lambda config: config != usual)  # the usual one first
     if number < len(configs):
         return Search(configs[:number], whole=True)
-    rung = ladder.rungs.index
-    section, key = ladder.path.split(".")
-    while True:
-        losses = [loss(config) for config in configs]
-        if None in losses:
-            return Search(configs, whole=False)
-        least = min(value for value in losses if value is not None)
-        best = configs[losses.index(least)]
-        place = rung(best[section][key])
-        beyond = {start: start - 1, end - 1: end}.get(place)
-        if beyond is None or not 0 <= beyond < len(ladder.rungs) or least == float("inf"):
-            break
-        start, end = min(start, beyond), max(end, beyond + 1)
-        configs.append(changed(defaults, [(ladder.path, ladder.rungs[beyond])]))
-    edge = place in {0, len(ladder.rungs) - 1}
-    left = number - (ladder.first[1] - ladder.first[0])
+    left = number - (end - start)
+    place = _walked(defaults, ladder, configs, loss)
+    if place is None:
+        return Search(configs, whole=False)
+    best = changed(defaults, [(ladder.path, ladder.rungs[place])])
     if turn and left > 0:
-        turned = changed(best, turn)
-        configs.append(turned)
-        after = loss(turned)
-        if after is None:
-            return Search(configs, whole=left == 1, edge=edge)
         left -= 1
-        best = turned if after < least else best
-    middle = ladder.rungs[place]
+        beside, best_after = _turned(best, changed(best, turn), ladder, loss)
+        configs += beside
+        if best_after is None:
+            return Search(configs, whole=False)
+        best = best_after
+    section, key = ladder.path.split(".")
+    middle = best[section][key]
+    edge = middle in {ladder.rungs[0], ladder.rungs[-1]}
     others = [part for part in space if part.path != ladder.path]
     around = (*others, Log(ladder.path, middle / AROUND, middle * AROUND))
     configs += [changed(best, point) for point in points(around, left, SPREAD)]
     tuned = Search(configs, whole=True, edge=edge)
     return _climbed(tuned, climb, loss) if climb and left > 0 else tuned
+
+
+def _rungs(config: Mapping[str, Any], ladder: Ladder, start: int, end: int) -> list[Config]:
+    """A config on the rungs from one place to before another."""
+    return [changed(config, [(ladder.path, value)]) for value in ladder.rungs[start:end]]
+
+
+def _walked(
+    config: Mapping[str, Any], ladder: Ladder, tried: list[Config], loss: Callable[[Config], float | None]
+) -> int | None:
+    """Add rungs to those tried, one beyond an end for as long as the best is that end.
+
+    Args:
+        config: What is on the rungs.
+        ladder: The rungs.
+        tried: The config on neighbouring rungs, in any order; grows.
+        loss: See `search`.
+
+    Returns:
+        The place of the best, or None while a loss is not known.
+    """
+    section, key = ladder.path.split(".")
+    while True:
+        losses = [loss(one) for one in tried]
+        known = [value for value in losses if value is not None]
+        if len(known) < len(tried):
+            return None
+        places = [ladder.rungs.index(one[section][key]) for one in tried]
+        place = places[known.index(min(known))]
+        beyond = {min(places): min(places) - 1, max(places): max(places) + 1}.get(place)
+        if beyond is None or not 0 <= beyond < len(ladder.rungs) or min(known) == float("inf"):
+            return place
+        tried += _rungs(config, ladder, beyond, beyond + 1)
+
+
+def _turned(
+    best: Config, turned: Config, ladder: Ladder, loss: Callable[[Config], float | None]
+) -> tuple[list[Config], Config | None]:
+    """The turn of what is best on the ladder, and where that is better the rungs beside it.
+
+    Returns:
+        The configs that are tried, and the best of all; None while a loss is not known.
+    """
+    before, after = loss(best), loss(turned)
+    if before is None or after is None:
+        return [turned], None
+    if after >= before:
+        return [turned], best
+    section, key = ladder.path.split(".")
+    place = ladder.rungs.index(turned[section][key])
+    # Those above and below are tried at once: from one alone nobody knows the way.
+    beside = [turned, *_rungs(turned, ladder, max(place - 1, 0), place), *_rungs(turned, ladder, place + 1, place + 2)]
+    found = _walked(turned, ladder, beside, loss)
+    return beside, None if found is None else changed(turned, [(ladder.path, ladder.rungs[found])])
 
 
 def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) -> Search:

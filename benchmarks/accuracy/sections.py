@@ -28,8 +28,9 @@ def choices(document: Document) -> str:
     text = "\n## What tuning chose\n\n" + prose(
         "On validation log loss: a ladder of the strength of the tables' L2, with a rung more beyond the end that is",
         "best; the best rung once more, stopped by the log loss that is left once slope and offset of the logit are",
-        "fitted, these two numbers (slope not negative) then being part of its last layer; then points of a Sobol",
-        "sequence over the rest, around the better of both; then the best at a learning rate beyond all that was",
+        "fitted, these two numbers (slope not negative) then being part of its last layer; where that is better, the",
+        "ladder anew from there, for L2 no longer has to hold down how sure a model is; then points of a Sobol",
+        "sequence over the rest, around the best so far; then the best at a learning rate beyond all that was",
         "tried, where its own is the least or the greatest; best being so at one seed up to here. The best trial and",
         f"those as near to it as two runs may be by chance ({CONTENDERS} at most; by 2.8 standard deviations of the",
         "best's runs) are run with three seeds, and of all configs with so many the lowest mean over all of a config's",
@@ -98,7 +99,7 @@ def pace(document: Document) -> str:
         size = (
             f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
             f" every tuned model on all {tasks} tasks are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds"
-            f" {10 * cost:.0f}; further rungs and rates, and seeds that decide between configs, are about half as much"
+            f" {10 * cost:.0f}; further rungs and rates, and seeds that decide between configs, are about as much"
             " again. So the tables are of samples, and of fewer seeds than five where it says so; Criteo by the order"
             " of its rows, which have no timestamps, is an extra."
         )

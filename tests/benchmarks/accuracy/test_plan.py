@@ -109,9 +109,12 @@ def test_after_the_ladder_its_best_is_calibrated_and_points_lie_around_the_bette
 
     ran = search_by(ledger, law, trials=7)
     ran = [spec for spec in ran if spec.seed == 1]
-    rungs, turned, around = ran[:4], ran[4], ran[5:8]
+    rungs, turned, beside, around = ran[:4], ran[4], ran[5:7], ran[7:10]
     assert [l2(spec) for spec in rungs] == [1e4, 1e3, 1e5, 1e6]
     assert turned.config == {**rungs[2].config, "train": {**rungs[2].config["train"], "calibrated": True}}
+    assert [l2(spec) for spec in beside] == [1e4, 1e6]
+    for spec in beside:
+        assert {**spec.config["train"], "l2": None} == {**turned.config["train"], "l2": None}
     assert len(around) == 3
     for spec in around:
         assert 1e5 / 3 <= l2(spec) <= 3e5
@@ -119,6 +122,36 @@ def test_after_the_ladder_its_best_is_calibrated_and_points_lie_around_the_bette
     for section, key in (("train", "rate"), ("model", "dropout")):
         assert len({spec.config[section][key] for spec in around} - {rungs[0].config[section][key]}) == 3
     assert {spec.config["model"]["batch_norm"] for spec in around} == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("best", "beside"),
+    [
+        (1e6, [1e5, 1e7]),
+        (1e3, [1e5, 1e7, 1e4, 1e3, 1e2]),
+        (1e7, [1e5, 1e7]),
+        (1e0, [1e5, 1e7, 1e4, 1e3, 1e2, 1e1, 1e0]),
+    ],
+)
+def test_what_is_calibrated_needs_another_l2_which_is_walked_to_rung_by_rung(
+    ledger: Ledger, best: float, beside: list[float]
+) -> None:
+    """L2 that holds down how sure a model is, is too much of it once it is calibrated."""
+
+    def law(spec: Spec) -> float:
+        if "calibrated" not in spec.config["train"]:
+            return 0.6 + 0.01 * abs(math.log10(l2(spec) / 1e6))
+        return 0.5 + 0.01 * abs(math.log10(l2(spec) / best))
+
+    ran = [spec for spec in search_by(ledger, law, trials=7) if spec.seed == 1]
+    assert [l2(spec) for spec in ran[:5]] == [1e4, 1e3, 1e5, 1e6, 1e7]
+    calibrated = [spec for spec in ran[5:] if spec.config["train"]["rate"] == 1e-3]
+    assert [l2(spec) for spec in calibrated] == [1e6, *beside]
+    around = [l2(spec) for spec in ran[5:] if spec.config["train"]["rate"] != 1e-3]
+    assert len(around) >= 3
+    for value in around:
+        assert best / 3 <= value <= best * 3
+    assert want(trials=7).search(list(ledger)).edge == (best in {1e0, 1e7})
 
 
 def test_points_lie_around_the_plain_rung_where_calibration_did_not_help(ledger: Ledger) -> None:
