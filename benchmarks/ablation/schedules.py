@@ -187,6 +187,37 @@ class InheritOne(Ablated):
         return build_fusion_form(twins, self.slots, counts, *sample, dropout=self.dtf.fusion_dropout)
 
 
+class FreshForm(Ablated):
+    """The fusion form starts from random weights: nothing of the towers is in it but what they teach."""
+
+    def build(
+        self,
+        pair: TowerPair,
+        counts: Sequence[NDArray[np.int64]],  # noqa: ARG002 - the schedule's
+        sample: Sequence[Tensor],  # noqa: ARG002
+    ) -> FusionForm:
+        """Draw both branches."""
+        form = self._drawn()
+        for branch in form.parallel:
+            branch.output.bias.data.copy_(pair.a.body.output.bias.data)
+        return form
+
+    def _drawn(self) -> FusionForm:
+        torch.manual_seed(self._seed(5))
+        return FusionForm(self.slots, self.dtf.widths, dropout=self.dtf.fusion_dropout).to(self.device)
+
+
+class FreshTables(FreshForm):
+    """The fusion form starts from the towers' layers, merged, and tables of random values."""
+
+    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
+        """Draw the tables."""
+        form = Ablated.build(self, pair, counts, sample)
+        for table, values in zip(form.tables, self._drawn().tables, strict=True):
+            table.data.copy_(values.data)
+        return form
+
+
 class WithoutProjection(Ablated):
     """Every table is as wide as the subspace: nothing is projected into it from fewer columns."""
 

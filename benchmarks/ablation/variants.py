@@ -11,6 +11,8 @@ from benchmarks.ablation.schedules import (
     BornAgain,
     ControlSettings,
     EnsembleTeacher,
+    FreshForm,
+    FreshTables,
     InheritOne,
     OneTower,
     WithoutFusion,
@@ -91,6 +93,10 @@ VARIANTS: dict[str, Variant] = {
     "without_squares": Variant("part", "AFE: no squares of the projected units", overrides={"dtf.quadratic": False}),
     "rich_tables": Variant(
         "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
+    ),
+    "fresh_form": Variant("addition", "DTF: the fusion form starts from random weights", FreshForm),
+    "fresh_tables": Variant(
+        "addition", "DTF: the fusion form starts from the towers' layers and random tables", FreshTables
     ),
     "narrow": Variant("addition", "DTF: layers of half the width", overrides={"dtf.widths": [32, 32]}),
     "scaled_monitor": Variant(
