@@ -90,6 +90,9 @@ def _panel(axes: Axes, pairs: Sequence[tuple[float | None, Mapping[str, Any]]], 
         axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center")
         return
     points = [(x, row["test_auc_mean"]) for x, row in drawn]
+    if len(points) == 1:  # of one point matplotlib makes axes of no width
+        ((x, y),) = points
+        axes.set(xlim=(x / 10, x * 10), ylim=(y - 0.01, y + 0.01))
     for row in (row for _, row in pairs if row["model"] == OUTSIDE):
         axes.axhline(row["test_auc_mean"], color="#7d8b4f", linewidth=1, linestyle="--", zorder=1, label=OUTSIDE)
         axes.legend(loc="lower right", fontsize=8, frameon=False)

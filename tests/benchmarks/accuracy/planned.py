@@ -1,0 +1,48 @@
+"""A cell of the table and its ledger, filled by a law instead of trainings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.ledger import Ledger, Line, Metrics
+from benchmarks.accuracy.plan import Want, next_runs
+from benchmarks.accuracy.runs import Spec
+
+TASK, DATA = "avazu-random", "0123456789abcdef"
+LEDGER = Path(__file__).resolve().parents[3] / "benchmarks" / "accuracy.jsonl"
+
+
+def want(model: str = "DNN", trials: int = 3, seeds: int = 2) -> Want:
+    return Want(TASK, DATA, 26_000, model, trials, seeds)
+
+
+def done(spec: Spec, loss: float | None) -> Line:
+    return Line(
+        key=spec.key,
+        task=spec.task,
+        data=spec.data,
+        split="random",
+        model=spec.model,
+        purpose=spec.purpose,
+        config=spec.config,
+        seed=spec.seed,
+        rows={"train": 26_000},
+        validation=None if loss is None else Metrics(auc=0.7, log_loss=loss),
+        cpu_seconds=1.0,
+        created="2026-01-01T00:00:00Z",
+        versions={},
+    )
+
+
+def search_by(ledger: Ledger, law: Callable[[Spec], float], **more: Any) -> list[Spec]:
+    """Run a cell's trials, each with the loss that a law gives it, until its seeds' turn has come."""
+    ran: list[Spec] = []
+    while (specs := next_runs(want(**more), ledger)) and specs[0].purpose == "trial":
+        for spec in specs:
+            ledger.append(done(spec, law(spec)))
+        ran += specs
+    return ran
+
+
+def l2(spec: Spec) -> float:
+    return float(spec.config["train"]["l2"])
