@@ -47,7 +47,7 @@ ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m benchmarks.accuracy --latency
 endif
 
-# Files that watch servers and clocks, never beside those that train: they wait half of their time, so three at once.
+# Files that watch servers and clocks, never beside those that train: they wait a third of their time, so three at once.
 # Of those that train two at once; files of few tests, which xdist would keep for the end, are those that take minutes,
 # so they go in the order of their names.
 WATCHING := tests/service tests/benchmarks

@@ -113,6 +113,11 @@ class Ablated(Schedule):
         linear = regression_ahead(self, self.tower_logits(tower))
         return tower if linear is None else self.tower("tower_a", 0, linear=linear)
 
+    def drawn(self) -> FusionForm:
+        """A fusion form of random weights."""
+        torch.manual_seed(self._seed(5))
+        return FusionForm(self.slots, self.dtf.widths, dropout=self.dtf.fusion_dropout).to(self.device)
+
     @contextmanager
     def exactly(self, steps: int) -> Iterator[None]:
         """Run phases of (about, in whole epochs) so many steps, without early stopping."""
@@ -197,23 +202,19 @@ class FreshForm(Ablated):
         sample: Sequence[Tensor],  # noqa: ARG002
     ) -> FusionForm:
         """Draw both branches."""
-        form = self._drawn()
+        form = self.drawn()
         for branch in form.parallel:
             branch.output.bias.data.copy_(pair.a.body.output.bias.data)
         return form
 
-    def _drawn(self) -> FusionForm:
-        torch.manual_seed(self._seed(5))
-        return FusionForm(self.slots, self.dtf.widths, dropout=self.dtf.fusion_dropout).to(self.device)
 
-
-class FreshTables(FreshForm):
+class FreshTables(Ablated):
     """The fusion form starts from the towers' layers, merged, and tables of random values."""
 
     def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
         """Draw the tables."""
-        form = Ablated.build(self, pair, counts, sample)
-        for table, values in zip(form.tables, self._drawn().tables, strict=True):
+        form = super().build(pair, counts, sample)
+        for table, values in zip(form.tables, self.drawn().tables, strict=True):
             table.data.copy_(values.data)
         return form
 

@@ -106,10 +106,9 @@ def search(
     if number < len(configs):
         return Search(configs[:number], whole=True)
     left = number - (end - start)
-    place = _walked(defaults, ladder, configs, loss)
-    if place is None:
+    best = _walked(defaults, ladder, configs, loss)
+    if best is None:
         return Search(configs, whole=False)
-    best = changed(defaults, [(ladder.path, ladder.rungs[place])])
     if turn and left > 0:
         left -= 1
         beside, best_after = _turned(best, changed(best, turn), ladder, loss)
@@ -134,7 +133,7 @@ def _rungs(config: Mapping[str, Any], ladder: Ladder, start: int, end: int) -> l
 
 def _walked(
     config: Mapping[str, Any], ladder: Ladder, tried: list[Config], loss: Callable[[Config], float | None]
-) -> int | None:
+) -> Config | None:
     """Add rungs to those tried, one beyond an end for as long as the best is that end.
 
     Args:
@@ -144,7 +143,7 @@ def _walked(
         loss: See `search`.
 
     Returns:
-        The place of the best, or None while a loss is not known.
+        The best, or None while a loss is not known.
     """
     section, key = ladder.path.split(".")
     while True:
@@ -153,10 +152,10 @@ def _walked(
         if len(known) < len(tried):
             return None
         places = [ladder.rungs.index(one[section][key]) for one in tried]
-        place = places[known.index(min(known))]
-        beyond = {min(places): min(places) - 1, max(places): max(places) + 1}.get(place)
+        best = known.index(min(known))
+        beyond = {min(places): min(places) - 1, max(places): max(places) + 1}.get(places[best])
         if beyond is None or not 0 <= beyond < len(ladder.rungs) or min(known) == float("inf"):
-            return place
+            return tried[best]
         tried += _rungs(config, ladder, beyond, beyond + 1)
 
 
@@ -178,7 +177,7 @@ def _turned(
     # Those above and below are tried at once: from one alone nobody knows the way.
     beside = [turned, *_rungs(turned, ladder, max(place - 1, 0), place), *_rungs(turned, ladder, place + 1, place + 2)]
     found = _walked(turned, ladder, beside, loss)
-    return beside, None if found is None else changed(turned, [(ladder.path, ladder.rungs[found])])
+    return beside, found
 
 
 def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) -> Search:

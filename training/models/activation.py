@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LEVELS = 1 << 16
-"""A probability of dropping a unit is rounded to so many levels."""
+_LEVELS = 1 << 16
 
 
 class _DroppedRelu(torch.autograd.Function):
@@ -18,8 +17,8 @@ class _DroppedRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: int) -> Tensor:
-        ctx.scale = LEVELS / (LEVELS - threshold)
-        out = torch.clamp_min(pre, 0.0).mul_(keep(threshold, out=torch.empty_like(pre)).mul_(ctx.scale))
+        ctx.scale = _LEVELS / (_LEVELS - threshold)
+        out = torch.clamp_min(pre, 0.0).mul_(_kept(pre, threshold).mul_(ctx.scale))
         ctx.save_for_backward(out)
         return out
 
@@ -29,25 +28,25 @@ class _DroppedRelu(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(gradient, out, 0.0).mul_(ctx.scale), None
 
 
-def keep(threshold: int, *, out: Tensor) -> Tensor:
-    """Fill a contiguous tensor with 1 where 16 random bits are not below a threshold, with 0 elsewhere.
+def _kept(like: Tensor, threshold: int) -> Tensor:
+    """1 where 16 random bits are not below a threshold, of a tensor's shape: four units take one random word.
 
-    Four units take one random word; the comparison writes numbers at once, for a mask of booleans would be read anew.
+    The comparison writes numbers at once, for a mask of booleans would be read anew.
     """
-    words = torch.empty((out.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: out.numel()].view(out.shape)
-    return torch.ge(bits, threshold - LEVELS // 2, out=out)
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    bits = words.view(torch.int16)[: like.numel()].view(like.shape)
+    return torch.ge(bits, threshold - _LEVELS // 2, out=torch.empty_like(like))
 
 
 def dropped(x: Tensor, dropout: float) -> Tensor:
     """Return dropout(x), of x's shape; arguments as of `rectified`."""
-    threshold = round(dropout * LEVELS)
+    threshold = round(dropout * _LEVELS)
     if not threshold:
         return x
-    if x.device.type != "cpu" or threshold == LEVELS:
+    if x.device.type != "cpu" or threshold == _LEVELS:
         return functional.dropout(x, dropout)
     with torch.no_grad():
-        scaled = keep(threshold, out=torch.empty_like(x)).mul_(LEVELS / (LEVELS - threshold))
+        scaled = _kept(x, threshold).mul_(_LEVELS / (_LEVELS - threshold))
     return x * scaled
 
 
@@ -58,9 +57,9 @@ def rectified(pre: Tensor, dropout: float) -> Tensor:
         pre: Any shape.
         dropout: Probability of dropping a unit; on a CPU the nearest of 2^16 levels. 0 drops none.
     """
-    threshold = round(dropout * LEVELS)
+    threshold = round(dropout * _LEVELS)
     if not threshold:
         return functional.relu(pre)
-    if pre.device.type != "cpu" or threshold == LEVELS:
+    if pre.device.type != "cpu" or threshold == _LEVELS:
         return functional.dropout(functional.relu(pre), dropout)
     return _DroppedRelu.apply(pre, threshold)  # type: ignore[no-any-return, no-untyped-call]

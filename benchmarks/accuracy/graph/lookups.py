@@ -74,9 +74,14 @@ class Side:
         self.columns = [slot.first + column for slot in self.slots for column in range(slot.width)]
         self._pieces: dict[str, str] = {}
 
-    def flat(self, tables: Tables) -> str:
-        """Every field's vector side by side, in the order of `fields`: (rows, F d)."""
-        parts = [self._pooled(slot, tables) for slot in self.multis]
+    def flat(self, tables: Tables, pooled: Sequence[str] | None = None) -> str:
+        """Every field's vector side by side, in the order of `fields`: (rows, F d).
+
+        Args:
+            tables: Of all fields.
+            pooled: Of the multi-valued ones, where they are not just pooled as the tables say.
+        """
+        parts = [self._pooled(slot, tables) for slot in self.multis] if pooled is None else list(pooled)
         if self.singles:
             shape = self.builder.constant("shape", np.array([-1, tables.dim * len(self.singles)]))
             parts.insert(0, self.builder.add("Reshape", [self.vectors(tables), shape]))

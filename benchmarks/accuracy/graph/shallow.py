@@ -84,26 +84,24 @@ def fwfm_logit(net: Net, vectors: Tables, pairs: Float, weights: Tables, bias: f
     ones = [np.tile(linear, len(side.slots)).astype(np.float64) for side in net.sides]
     stored = sum(part.size for part in (own, across, inner)) + sum({one.size for one in ones})  # equal ones once
     net.expanded += stored - F * (F - 1) // 2
-    context, candidate = (_with_weights(net, side, vectors, weights) for side in net.sides)
+    context, candidate = (_with_weights(side, vectors, weights) for side in net.sides)
     start = _quadratic(net, context, net.add("Gemm", context, own / 2, ones[0]))
     given = net.add("Gemm", context, across, ones[1])
     return net.add("Add", start, _quadratic(net, candidate, net.add("Gemm", candidate, inner / 2, given)))
 
 
-def _with_weights(net: Net, side: Side, vectors: Tables, weights: Tables) -> str:
+def _with_weights(side: Side, vectors: Tables, weights: Tables) -> str:
     """[v_f, w_f] of one side's fields side by side: (rows, F (d + 1)).
 
     Where the library sums weights and takes the mean of vectors, and there alone, the two are looked up apart.
     """
     rows = {name: np.concatenate([v, weights.values[name]], axis=1) for name, v in vectors.values.items()}
     joined = Tables(rows, vectors.pooling)
-    parts = []
-    if side.singles:
-        parts.append(net.add("Reshape", side.vectors(joined), net.axes(-1, joined.dim * len(side.singles))))
+    pooled = []
     for slot in side.multis:
         apart = vectors.pooling[slot.name] != weights.pooling[slot.name]
-        parts += [side.pooled(slot.name, tables) for tables in ([vectors, weights] if apart else [joined])]
-    return parts[0] if len(parts) == 1 else net.add("Concat", *parts, axis=1)
+        pooled += [side.pooled(slot.name, tables) for tables in ([vectors, weights] if apart else [joined])]
+    return side.flat(joined, pooled)
 
 
 def _quadratic(net: Net, x: str, y: str) -> str:
