@@ -1,13 +1,14 @@
 """`python -m service --bundle BUNDLE`: serve a bundle. `python -m service settings`: everything it can be told."""
 
-import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from service.bench_command import bench
+from service.early import ended_by_signals
 from service.edge.api_keys import ApiKeys
 from service.edge.tls import check_tls
 from service.logging import configure_logging, get_logger
@@ -103,12 +104,13 @@ def run(settings: Settings, given: Mapping[str, Any]) -> int:
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
     """
+    with ended_by_signals():
+        serve_so = _begin(settings, given)
+    return START_ERROR if serve_so is None else serve_so()
 
-    def leave(_number: int, _frame: Any) -> None:
-        raise SystemExit(0)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+def _begin(settings: Settings, given: Mapping[str, Any]) -> Callable[[], int] | None:
+    """Listen, and return what serves; None where nothing can listen there."""
     configure_logging(settings.log_level)
     log = get_logger("service")
     plan = make_plan(settings, Machine.read())
@@ -117,16 +119,16 @@ def run(settings: Settings, given: Mapping[str, Any]) -> int:
         listener = listen(settings.host, settings.port)
     except OSError as error:
         log.error("start_failed", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
-        return START_ERROR
+        return None
     host, port, *_ = listener.getsockname()
     log.info("listening", host=host, port=port)
     if plan.workers > 1 or is_store(settings.bundle) or settings.admin_socket is not None:
         from service.workers.supervisor import Supervisor  # noqa: PLC0415 - only one of the two is needed
 
-        return Supervisor(settings, given, plan, listener).run()
+        return Supervisor(settings, given, plan, listener).run
     from service.server import serve as serve_here  # noqa: PLC0415
 
-    return serve_here(settings, plan, listener)
+    return partial(serve_here, settings, plan, listener)
 
 
 if __name__ == "__main__":

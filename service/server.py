@@ -9,13 +9,14 @@ import sys
 import threading
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 from uvicorn.server import ServerState
 
 from service.app import ServiceApp, create_app
 from service.counts.cells import BEAT
+from service.early import ended_by_signals
 from service.edge.fast_lane import FastLane
 from service.edge.guard import Guard, Limits, most_connections
 from service.edge.protocol import LaneProtocol
@@ -110,8 +111,8 @@ class _Server(uvicorn.Server):
             self._leaving = True
             self._loop.call_soon_threadsafe(self._retire)
 
-    def hurry(self, _number: int, _frame: FrameType | None) -> None:
-        """End as soon as nothing is in flight: called on a signal."""
+    def leave(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """End as soon as nothing is in flight; may be called on a signal."""
         self.should_exit = True
 
     def _drain(self, delay: float) -> None:
@@ -249,28 +250,25 @@ def serve(settings: Settings, plan: Plan, listener: socket.socket, assignment: A
     Returns:
         The process's exit status: 0 after a stop that was asked for, 1 if nothing could be served.
     """
-    server: _Server | None = None
 
-    def leave(_number: int, _frame: Any) -> None:
-        # Also called by the server itself once it has stopped in good order: by then it changes nothing.
-        if server is None:
-            raise SystemExit(0)
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+    def give_up() -> None:
+        server.leave()
 
     def make() -> _Server:
-        app = create_app(settings, plan=plan, assignment=assignment, on_failure=lambda: leave(signal.SIGTERM, None))
+        app = create_app(settings, plan=plan, assignment=assignment, on_failure=give_up)
         lane = FastLane(app.runtime, app.hot)
         config = server_config(app, settings, lane)
         config.load()
         return _Server(config, app.runtime, lane)
 
-    server = run_low(make) if assignment is not None and assignment.low else make()
+    with ended_by_signals():
+        server = run_low(make) if assignment is not None and assignment.low else make()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Called until the web server handles them, and by itself once it has stopped in good order.
+            signal.signal(number, server.leave)
     if sys.platform != "win32":
         signal.signal(RETIRE, server.retire)
-        signal.signal(HURRY, server.hurry)
+        signal.signal(HURRY, server.leave)
         # By default it would end the process; whoever sends it wants to reload.
         signal.signal(signal.SIGHUP, _refuse_reload if assignment is None else signal.SIG_IGN)
     with listener:

@@ -122,9 +122,9 @@ def test_a_server_that_is_stopped_from_outside_is_flagged_with_the_time_of_the_s
         stopper.join()
     assert_stall_was_seen(result, 1)
     first, last = ((moment - result.records.began_ns) / 1e9 for moment in moments)
-    # the last answer may have been written before the stop and read after it; the next request comes soon after
+    # Half of it at least: what the generator itself stood still on a busy machine is taken off a stall.
     assert any(
-        stall.start < first + 0.25 * STALL and stall.start + stall.seconds > last - 0.01 for stall in result.stalls
+        min(stall.start + stall.seconds, last) - max(stall.start, first) > 0.5 * STALL for stall in result.stalls
     )
 
 
