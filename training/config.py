@@ -36,6 +36,8 @@ from training.train_config import TrainConfig
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from training.dtf import Start
+
 
 class ExperimentConfig(BaseModel):
     """One experiment, all defaults resolved.
@@ -113,11 +115,14 @@ def with_overrides(
     return config.model_copy(update=changed)
 
 
-def with_choices(config: ExperimentConfig, *, table_l2: float | None, share_below: float | None) -> ExperimentConfig:
+def with_choices(
+    config: ExperimentConfig, *, table_l2: float | None, share_below: float | None, fusion_start: Start | None
+) -> ExperimentConfig:
     """The experiment with what a training chose on validation, as if it had been given."""
     train = config.train.model_copy(update={"table_l2": table_l2})
     afe = config.afe.model_copy(update={"share_below": share_below})
-    return config.model_copy(update={"train": train, "afe": afe})
+    dtf = config.dtf.model_copy(update={"fusion_start": fusion_start})
+    return config.model_copy(update={"train": train, "afe": afe, "dtf": dtf})
 
 
 def with_absolute_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:

@@ -7,9 +7,10 @@ says two towers, cross-tower interaction, dynamic fusion. The schedule is ours, 
    is worth comes from the two being different; towers that learn together become alike. Where no L2 of the
    tables is given, both are trained under several (table_prior.py). Further ones (`council`) are trained as B is;
    validation's best two become one, and all teach (council.py).
-2. *fusion*: one tower's depth with both towers as parallel branches (alignment.py builds it). Every branch reads the
-   hidden units of both, through its own layers and through cross links, and all learn from the labels and from the
-   frozen towers. Everything in it between two non-linearities merges exactly at export.
+2. *fusion*: one tower's depth with two parallel branches. Every branch reads the hidden units of both, through its own
+   layers and through cross links, and all learn from the labels and from the frozen towers. It is trained from both
+   towers, merged (alignment.py), and from random weights, and what is better on validation stays (fusing.py).
+   Everything in it between two non-linearities merges exactly at export.
 
 A phase between the two, in which the towers went on learning from their joint prediction and from each other's hidden
 layers, and rows mixed of others' values for the pair to label gave nothing on five data sets, and are gone
@@ -21,7 +22,7 @@ Every phase stops early on validation and keeps its best averaged weights.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ _TEACHING = CalibrationConfig(knots=2, folds=2)
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
 Factor = Annotated[float, Field(gt=0.0)]
+Start = Literal["towers", "afresh"]
+"""What the fused model begins from: both towers, merged, or random weights, the towers teaching alone."""
 
 GATE_RATE = 10.0
 """Learning rate of field gates, as a multiple of the dense layers'."""
@@ -78,6 +81,8 @@ class DtfConfig(BaseModel):
         teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.
         calibrate_teacher: The towers' mean logit is calibrated on validation before it teaches.
         retrain_rate: Learning rate of towers that go on from an earlier run's, as a share of the first phase's.
+        fusion_start: What the fused model begins from. By default both are tried, and validation decides: a model that
+            begins from the towers inherits what they know by heart too.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
         fusion_patience: Patience of the fusion phase, as a multiple of the others'. More than 1 may pay where tables
@@ -99,6 +104,7 @@ class DtfConfig(BaseModel):
     teacher_weight: Weight = 1.0
     calibrate_teacher: bool = True
     retrain_rate: Factor = 0.3
+    fusion_start: Start | None = None
     fusion_rate: Factor = 1.0
     fusion_l2: Factor = 0.1
     fusion_patience: Annotated[int, Field(ge=1)] = 1

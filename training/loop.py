@@ -24,7 +24,7 @@ from training.models.files import load_pair
 from training.phases.checkpoint import CheckpointStore
 from training.phases.phase import NonFiniteLossError, Progress, probabilities
 from training.towers.layout import extended_pair
-from training.towers.schedule import DtfResult, Schedule
+from training.towers.schedule import Schedule
 from training.train_config import DeviceError, TrainConfig
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from training.config import ExperimentConfig
+    from training.dtf import Start
     from training.field_selection.measures import Measures
     from training.loader import PreparedData
     from training.models.reaction import FusionForm, TowerPair
     from training.preparation.rows import SplitName
     from training.towers.linear_start import Yardstick
+    from training.towers.result import DtfResult
     from training.towers.schedule import Observer
 
 __all__ = [
@@ -79,6 +81,7 @@ class TrainingResult:
             teachers only where a council is among them.
         table_l2: `TrainConfig.table_l2`, as given or as chosen.
         share_below: `AfeConfig.share_below`, likewise.
+        fusion_start: `DtfConfig.fusion_start`, likewise.
         notes: What a reader has to know of how it came about: a tower trained twice, a beginning as the yardstick.
     """
 
@@ -90,6 +93,7 @@ class TrainingResult:
     metrics: dict[str, dict[str, dict[str, float]]]
     table_l2: float
     share_below: float
+    fusion_start: Start
     notes: tuple[str, ...] = ()
 
 
@@ -174,6 +178,7 @@ def train_reaction(
         metrics,
         result.table_l2,
         result.share_below,
+        result.fusion_start,
         (*too_telling(measures), *result.notes),
     )
 
@@ -268,6 +273,7 @@ def _with_choices_of(run: Path, config: ExperimentConfig) -> ExperimentConfig:
         config,
         table_l2=chosen.train.table_l2 if l2 is None else l2,
         share_below=(chosen.afe.share_below or 0.0) if below is None else below,
+        fusion_start=config.dtf.fusion_start,  # a phase of its own, which is run on this data as it was on that
     )
 
 

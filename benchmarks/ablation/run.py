@@ -41,6 +41,8 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
     """Report to nobody."""
 
 
+TOWERS = 11
+"""The method since which towers are trained as they are: what they end with is kept longer than what comes of them."""
 SEARCHED_ON = 1
 """The seed on which every variant searches for the tables' L2 and whether rare values share rows."""
 
@@ -83,7 +85,8 @@ class Workshop:
                 torch.set_num_threads(1)
                 schedule.settle()
             l2, below = schedule.config.first_table_l2, schedule.sharing.below
-            self._settled[asked] = with_choices(config, table_l2=l2, share_below=below)
+            start = config.dtf.fusion_start
+            self._settled[asked] = with_choices(config, table_l2=l2, share_below=below, fusion_start=start)
         return self._settled[asked]
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
@@ -142,6 +145,7 @@ class Workshop:
                 "fields": len(schedule.slots),
                 "table_l2": schedule.config.first_table_l2,
                 "share_below": schedule.sharing.below,
+                "fusion_start": schedule.began,
                 "notes": schedule.notes,
                 "scaled_log_loss": rounded(scaled_log_loss(valid.label, logits, valid.weight)),
             },
@@ -191,8 +195,9 @@ class Workshop:
 
 def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
     """All that decides what a phase of a schedule ends with."""
+    alone = phase.removeprefix("linear_").startswith("tower_")
     facts: dict[str, Any] = {
-        "method": METHOD,
+        "method": TOWERS if alone else METHOD,
         "data": data,
         "seed": schedule.seed,
         "phase": phase,
@@ -208,9 +213,10 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         facts["regression"] = None if schedule.yardstick is None else schedule.yardstick.C
     if phase.startswith("tower_a"):
         facts["gates"] = [schedule.gate_prior, schedule.gate_penalty if schedule.gate_prior else None]
-    if not phase.removeprefix("linear_").startswith("tower_"):
-        facts["dtf"] = schedule.dtf.model_dump(mode="json")
+    if not alone:
+        facts["dtf"] = schedule.dtf.model_dump(mode="json", exclude={"fusion_start"})  # the phase's name says it
         facts["schedule"] = type(schedule).__name__
         facts["settings"] = asdict(schedule.settings)
-        facts["before"] = sorted(schedule.store.digests[name] for name in schedule.store.digests if name != phase)
+        earlier = (name for name in schedule.store.digests if name != phase and not name.startswith("fusion"))
+        facts["before"] = sorted(schedule.store.digests[name] for name in earlier)
     return json.loads(json.dumps(facts))  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from training.dtf import FusionLearner
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.phase import predict
-from training.towers.alignment import build_fusion_form
+from training.towers.fusing import DRAWN, drawn
 from training.towers.recovery import regression_ahead
 from training.towers.schedule import Schedule
 
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from benchmarks.ablation.store import SharedPhases
-    from training.dtf import DtfConfig
+    from training.dtf import DtfConfig, Start
     from training.phases.learner import SplitLike
 
 NEVER = 10**9
@@ -113,11 +112,6 @@ class Ablated(Schedule):
         linear = regression_ahead(self, self.tower_logits(tower))
         return tower if linear is None else self.tower("tower_a", 0, linear=linear)
 
-    def drawn(self) -> FusionForm:
-        """A fusion form of random weights."""
-        torch.manual_seed(self._seed(5))
-        return FusionForm(self.slots, self.dtf.widths, dropout=self.dtf.fusion_dropout).to(self.device)
-
     @contextmanager
     def exactly(self, steps: int) -> Iterator[None]:
         """Run phases of (about, in whole epochs) so many steps, without early stopping."""
@@ -134,7 +128,7 @@ class Ablated(Schedule):
         if self.settings.start == "teacher":
             tower = copy.deepcopy(like)
         else:
-            torch.manual_seed(self._seed(5))
+            torch.manual_seed(self.seed_of(DRAWN))
             tower = Tower(self.slots, self.dtf.widths, table_scale=self.config.table_scale).to(self.device)
             tower.body.output.bias.data.copy_(like.body.output.bias.data)
         tower.dropout = self.dtf.fusion_dropout
@@ -150,16 +144,16 @@ class Ablated(Schedule):
 class WithoutLinks(Ablated):
     """The fused branches read one another's hidden units through their own layers alone."""
 
-    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
+    def beginning(self, pair: TowerPair, start: Start) -> FusionForm:
         """Keep the links at zero."""
-        form = super().build(pair, counts, sample)
+        form = super().beginning(pair, start)
         for branch in form.parallel:
             branch.cross.requires_grad_(requires_grad=False)
         return form
 
 
 class WithoutFusion(Ablated):
-    """Both towers are merged and learn on, from labels alone: no frozen pair teaches."""
+    """The fused model learns from labels alone: no frozen pair teaches."""
 
     def run(self, pair: TowerPair | None = None) -> Any:
         """Take the teacher's weight away; the labels' regularisation then is the first phase's."""
@@ -185,36 +179,19 @@ class BestTower(Ablated):
 class InheritOne(Ablated):
     """The fusion form starts from tower A alone: both branches are A's, so nothing of B is merged."""
 
-    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
+    def beginning(self, pair: TowerPair, start: Start) -> FusionForm:
         """Merge A with itself."""
         alone = copy.deepcopy(pair.a)
-        twins = TowerPair(alone, copy.deepcopy(alone))
-        return build_fusion_form(twins, self.slots, counts, *sample, dropout=self.dtf.fusion_dropout)
-
-
-class FreshForm(Ablated):
-    """The fusion form starts from random weights: nothing of the towers is in it but what they teach."""
-
-    def build(
-        self,
-        pair: TowerPair,
-        counts: Sequence[NDArray[np.int64]],  # noqa: ARG002 - the schedule's
-        sample: Sequence[Tensor],  # noqa: ARG002
-    ) -> FusionForm:
-        """Draw both branches."""
-        form = self.drawn()
-        for branch in form.parallel:
-            branch.output.bias.data.copy_(pair.a.body.output.bias.data)
-        return form
+        return super().beginning(TowerPair(alone, copy.deepcopy(alone)), start)
 
 
 class FreshTables(Ablated):
     """The fusion form starts from the towers' layers, merged, and tables of random values."""
 
-    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[Tensor]) -> FusionForm:
+    def beginning(self, pair: TowerPair, start: Start) -> FusionForm:
         """Draw the tables."""
-        form = super().build(pair, counts, sample)
-        for table, values in zip(form.tables, self.drawn().tables, strict=True):
+        form = super().beginning(pair, start)
+        for table, values in zip(form.tables, drawn(self, pair).tables, strict=True):
             table.data.copy_(values.data)
         return form
 

@@ -11,7 +11,6 @@ from benchmarks.ablation.schedules import (
     BornAgain,
     ControlSettings,
     EnsembleTeacher,
-    FreshForm,
     FreshTables,
     InheritOne,
     OneTower,
@@ -80,8 +79,12 @@ VARIANTS: dict[str, Variant] = {
     "without_gates": Variant("part", "AFE: no field gates", overrides={"afe.gates": False}),
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
-    "without_teacher": Variant("part", "DTF: the merged form learns from labels alone", WithoutFusion),
-    "without_merging": Variant("part", "DTF: the fused form starts from tower A alone", InheritOne),
+    "without_teacher": Variant("part", "DTF: the fused model learns from labels alone", WithoutFusion),
+    "without_merging": Variant("part", "DTF: what begins from the towers begins from tower A alone", InheritOne),
+    "from_towers": Variant(
+        "part", "DTF: the fused model begins from the towers", overrides={"dtf.fusion_start": "towers"}
+    ),
+    "afresh": Variant("part", "DTF: the fused model begins afresh", overrides={"dtf.fusion_start": "afresh"}),
     "best_tower": Variant("part", "DTF: no fusion, the best of the towers as it is", BestTower),
     "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides={"dtf.council": 0}),
     "without_calibrated_teacher": Variant(
@@ -94,9 +97,11 @@ VARIANTS: dict[str, Variant] = {
     "rich_tables": Variant(
         "addition", "DTF: towers' tables four times as wide as the fused ones", overrides={"dtf.rich": 4}
     ),
-    "fresh_form": Variant("addition", "DTF: the fusion form starts from random weights", FreshForm),
     "fresh_tables": Variant(
-        "addition", "DTF: the fusion form starts from the towers' layers and random tables", FreshTables
+        "addition",
+        "DTF: the fused model begins from the towers' layers and random tables",
+        FreshTables,
+        {"dtf.fusion_start": "towers"},
     ),
     "narrow": Variant("addition", "DTF: layers of half the width", overrides={"dtf.widths": [32, 32]}),
     "scaled_monitor": Variant(

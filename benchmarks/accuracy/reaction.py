@@ -107,7 +107,11 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
             "bundle": str((home / "bundle").relative_to(place.work)),
             "widths": model["widths"],
             "calibration": calibration.kind,
-            "chosen": {"table_l2": searched.train.table_l2, "share_below": searched.afe.share_below},
+            "chosen": {
+                "table_l2": searched.train.table_l2,
+                "share_below": searched.afe.share_below,
+                "fusion_start": searched.dtf.fusion_start,
+            },
         },
         more=more,
     )

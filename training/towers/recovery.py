@@ -125,13 +125,14 @@ class _End:
         self.pair, self.form = pair, form
         self.loss = _loss(schedule, schedule.config.monitor, schedule.form_logits(form))
         self._sharing, self._slots = schedule.sharing, schedule.slots
-        self._config, self._history = schedule.config, list(schedule.history)
+        self._config, self._history, self._began = schedule.config, list(schedule.history), schedule.began
 
     def restore(self, schedule: Schedule) -> None:
         """Leave the schedule as it was."""
         if schedule.sharing is not self._sharing:
             schedule.share(self._sharing)
         schedule.slots, schedule.config, schedule.history = self._slots, self._config, self._history
+        schedule.began = self._began
 
 
 def _loss(schedule: Schedule, monitor: Monitor, logits: NDArray[Any]) -> float:

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
+from training.calibration import IDENTITY
 from training.dtf import DtfConfig, FusionLearner, Teacher, TowerLearner, calibrated, named_logits
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
 from training.phases.phase import Phase, estimate_norms, predict
 from training.phases.tables import TableBank
-from training.towers.alignment import build_fusion_form, count_ids
 from training.towers.council import further, with_council
+from training.towers.fusing import drawn, fused, merged
 from training.towers.gates import FieldGates
 from training.towers.layout import without_closed
 from training.towers.linear_start import Linear, Yardstick, begin_linear
 from training.towers.recovery import ahead_of_yardstick, recovered, without_weak
+from training.towers.result import DtfResult
 from training.towers.row_sharing import RowSharing
 from training.towers.search import TowerSearch
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from training.dtf import Start
     from training.phases.checkpoint import CheckpointStore
     from training.phases.phase import Monitor, Progress
     from training.train_config import TrainConfig
@@ -44,21 +46,6 @@ Observer = Callable[[list[dict[str, Any]]], None]
 
 LINEAR_RATE = 0.3
 """Learning rate of towers that begin from logistic regression, as a share of the first phase's."""
-
-
-@dataclass(frozen=True)
-class DtfResult:
-    """What the phases end with: both forms, every evaluation on the way, closed fields, what was chosen, and what a
-    reader has to know of how it came about.
-    """  # noqa: D205
-
-    pair: TowerPair
-    form: FusionForm
-    history: list[dict[str, Any]]
-    closed: tuple[str, ...]
-    table_l2: float
-    share_below: float
-    notes: tuple[str, ...] = ()
 
 
 class Schedule:
@@ -107,6 +94,7 @@ class Schedule:
         self.share(RowSharing.fit(self.given, train, share_below or 0.0))
         self.search = TowerSearch(self)
         self.notes: list[str] = []
+        self.began: Start = "towers"  # what the last fusion form began from
         context = train.context_ids.shape[1]
         self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
         self.history: list[dict[str, Any]] = []
@@ -114,12 +102,12 @@ class Schedule:
     def run(self, pair: TowerPair | None = None) -> DtfResult:
         """Run all phases; the towers go on from a given pair's, if one is given."""
         pair = self.towers() if pair is None else further(self, self.sharing.shrunk(pair))
-        pair, form = recovered(self, pair, self.fusion(pair))
+        pair, form = recovered(self, pair, fused(self, pair))
         left = {slot.name for slot in self.slots}
         closed = tuple(slot.name for slot in self.given if slot.name not in left)
         form, pair = self.sharing.expanded(form.cpu().eval()), self.sharing.expanded(pair.cpu().eval())
         l2, below = self.config.first_table_l2, self.sharing.below
-        return DtfResult(pair, form, self.history, closed, l2, below, tuple(self.notes))
+        return DtfResult(pair, form, self.history, closed, l2, below, self.began, tuple(self.notes))
 
     def towers(self) -> TowerPair:
         """Phase 1: search, and train the towers; they begin anew as logistic regression where that is ahead of them."""
@@ -211,15 +199,14 @@ class Schedule:
         learner = TowerLearner(
             name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
-        if linear is None:
-            self._phase(name, number, learner.module, learner, stored=stored, prefix=prefix)
-        else:
-            self._phase(name, number, learner.module, learner, rate_factor=LINEAR_RATE, stored=f"linear_{name}")
+        factor = 1.0 if linear is None else LINEAR_RATE
+        stored = stored if linear is None else f"linear_{name}"
+        self._phase(name, number, learner.module, learner, rate_factor=factor, stored=stored, prefix=prefix)
         return tower if gates is None else without_closed(tower, gates).to(self.device).eval()
 
     def fresh(self, number: int, linear: Linear | None = None) -> Tower:
         """A tower of random weights by a phase's number, or one that begins as logistic regression."""
-        torch.manual_seed(self._seed(number))
+        torch.manual_seed(self.seed_of(number))
         slots, config = self.rich_slots, self.config
         tower = Tower(slots, self.dtf.widths, dropout=config.dropout, table_scale=config.table_scale).to(self.device)
         tower.body.quadratic.requires_grad_(self.dtf.quadratic)
@@ -229,7 +216,7 @@ class Schedule:
         if linear is not None:
             begin_linear(tower, linear, self.train.split, table_l2=config.first_table_l2, seed=self.seed)
             bank = self._bank(tower)
-            estimate_norms(TowerLearner("tower", tower, bank), [self.train.batch(self._sample())], [bank.averages()])
+            estimate_norms(TowerLearner("tower", tower, bank), [self.train.batch(self.sample())], [bank.averages()])
         return tower
 
     def further(self, name: str, number: int, tower: Tower) -> Tower:
@@ -240,20 +227,26 @@ class Schedule:
         learner = TowerLearner(name, tower, self._bank(tower), unknown=self.config.unknown)
         return self._phase(name, number, tower, learner, rate_factor=self.dtf.retrain_rate)
 
-    def fusion(self, pair: TowerPair, *, begun: TowerPair | None = None, stored: str | None = None) -> FusionForm:
+    def fusion(
+        self,
+        pair: TowerPair,
+        *,
+        start: Start = "towers",
+        begun: TowerPair | None = None,
+        stored: str | None = None,
+        prefix: str = "",
+    ) -> FusionForm:
         """Phase 2: train the fusion form of the frozen pair under it and its council.
 
         Args:
             pair: The towers; both teach, and their council.
-            begun: What the form is merged from, if not from them.
+            start: What the form begins from.
+            begun: The towers that it is merged from, if not those.
             stored: Name in the store, if not the phase's.
+            prefix: Told before what each evaluation says.
         """
-        rows = self._sample()
-        sample = [
-            torch.from_numpy(ids[rows]).to(self.device).long()
-            for ids in (self.train.split.context_ids, self.train.split.candidate_ids)
-        ]
-        form = self.build(begun or pair, count_ids(self.slots, self.train.split), sample)
+        self.began = start
+        form = self.beginning(begun or pair, start)
         bank = self._bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, self.teacher(pair), unknown=self.config.unknown)
         return self._phase(
@@ -265,24 +258,25 @@ class Schedule:
             patience_factor=self.dtf.fusion_patience,
             monitor=self.fusion_monitor,
             stored=stored,
+            prefix=prefix,
         )
 
-    def _sample(self) -> NDArray[np.int64]:
+    def beginning(self, pair: TowerPair, start: Start) -> FusionForm:
+        """What phase 2 begins from."""
+        return merged(self, pair) if start == "towers" else drawn(self, pair)
+
+    def sample(self) -> NDArray[np.int64]:
         """Some training rows, in order."""
         most = min(self.dtf.sample_rows, len(self.train))
-        return np.sort(np.random.default_rng(self._seed(4)).choice(len(self.train), most, replace=False))
+        return np.sort(np.random.default_rng(self.seed_of(4)).choice(len(self.train), most, replace=False))
 
     def teacher(self, pair: TowerPair) -> Teacher:
         """Freeze a pair and its council, calibrated on validation as far as that is beyond noise."""
-        banks = [self._bank(tower) for tower in pair.all]
-        if not self.dtf.calibrate_teacher:
-            return Teacher(pair.all, banks)
-        logits = np.mean([self.tower_logits(tower) for tower in pair.all], axis=0)
-        return Teacher(pair.all, banks, calibrated(logits, self.valid.split, self.seed))
-
-    def build(self, pair: TowerPair, counts: Sequence[NDArray[np.int64]], sample: Sequence[torch.Tensor]) -> FusionForm:
-        """Merge the pair into the form that phase 2 starts from; arguments as of `build_fusion_form`."""
-        return build_fusion_form(pair, self.slots, counts, sample[0], sample[1], dropout=self.dtf.fusion_dropout)
+        found = IDENTITY
+        if self.dtf.calibrate_teacher:
+            logits = np.mean([self.tower_logits(tower) for tower in pair.all], axis=0)
+            found = calibrated(logits, self.valid.split, self.seed)
+        return Teacher(pair.all, [self._bank(tower) for tower in pair.all], found)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
         settings = self.config.table_settings(len(self.train), l2_factor)
@@ -293,7 +287,8 @@ class Schedule:
         """The slots of the towers that are trained: wider tables than the fused model's."""
         return with_dims(self.slots, {slot.name: slot.dim * self.dtf.rich for slot in self.slots})
 
-    def _seed(self, number: int) -> int:
+    def seed_of(self, number: int) -> int:
+        """A phase's seed, by its number."""
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0])
 
     def _phase(
@@ -320,7 +315,7 @@ class Schedule:
             return module.eval()
         settings = self.config.phase_settings(
             name,
-            self._seed(number),
+            self.seed_of(number),
             len(self.train),
             monitor or self.tower_monitor,
             rate_factor=rate_factor,

@@ -207,7 +207,10 @@ class Search:
     def _train(self, config: ExperimentConfig, trial: Trial | None) -> float:
         """Train, from where it was left if it was; return what the fused model comes to on the validation split."""
         # Settings are compared by pairs alone: further towers make every model better, and take a third of its time.
-        config = config.model_copy(update={"dtf": config.dtf.model_copy(update={"council": 0})})
+        # What a model begins from is as the first trial found, unless it is given.
+        start = config.dtf.fusion_start or self._study.user_attrs.get("fusion_start")
+        dtf = config.dtf.model_copy(update={"council": 0, "fusion_start": start})
+        config = config.model_copy(update={"dtf": dtf})
         digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
         workdir = self.folder / f"training-{digest}"
         monitor = config.train.monitor
@@ -243,6 +246,7 @@ class Search:
             raise
         shutil.rmtree(workdir, ignore_errors=True)
         if trial is not None and not trial.user_attrs["number"]:
+            self._study.set_user_attr("fusion_start", result.fusion_start)
             for phase in PHASES:
                 self._judge(trial, [record for record in result.history if record["phase"] == phase], reported)
         return float(result.metrics["validation"]["fused"][monitor])

@@ -17,7 +17,6 @@ from benchmarks.ablation.schedules import (
     BornAgain,
     ControlSettings,
     EnsembleTeacher,
-    FreshForm,
     FreshTables,
     InheritOne,
     OneTower,
@@ -28,7 +27,6 @@ from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
 from benchmarks.accuracy.models import METHOD
 from training.dtf import DtfConfig
 from training.models.reaction import TowerPair
-from training.towers.alignment import count_ids
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -93,26 +91,26 @@ def test_variants_share_the_towers_and_nothing_that_differs(whole: tuple[Ablated
     assert same == {"tower_a", "tower_b", "tower_c", "tower_d"}
 
 
-def test_a_form_that_begins_afresh_has_nothing_of_the_towers_and_one_of_fresh_tables_their_layers(
-    whole: tuple[Ablated, Path],
-) -> None:
-    found = {kind: toy(kind, whole[1], TRAIN) for kind in (Ablated, FreshForm, FreshTables)}
-    forms = {}
-    for kind, schedule in found.items():
-        pair = schedule.towers()
-        rows = [
-            torch.from_numpy(ids[:200]).long()
-            for ids in (schedule.train.split.context_ids, schedule.train.split.candidate_ids)
-        ]
-        forms[kind] = schedule.build(pair, count_ids(schedule.slots, schedule.train.split), rows)
-    merged, fresh, tables = (dict(forms[kind].named_parameters()) for kind in (Ablated, FreshForm, FreshTables))
+def test_a_form_of_fresh_tables_begins_with_the_towers_layers(whole: tuple[Ablated, Path]) -> None:
+    schedules = [toy(kind, whole[1], TRAIN) for kind in (Ablated, FreshTables)]
+    with torch.random.fork_rng():
+        forms = [schedule.beginning(schedule.towers(), "towers") for schedule in schedules]
+    merged, tables = (dict(form.named_parameters()) for form in forms)
     for name, value in merged.items():
-        zero = not value.any()  # cross links and squares begin as none
         assert torch.equal(value, tables[name]) == (not name.startswith("tables.")), name
-        if not zero and "norms" not in name:
-            assert not torch.equal(value, fresh[name]) or name.endswith("output.bias"), name
-    one, other = forms[FreshForm].parallel
-    assert not torch.equal(one.linear_layers[0].weight, other.linear_layers[0].weight)
+
+
+def test_both_beginnings_are_shared_with_the_variants_that_have_one_of_them(whole: tuple[Ablated, Path]) -> None:
+    full, where = whole
+    assert {"fusion", "fusion_afresh"} < full.store.digests.keys()
+    for start, phase in (("towers", "fusion"), ("afresh", "fusion_afresh")):
+        found = toy(Ablated, where, TRAIN)
+        found.dtf = found.dtf.model_copy(update={"fusion_start": start})
+        with torch.random.fork_rng():
+            found.fit()
+        assert found.store.digests[phase] == full.store.digests[phase]
+        assert found.store.spent.cpu_seconds[phase] == full.store.spent.cpu_seconds[phase]
+        assert found.steps < full.steps
 
 
 def test_a_phase_from_the_store_ends_and_costs_as_when_it_was_trained(whole: tuple[Ablated, Path]) -> None:

@@ -21,11 +21,13 @@ from training.phases.checkpoint import CheckpointStore
 from training.phases.learner import Rows
 from training.phases.optim import AdamSettings
 from training.phases.phase import UNKNOWING, NonFiniteLossError, Phase, PhaseSettings
-from training.towers.schedule import DtfResult, Schedule
+from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from training.towers.result import DtfResult
 
 
 WIDTHS = (8, 6)
@@ -88,7 +90,7 @@ def test_every_phase_runs_in_order_and_reports_its_end(trained: tuple[DtfResult,
         last = [t for t in told.told if t[0] == phase][-1]
         assert last[1] == last[2]
         assert "AUC" in last[3]
-    assert sorted(path.stem for path in where.glob("*")) == ["fusion", *towers]
+    assert sorted(path.stem for path in where.glob("*")) == ["fusion", "fusion_afresh", *towers]
 
 
 def test_towers_of_different_seeds_differ_and_both_find_the_parity(

@@ -179,8 +179,7 @@ def test_a_fused_model_behind_its_yardstick_is_trained_again_from_it(split: Any,
     with torch.random.fork_rng():
         torch.set_num_threads(1)
         pair = TowerPair(schedule.fresh(0), schedule.fresh(1))
-        rows = [torch.from_numpy(ids).long() for ids in (split.context_ids, split.candidate_ids)]
-        untrained = schedule.build(pair, count_ids(SLOTS, split), rows)
+        untrained = schedule.beginning(pair, "towers")
         _, form = recovered(schedule, pair, untrained)
     assert loss_of(Yardstick(C, schedule.form_logits(form)), split) <= loss_of(yardstick, split)
     assert "fused model ended behind" in schedule.notes[-1]
@@ -192,4 +191,4 @@ def test_what_is_ahead_of_its_yardstick_is_left_alone(split: Any, tmp_path: Path
     with torch.random.fork_rng():
         result = schedule.run()
     assert result.notes == ()
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["fusion", "tower_a", "tower_b"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["fusion", "fusion_afresh", "tower_a", "tower_b"]

@@ -122,7 +122,7 @@ def test_a_given_l2_is_not_searched_for_and_no_prior_at_all_is_one(tmp_path: Pat
     with torch.random.fork_rng():
         given.run()
     assert given.config.table_l2 == 0.0
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["fusion", "tower_a", "tower_b"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["fusion", "fusion_afresh", "tower_a", "tower_b"]
     assert "L2" not in told[-1][-1]
 
 

@@ -1,0 +1,121 @@
+"""What the fused model begins from: the towers or random weights, whichever ends better on validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from model_toys import SLOTS, clicks
+from sklearn.metrics import log_loss, roc_auc_score
+
+from training.dtf import DtfConfig
+from training.models.reaction import FusionForm, TowerPair
+from training.phases.checkpoint import CheckpointStore
+from training.towers.fusing import STARTS
+from training.towers.schedule import Schedule
+from training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from training.towers.result import DtfResult
+
+VALID = clicks(400, seed=50)
+
+
+def toy(where: Path, told: list[tuple[str, str]] | None = None, *, seed: int = 1, **given: Any) -> Schedule:
+    def progress(phase: str, _done: int, _total: int, note: str) -> None:
+        if told is not None:
+            told.append((phase, note))
+
+    torch.set_num_threads(1)
+    monitor, dtf = given.pop("monitor", "log_loss"), {"widths": (8, 6), "council": 0, **given}
+    return Schedule(
+        SLOTS,
+        clicks(1000),
+        VALID,
+        dtf=DtfConfig(**dtf),
+        config=TrainConfig(batch_size=64, epochs=4, rate=3e-3, table_l2=1.0, device="cpu", monitor=monitor),
+        seed=seed,
+        store=CheckpointStore(where, "toy", resume=True),
+        progress=progress,
+    )
+
+
+def run(schedule: Schedule, pair: TowerPair | None = None) -> DtfResult:
+    with torch.random.fork_rng():
+        return schedule.run(pair)
+
+
+def same(one: FusionForm, other: FusionForm) -> bool:
+    return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+def loss(form: FusionForm, monitor: str) -> float:
+    with torch.no_grad():
+        pctr = torch.sigmoid(form(torch.from_numpy(VALID.context_ids), torch.from_numpy(VALID.candidate_ids))).numpy()
+    return -roc_auc_score(VALID.label, pctr) if monitor == "auc" else log_loss(VALID.label, pctr.astype("float64"))
+
+
+@pytest.mark.parametrize("monitor", ["log_loss", "auc"])
+def test_both_are_tried_and_the_better_one_stays(monitor: str, tmp_path: Path) -> None:
+    kept = set()
+    for seed in range(1, 6):
+        both = run(toy(tmp_path / f"{seed}", seed=seed, monitor=monitor))
+        alone = {
+            start: run(toy(tmp_path / f"{seed}{start}", seed=seed, monitor=monitor, fusion_start=start))
+            for start in STARTS
+        }
+        assert {start: result.fusion_start for start, result in alone.items()} == {start: start for start in STARTS}
+        best = min(STARTS, key=lambda start: loss(alone[start].form, monitor))
+        assert both.fusion_start == best
+        assert same(both.form, alone[best].form)
+        assert both.history == alone[best].history
+        kept.add(best)
+    assert kept == set(STARTS)
+
+
+def test_one_that_is_given_is_the_only_one_that_is_trained(tmp_path: Path) -> None:
+    for start, phase in (("towers", "fusion"), ("afresh", "fusion_afresh")):
+        told: list[tuple[str, str]] = []
+        run(toy(tmp_path / start, told, fusion_start=start))
+        assert sorted(path.stem for path in (tmp_path / start).iterdir()) == [phase, "tower_a", "tower_b"]
+        assert not any("afresh" in note or "from the towers" in note for _, note in told)
+
+
+def test_what_was_over_is_taken_up_and_the_other_one_trained(tmp_path: Path) -> None:
+    first = run(toy(tmp_path))
+    for left, told_of in (("fusion", "afresh: "), ("fusion_afresh", "from the towers: ")):
+        for path in tmp_path.glob("fusion*"):
+            if path.stem != left:
+                path.unlink()
+        told: list[tuple[str, str]] = []
+        again = run(toy(tmp_path, told))
+        assert {phase for phase, _ in told} == {"fusion"}
+        assert all(note.startswith(told_of) for _, note in told)
+        assert same(again.form, first.form)
+        assert (again.history, again.fusion_start) == (first.history, first.fusion_start)
+
+
+def test_one_that_begins_afresh_has_nothing_of_the_towers_but_the_base_rate(tmp_path: Path) -> None:
+    schedule = toy(tmp_path)
+    with torch.random.fork_rng():
+        pairs = [TowerPair(schedule.fresh(number), schedule.fresh(number + 1)) for number in (0, 2)]
+        pairs[1].a.body.output.bias.data.fill_(3.0)
+        merged = dict(schedule.beginning(pairs[0], "towers").named_parameters())
+        one, other = (schedule.beginning(pair, "afresh") for pair in pairs)
+    for (name, value), others in zip(one.named_parameters(), other.parameters(), strict=True):
+        is_bias = name.endswith("output.bias")
+        assert torch.equal(value, others) != is_bias
+        if not is_bias and "norms" not in name and value.any():  # cross links and squares begin as none
+            assert not torch.equal(value, merged[name]), name
+    a, b = one.parallel
+    assert not torch.equal(a.linear_layers[0].weight, b.linear_layers[0].weight)
+    assert b.output.bias.item() == pairs[0].a.body.output.bias.item()
+
+
+def test_a_retraining_tries_both_unless_one_is_given(tmp_path: Path) -> None:
+    first = run(toy(tmp_path / "first"))
+    run(toy(tmp_path / "on"), first.pair)
+    assert {path.stem for path in (tmp_path / "on").glob("fusion*")} == {"fusion", "fusion_afresh"}

@@ -1,0 +1,66 @@
+"""What the fused model begins from: both towers, merged, or random weights. Validation decides, unless it is given.
+
+A merged form begins where the towers end, and has little left to learn; but it inherits what their tables know by
+heart. One that begins afresh learns from what they say alone. On MovieLens tags it ends clearly ahead of the merged
+one, on other data both end alike (ARCHITECTURE.md, 69).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, get_args
+
+import torch
+
+from training.dtf import Start
+from training.models.reaction import FusionForm
+from training.phases.phase import lost
+from training.towers.alignment import build_fusion_form, count_ids
+
+if TYPE_CHECKING:
+    from training.models.reaction import TowerPair
+    from training.towers.schedule import Schedule
+
+STARTS: Final[tuple[Start, ...]] = get_args(Start)
+"""In the order in which they are tried; of two that end alike the first one stays."""
+DRAWN: Final = 5
+"""Number of what is drawn, for its seed."""
+SAYS: Final = {"towers": "from the towers: ", "afresh": "afresh: "}
+
+
+def fused(schedule: Schedule, pair: TowerPair) -> FusionForm:
+    """Train the fusion form of a pair; the schedule is left with what it began from and that phase's history."""
+    given = schedule.dtf.fusion_start
+    if given is not None:
+        return schedule.fusion(pair, start=given, stored=_stored(given))
+    before, valid = schedule.history, schedule.valid.split
+    ends = []
+    for start in STARTS:
+        schedule.history = list(before)
+        form = schedule.fusion(pair, start=start, stored=_stored(start), prefix=SAYS[start])
+        loss = lost(schedule.config.monitor, valid.label, schedule.form_logits(form), valid.weight)
+        ends.append((loss, form, start, schedule.history))
+    _, form, schedule.began, schedule.history = min(ends, key=lambda end: end[0])
+    return form
+
+
+def merged(schedule: Schedule, pair: TowerPair) -> FusionForm:
+    """The fusion form of a pair as it is."""
+    rows, split = schedule.sample(), schedule.train.split
+    ids = [torch.from_numpy(side[rows]).to(schedule.device).long() for side in (split.context_ids, split.candidate_ids)]
+    counts = count_ids(schedule.slots, split)
+    return build_fusion_form(pair, schedule.slots, counts, *ids, dropout=schedule.dtf.fusion_dropout)
+
+
+def drawn(schedule: Schedule, pair: TowerPair) -> FusionForm:
+    """A fusion form of random weights, whose bias is tower A's."""
+    torch.manual_seed(schedule.seed_of(DRAWN))
+    dtf = schedule.dtf
+    form = FusionForm(schedule.slots, dtf.widths, dropout=dtf.fusion_dropout).to(schedule.device)
+    for branch in form.parallel:
+        branch.output.bias.data.copy_(pair.a.body.output.bias.data)
+    return form
+
+
+def _stored(start: Start) -> str:
+    """The phase's name in the store."""
+    return "fusion" if start == "towers" else f"fusion_{start}"
