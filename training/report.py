@@ -27,8 +27,10 @@ from training.structural.structure import Structure
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from training.config import ExperimentConfig
     from training.runs import Run
 
+BEGAN = {"towers": "both towers, merged", "afresh": "random weights, the towers teaching alone"}
 CURVES = {"tower_a": "Tower A", "tower_b": "Tower B", "pair": "Pair", "fused": "Fused"}
 AFTER = {"dropped": "dropped", "constant": "a constant when served"}
 PARAMETERS_ABOUT = (
@@ -48,7 +50,7 @@ def render_report(run: Run) -> str:
         "cards": _cards(run, parameters),
         "towers": tower_table(run.metrics),
         **afe_part(run, parameters),
-        **_curves_part(run.history(), run.config.afe.share_below),
+        **_curves_part(run.history(), run.config),
         "structure": _structure_part(run),
         **calibration_part(run),
         **_parameters_part(parameters),
@@ -117,7 +119,7 @@ def _apart(phase: str) -> bool:
     return phase.startswith("tower_")
 
 
-def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None) -> dict[str, Any]:
+def _curves_part(history: Sequence[Mapping[str, Any]], config: ExperimentConfig) -> dict[str, Any]:
     """One chart a metric. Towers are trained apart, so they start side by side; the other phases follow."""
     phases: dict[str, list[Mapping[str, Any]]] = {}
     for record in history:
@@ -148,6 +150,10 @@ def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None
             if any(parts):
                 lines.append(Line(name, tuple(tuple(part) for part in parts if part)))
         curves.append(line_chart(lines, title=f"{label} by epoch", x_label="epoch", y_label=label, bands=bands))
+    return {"curves": curves, "curves_about": _curves_about(history, config)}
+
+
+def _curves_about(history: Sequence[Mapping[str, Any]], config: ExperimentConfig) -> str:
     about = (
         "Validation metrics of the averaged weights. The towers learn apart, then the fused model learns "
         "under them, frozen. Every phase keeps its best, and the next one goes on from there."
@@ -157,12 +163,14 @@ def _curves_part(history: Sequence[Mapping[str, Any]], share_below: float | None
         about += (
             f" The towers were trained under several L2 of their tables; shown are the best, under {chosen.pop():g}."
         )
-    if share_below:
+    if config.afe.share_below:
         about += (
             " Rare values share table rows by what was seen of them: those with less evidence than "
-            f"{share_below:g} even rows'."
+            f"{config.afe.share_below:g} even rows'."
         )
-    return {"curves": curves, "curves_about": about}
+    if config.dtf.fusion_start is not None:
+        about += f" The fused model began from {BEGAN[config.dtf.fusion_start]}."
+    return about
 
 
 def _structure_part(run: Run) -> dict[str, Any] | None:

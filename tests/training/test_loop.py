@@ -126,7 +126,9 @@ def same_training(one: TrainingResult, other: TrainingResult) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("tower_b", 1), ("fusion", 1)])
+@pytest.mark.parametrize(
+    ("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("tower_b", 1), ("fusion", 1), ("fusion", 2)]
+)
 def test_a_killed_training_continues_to_the_bit_same_result(
     phase: str, attempt: int, tiny_home: Path, whole: TrainingResult, tmp_path: Path
 ) -> None:

@@ -79,6 +79,20 @@ def test_the_first_trial_is_the_experiment_as_it_is(home: Path, whole: tuple[Fou
             yardstick=fit_yardstick(data, config.seed),
         )
         assert alone.metrics["validation"]["fused"]["log_loss"] == score
+        pair_alone = pair_alone.model_copy(update={"fusion_start": alone.fusion_start})
+
+
+def test_what_a_model_begins_from_is_found_out_by_the_first_trial_alone(home: Path, tmp_path: Path) -> None:
+    told: dict[int, set[str]] = {}
+
+    def progress(phase: str, done: int, _total: int, note: str) -> None:
+        if phase == "trials":
+            told[done] = set()
+        elif phase == "fusion":
+            told[max(told)].add(note.partition(": ")[0] if ": " in note else "")
+
+    search(home, tmp_path / "tuned.toml", progress)
+    assert told == {0: {"from the towers", "afresh"}, **{done: {""} for done in range(1, TRIALS + 1)}}
 
 
 def test_trials_are_compared_with_the_towers_that_the_first_one_kept_by_what_stops_them(
