@@ -33,7 +33,7 @@ def ended_by_signals() -> Iterator[None]:
         signal.signal(number, leave)
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         if told:
             raise SystemExit(0) from error
         raise

@@ -82,7 +82,8 @@ class DtfConfig(BaseModel):
         calibrate_teacher: The towers' mean logit is calibrated on validation before it teaches.
         retrain_rate: Learning rate of towers that go on from an earlier run's, as a share of the first phase's.
         fusion_start: What the fused model begins from. By default both are tried, and validation decides: a model that
-            begins from the towers inherits what they know by heart too.
+            begins from the towers inherits what they know by heart too. One that ends behind logistic regression
+            begins anew from towers that are that regression, whatever is given.
         fusion_rate: Learning rate of the fusion phase as a share of the first phase's.
         fusion_l2: Table L2 of the fusion phase as a share of the first phase's: soft targets need less.
         fusion_patience: Patience of the fusion phase, as a multiple of the others'. More than 1 may pay where tables

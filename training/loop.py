@@ -273,7 +273,7 @@ def _with_choices_of(run: Path, config: ExperimentConfig) -> ExperimentConfig:
         config,
         table_l2=chosen.train.table_l2 if l2 is None else l2,
         share_below=(chosen.afe.share_below or 0.0) if below is None else below,
-        fusion_start=config.dtf.fusion_start,  # a phase of its own, which is run on this data as it was on that
+        fusion_start=config.dtf.fusion_start,  # tried anew on this data, unless given
     )
 
 

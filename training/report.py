@@ -168,6 +168,7 @@ def _curves_about(history: Sequence[Mapping[str, Any]], config: ExperimentConfig
             " Rare values share table rows by what was seen of them: those with less evidence than "
             f"{config.afe.share_below:g} even rows'."
         )
+    # One that began anew as logistic regression is told of by a note.
     if config.dtf.fusion_start is not None:
         about += f" The fused model began from {BEGAN[config.dtf.fusion_start]}."
     return about

@@ -35,8 +35,7 @@ AUC difference above 0 and a log loss difference below 0 speak for the whole. **
 """
 
 
-BEFORE = """**Of method {method}: the present one, {now}, has no line in the ledger yet.** Before, L2 and sharing were
-searched by the whole alone, and of the controls only the students' L2 and beginning were tuned.
+BEFORE = """**Of method {method}: the present one, {now}, has no line in the ledger yet.**
 """
 
 

@@ -42,7 +42,8 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
 
 
 TOWERS = 11
-"""The method since which towers are trained as they are: what they end with is kept longer than what comes of them."""
+"""The method since which towers are trained as they are: what they end with is kept longer than what comes of them.
+Raised to `METHOD` whenever that changes how a tower is trained."""
 SEARCHED_ON = 1
 """The seed on which every variant searches for the tables' L2 and whether rare values share rows."""
 
@@ -145,7 +146,7 @@ class Workshop:
                 "fields": len(schedule.slots),
                 "table_l2": schedule.config.first_table_l2,
                 "share_below": schedule.sharing.below,
-                "fusion_start": schedule.began,
+                "fusion_start": schedule.began if any(phase.startswith("fusion") for phase in steps) else None,
                 "notes": schedule.notes,
                 "scaled_log_loss": rounded(scaled_log_loss(valid.label, logits, valid.weight)),
             },

@@ -80,7 +80,9 @@ VARIANTS: dict[str, Variant] = {
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the fused model learns from labels alone", WithoutFusion),
-    "without_merging": Variant("part", "DTF: what begins from the towers begins from tower A alone", InheritOne),
+    "without_merging": Variant(
+        "part", "DTF: the fused model begins from tower A alone", InheritOne, {"dtf.fusion_start": "towers"}
+    ),
     "from_towers": Variant(
         "part", "DTF: the fused model begins from the towers", overrides={"dtf.fusion_start": "towers"}
     ),

@@ -91,7 +91,7 @@ class Line(_Strict):
         bootstrap_validation: the validation metrics resampled (purpose "ablation").
         parameters: None where they cannot be compared (trees).
         flops: floating point operations a row, a multiply-add counted as two.
-        steps: optimiser steps, all phases together.
+        steps: optimiser steps of all phases that are part of what was kept.
         epochs: passes over the training rows.
         cpu_seconds: processor time of training and evaluation, one thread.
         facts: what else a model says of its run.

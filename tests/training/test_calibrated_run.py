@@ -41,6 +41,7 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         metrics=plain,
         table_l2=300.0,
         share_below=0.0,
+        fusion_start="towers",
     )
     choice = Choice(CALIBRATION, 300, 0.69, {"piecewise": Candidate(0.67, 0.02, 0.005, kept=True)})
     out = tmp_path_factory.mktemp("calibrated") / "run"

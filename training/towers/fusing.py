@@ -1,8 +1,8 @@
 """What the fused model begins from: both towers, merged, or random weights. Validation decides, unless it is given.
 
 A merged form begins where the towers end, and has little left to learn; but it inherits what their tables know by
-heart. One that begins afresh learns from what they say alone. On MovieLens tags it ends clearly ahead of the merged
-one, on other data both end alike (ARCHITECTURE.md, 69).
+heart. One that begins afresh learns from what they say alone: on MovieLens tags it ends ahead of the merged one in the
+mean, on other data both end alike (ARCHITECTURE.md, 69).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from training.dtf import Start
 from training.models.reaction import FusionForm
-from training.phases.phase import lost
+from training.phases.phase import NonFiniteLossError
 from training.towers.alignment import build_fusion_form, count_ids
 
 if TYPE_CHECKING:
@@ -28,17 +28,28 @@ SAYS: Final = {"towers": "from the towers: ", "afresh": "afresh: "}
 
 
 def fused(schedule: Schedule, pair: TowerPair) -> FusionForm:
-    """Train the fusion form of a pair; the schedule is left with what it began from and that phase's history."""
+    """Train the fusion form of a pair; the schedule is left with what it began from and that phase's history.
+
+    Raises:
+        NonFiniteLossError: The loss became NaN or infinite, from whatever it began.
+    """
     given = schedule.dtf.fusion_start
     if given is not None:
         return schedule.fusion(pair, start=given, stored=_stored(given))
-    before, valid = schedule.history, schedule.valid.split
-    ends = []
+    before, ends = schedule.history, []
+    failed: list[NonFiniteLossError] = []
     for start in STARTS:
         schedule.history = list(before)
-        form = schedule.fusion(pair, start=start, stored=_stored(start), prefix=SAYS[start])
-        loss = lost(schedule.config.monitor, valid.label, schedule.form_logits(form), valid.weight)
-        ends.append((loss, form, start, schedule.history))
+        try:
+            form = schedule.fusion(pair, start=start, stored=_stored(start), prefix=SAYS[start])
+        except NonFiniteLossError as error:
+            failed.append(error)
+            continue
+        ends.append((schedule.form_loss(form), form, start, schedule.history))
+    if not ends:
+        raise failed[0]
+    if failed:
+        schedule.notes.append(f"of two beginnings of the fused model one failed and was left out: {failed[0]}")
     _, form, schedule.began, schedule.history = min(ends, key=lambda end: end[0])
     return form
 
@@ -52,7 +63,7 @@ def merged(schedule: Schedule, pair: TowerPair) -> FusionForm:
 
 
 def drawn(schedule: Schedule, pair: TowerPair) -> FusionForm:
-    """A fusion form of random weights, whose bias is tower A's."""
+    """A fusion form of random weights, whose outputs' bias is tower A's: it predicts about the base rate."""
     torch.manual_seed(schedule.seed_of(DRAWN))
     dtf = schedule.dtf
     form = FusionForm(schedule.slots, dtf.widths, dropout=dtf.fusion_dropout).to(schedule.device)

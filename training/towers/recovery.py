@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.models.reaction import FusionForm
-    from training.phases.phase import Monitor
     from training.towers.linear_start import Linear
     from training.towers.schedule import Schedule
 
@@ -123,7 +122,7 @@ class _End:
 
     def __init__(self, schedule: Schedule, pair: TowerPair, form: FusionForm) -> None:
         self.pair, self.form = pair, form
-        self.loss = _loss(schedule, schedule.config.monitor, schedule.form_logits(form))
+        self.loss = schedule.form_loss(form)
         self._sharing, self._slots = schedule.sharing, schedule.slots
         self._config, self._history, self._began = schedule.config, list(schedule.history), schedule.began
 
@@ -135,10 +134,6 @@ class _End:
         schedule.began = self._began
 
 
-def _loss(schedule: Schedule, monitor: Monitor, logits: NDArray[Any]) -> float:
-    return lost(monitor, schedule.valid.split.label, logits, schedule.valid.split.weight)
-
-
 def _can_begin(schedule: Schedule) -> bool:
     """Whether there is a regression to begin as, and two units of every layer, one for each sign."""
     return schedule.yardstick is not None and min(schedule.dtf.widths) >= 2  # noqa: PLR2004
@@ -147,7 +142,9 @@ def _can_begin(schedule: Schedule) -> bool:
 def _yardstick_loss(schedule: Schedule) -> float:
     if schedule.yardstick is None:
         return float("inf")
-    return _loss(schedule, schedule.config.monitor, schedule.yardstick.logits)
+    logits: NDArray[Any] = schedule.yardstick.logits
+    split = schedule.valid.split
+    return lost(schedule.config.monitor, split.label, logits, split.weight)
 
 
 def _regression(schedule: Schedule) -> Linear:

@@ -17,7 +17,7 @@ from training.dtf import DtfConfig, FusionLearner, Teacher, TowerLearner, calibr
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
-from training.phases.phase import Phase, estimate_norms, predict
+from training.phases.phase import Phase, estimate_norms, lost, predict
 from training.phases.tables import TableBank
 from training.towers.council import further, with_council
 from training.towers.fusing import drawn, fused, merged
@@ -149,6 +149,11 @@ class Schedule:
         """What a tower says (N,) on validation."""
         return self._tower_logits(tower, self.valid)
 
+    def form_loss(self, form: FusionForm | Tower) -> float:
+        """A fusion form's score on validation by `train.monitor`; negative where more is better."""
+        split = self.valid.split
+        return lost(self.config.monitor, split.label, self.form_logits(form), split.weight)
+
     def form_logits(self, form: FusionForm | Tower) -> NDArray[np.float32]:
         """What a fusion form says (N,) on validation."""
         return self._form_logits(form, self.valid)
@@ -262,7 +267,7 @@ class Schedule:
         )
 
     def beginning(self, pair: TowerPair, start: Start) -> FusionForm:
-        """What phase 2 begins from."""
+        """What phase 2 begins from; nothing is trained yet."""
         return merged(self, pair) if start == "towers" else drawn(self, pair)
 
     def sample(self) -> NDArray[np.int64]:

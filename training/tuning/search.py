@@ -207,7 +207,7 @@ class Search:
     def _train(self, config: ExperimentConfig, trial: Trial | None) -> float:
         """Train, from where it was left if it was; return what the fused model comes to on the validation split."""
         # Settings are compared by pairs alone: further towers make every model better, and take a third of its time.
-        # What a model begins from is as the first trial found, unless it is given.
+        # What a model begins from is as the first training that ended found, unless it is given.
         start = config.dtf.fusion_start or self._study.user_attrs.get("fusion_start")
         dtf = config.dtf.model_copy(update={"council": 0, "fusion_start": start})
         config = config.model_copy(update={"dtf": dtf})
@@ -215,12 +215,14 @@ class Search:
         workdir = self.folder / f"training-{digest}"
         monitor = config.train.monitor
         reported: dict[str, int] = {}
+        judged = PHASES if start else PHASES.keys() - {"fusion"}
 
         def observe(history: list[dict[str, Any]]) -> None:
             if time.monotonic() > self.deadline:
                 raise OutOfTimeError
-            # The first trial may search for L2 and sharing, of which what it kept is told at its end alone.
-            if trial is not None and trial.user_attrs["number"] and history[0]["phase"] in PHASES:
+            # The first trial may search for L2 and sharing, of which what it kept is told at its end alone. Nor is a
+            # trial judged by what its model begins from before that is known.
+            if trial is not None and trial.user_attrs["number"] and history[0]["phase"] in judged:
                 self._judge(trial, history, reported)
 
         try:
@@ -245,8 +247,8 @@ class Search:
             shutil.rmtree(workdir, ignore_errors=True)
             raise
         shutil.rmtree(workdir, ignore_errors=True)
+        self._study.set_user_attr("fusion_start", start or result.fusion_start)
         if trial is not None and not trial.user_attrs["number"]:
-            self._study.set_user_attr("fusion_start", result.fusion_start)
             for phase in PHASES:
                 self._judge(trial, [record for record in result.history if record["phase"] == phase], reported)
         return float(result.metrics["validation"]["fused"][monitor])

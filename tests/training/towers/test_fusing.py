@@ -12,8 +12,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from training.config import load_config
 from training.dtf import DtfConfig
+from training.loader import PreparedData
+from training.loop import train_reaction
 from training.models.reaction import FusionForm, TowerPair
 from training.phases.checkpoint import CheckpointStore
+from training.phases.phase import NonFiniteLossError
 from training.report import render_report
 from training.runs import Run, open_run
 from training.towers.fusing import STARTS
@@ -119,7 +122,7 @@ def test_what_was_over_is_taken_up_and_the_other_one_trained(tmp_path: Path) -> 
         assert (again.history, again.fusion_start) == (first.history, first.fusion_start)
 
 
-def test_one_that_begins_afresh_has_nothing_of_the_towers_but_the_base_rate(tmp_path: Path) -> None:
+def test_one_that_begins_afresh_has_nothing_of_the_towers_but_their_outputs_bias(tmp_path: Path) -> None:
     schedule = toy(tmp_path)
     with torch.random.fork_rng():
         pairs = [TowerPair(schedule.fresh(number), schedule.fresh(number + 1)) for number in (0, 2)]
@@ -155,7 +158,37 @@ def test_a_run_keeps_what_was_chosen_and_its_report_says_so(chosen: Start, tiny_
     assert [says[start] in page for start in STARTS] == [start == chosen for start in STARTS]
 
 
-def test_a_retraining_tries_both_unless_one_is_given(tmp_path: Path) -> None:
-    first = run(toy(tmp_path / "first"))
-    run(toy(tmp_path / "on"), first.pair)
-    assert {path.stem for path in (tmp_path / "on").glob("fusion*")} == {"fusion", "fusion_afresh"}
+@pytest.mark.parametrize("given", [None, *STARTS])
+def test_a_retraining_tries_both_whatever_the_run_chose_unless_one_is_given(
+    given: Start | None, tiny_home: Path, tmp_path: Path
+) -> None:
+    config, data = load_config(tiny_home / "exp.toml"), PreparedData.open(tiny_home / "data")
+    assert open_run(tiny_home / "run").config.dtf.fusion_start is not None
+    config = config.model_copy(update={"dtf": config.dtf.model_copy(update={"fusion_start": given})})
+    result = train_reaction(data, config, tmp_path, resume=False, init_from=tiny_home / "run", progress=lambda *_: None)
+    known = {"fusion": "towers", "fusion_afresh": "afresh"}
+    trained = {known[path.stem] for path in tmp_path.glob("fusion*")}
+    assert trained == (set(STARTS) if given is None else {given})
+    assert result.fusion_start in trained
+
+
+@pytest.mark.parametrize("failing", [*STARTS, None])
+def test_one_that_fails_is_left_out_and_only_both_end_the_training(failing: Start | None, tmp_path: Path) -> None:
+    class Failing(Schedule):
+        def fusion(self, pair: TowerPair, *, start: Start = "towers", **how: Any) -> FusionForm:
+            form = super().fusion(pair, start=start, **how)
+            if failing in {start, None}:
+                raise NonFiniteLossError("fusion, step 7: expected a finite loss, got nan")
+            return form
+
+    if failing is None:
+        with pytest.raises(NonFiniteLossError):
+            run(toy(tmp_path / "failing", kind=Failing))
+        return
+    (other,) = set(STARTS) - {failing}
+    found, alone = run(toy(tmp_path / "failing", kind=Failing)), run(toy(tmp_path / "alone", fusion_start=other))
+    assert found.fusion_start == other
+    assert same(found.form, alone.form)
+    assert found.history == alone.history
+    (note,) = found.notes
+    assert "one failed and was left out" in note
