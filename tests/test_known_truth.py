@@ -34,7 +34,7 @@ def train(seed: int, directory: Path) -> Path:
     # `test_table_prior`, `test_row_sharing` and `test_council` hold them.
     text = (
         text.replace("seed = 1\n", f"seed = {seed}\n")
-        + f"\n[train]\ntable_l2 = {USUAL_L2}\n\n[afe]\nshare_below = 0.0\n\n[dtf]\ncouncil = 0\n"
+        + f"\n[train]\ntable_l2 = {USUAL_L2}\nhalf_scale_at = 0.0\n\n[afe]\nshare_below = 0.0\n\n[dtf]\ncouncil = 0\n"
     )
     experiment.write_text(text, encoding="utf-8")
     data, run = directory / f"data{seed}", directory / f"run{seed}"

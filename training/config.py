@@ -116,10 +116,15 @@ def with_overrides(
 
 
 def with_choices(
-    config: ExperimentConfig, *, table_l2: float | None, share_below: float | None, fusion_start: Start | None
+    config: ExperimentConfig,
+    *,
+    table_l2: float | None,
+    half_scale_at: float | None,
+    share_below: float | None,
+    fusion_start: Start | None,
 ) -> ExperimentConfig:
     """The experiment with what a training chose on validation, as if it had been given."""
-    train = config.train.model_copy(update={"table_l2": table_l2})
+    train = config.train.model_copy(update={"table_l2": table_l2, "half_scale_at": half_scale_at})
     afe = config.afe.model_copy(update={"share_below": share_below})
     dtf = config.dtf.model_copy(update={"fusion_start": fusion_start})
     return config.model_copy(update={"train": train, "afe": afe, "dtf": dtf})

@@ -80,6 +80,7 @@ class TrainingResult:
         metrics: {"validation": {"tower_a", "tower_b", "pair", "teachers", "fused": {metric: value}}, "test": ...}, the
             teachers only where a council is among them.
         table_l2: `TrainConfig.table_l2`, as given or as chosen.
+        half_scale_at: `TrainConfig.half_scale_at`, likewise.
         share_below: `AfeConfig.share_below`, likewise.
         fusion_start: `DtfConfig.fusion_start`, likewise.
         notes: What a reader has to know of how it came about: a tower trained twice, a beginning as the yardstick.
@@ -92,6 +93,7 @@ class TrainingResult:
     history: list[dict[str, Any]]
     metrics: dict[str, dict[str, dict[str, float]]]
     table_l2: float
+    half_scale_at: float
     share_below: float
     fusion_start: Start
     notes: tuple[str, ...] = ()
@@ -177,6 +179,7 @@ def train_reaction(
         result.history,
         metrics,
         result.table_l2,
+        result.half_scale_at,
         result.share_below,
         result.fusion_start,
         (*too_telling(measures), *result.notes),
@@ -268,10 +271,11 @@ def _take_over(run: Path, data: PreparedData) -> tuple[Selection, TowerPair, tup
 def _with_choices_of(run: Path, config: ExperimentConfig) -> ExperimentConfig:
     """Return the experiment with what the earlier run chose, where nothing is given."""
     chosen = load_config(run / "config.toml")
-    l2, below = config.train.table_l2, config.afe.share_below
+    l2, half, below = config.train.table_l2, config.train.half_scale_at, config.afe.share_below
     return with_choices(
         config,
         table_l2=chosen.train.table_l2 if l2 is None else l2,
+        half_scale_at=chosen.train.half_scale_at if half is None else half,
         share_below=(chosen.afe.share_below or 0.0) if below is None else below,
         fusion_start=config.dtf.fusion_start,  # tried anew on this data, unless given
     )

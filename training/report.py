@@ -168,6 +168,11 @@ def _curves_about(history: Sequence[Mapping[str, Any]], config: ExperimentConfig
             " Rare values share table rows by what was seen of them: those with less evidence than "
             f"{config.afe.share_below:g} even rows'."
         )
+    if config.train.half_scale_at:
+        about += (
+            " Rows of rare values began near zero: with n of n + "
+            f"{config.train.half_scale_at:g} parts of the others' scale, for n times seen."
+        )
     # One that began anew as logistic regression is told of by a note.
     if config.dtf.fusion_start is not None:
         about += f" The fused model began from {BEGAN[config.dtf.fusion_start]}."

@@ -93,7 +93,11 @@ def train_run(
         seconds = {"training": trained - fitted, "baseline": fitted - started}
         # What was chosen is written as if it had been given: the same again is then one command, and no search.
         resolved = with_choices(
-            config, table_l2=result.table_l2, share_below=result.share_below, fusion_start=result.fusion_start
+            config,
+            table_l2=result.table_l2,
+            half_scale_at=result.half_scale_at,
+            share_below=result.share_below,
+            fusion_start=result.fusion_start,
         )
         plain = None
         if plain_tower:  # before anything is written: if it fails, what was trained is there for --resume

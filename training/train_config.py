@@ -45,6 +45,9 @@ class TrainConfig(BaseModel):
         patience: Evaluations without a better one before a phase stops.
         monitor: What early stopping looks at.
         table_scale: Standard deviation of the tables' initial values.
+        half_scale_at: Times that a value is seen in training at which its row begins with half of that: with n / (n +
+            half_scale_at) of it for n times, so that what is rare begins near zero; 0: all rows begin alike. By
+            default both are tried, and validation chooses (`towers.search`).
         device: "auto" takes a GPU where there is one.
         precision: "auto" is bfloat16 autocast of the dense layers on a GPU, float32 elsewhere.
         threads: Threads of the dense layers on a CPU; small towers are fastest on one.
@@ -66,6 +69,7 @@ class TrainConfig(BaseModel):
     patience: Annotated[int, Field(ge=1)] = 6
     monitor: Literal["log_loss", "auc"] = "log_loss"
     table_scale: Annotated[float, Field(gt=0.0)] = 0.05
+    half_scale_at: Annotated[float, Field(ge=0.0)] | None = None
     device: Literal["cpu", "cuda", "auto"] = "auto"
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1

@@ -41,7 +41,7 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
     """Report to nobody."""
 
 
-TOWERS = 11
+TOWERS = 13
 """The method since which towers are trained as they are: what they end with is kept longer than what comes of them.
 Raised to `METHOD` whenever that changes how a tower is trained."""
 SEARCHED_ON = 1
@@ -77,7 +77,7 @@ class Workshop:
         config = variant.applied(self.config)
         if control is not None:
             config = config.model_copy(update={"dtf": control.applied(config.dtf)})
-        if config.train.table_l2 is not None and config.afe.share_below is not None:
+        if None not in {config.train.table_l2, config.train.half_scale_at, config.afe.share_below}:
             return config
         asked = f"{variant.schedule.__name__}:{config.model_dump_json()}"
         if asked not in self._settled:
@@ -85,9 +85,13 @@ class Workshop:
             with torch.random.fork_rng():
                 torch.set_num_threads(1)
                 schedule.settle()
-            l2, below = schedule.config.first_table_l2, schedule.sharing.below
-            start = config.dtf.fusion_start
-            self._settled[asked] = with_choices(config, table_l2=l2, share_below=below, fusion_start=start)
+            self._settled[asked] = with_choices(
+                config,
+                table_l2=schedule.config.first_table_l2,
+                half_scale_at=schedule.config.half_scale_at or 0.0,
+                share_below=schedule.sharing.below,
+                fusion_start=config.dtf.fusion_start,
+            )
         return self._settled[asked]
 
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
@@ -145,6 +149,7 @@ class Workshop:
                 "phases": steps,
                 "fields": len(schedule.slots),
                 "table_l2": schedule.config.first_table_l2,
+                "half_scale_at": schedule.config.half_scale_at or 0.0,
                 "share_below": schedule.sharing.below,
                 "fusion_start": schedule.began if any(phase.startswith("fusion") for phase in steps) else None,
                 "notes": schedule.notes,

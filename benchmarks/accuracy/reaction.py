@@ -109,6 +109,7 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
             "calibration": calibration.kind,
             "chosen": {
                 "table_l2": searched.train.table_l2,
+                "half_scale_at": searched.train.half_scale_at,
                 "share_below": searched.afe.share_below,
                 "fusion_start": searched.dtf.fusion_start,
             },

@@ -40,6 +40,7 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         history=trained.history(),
         metrics=plain,
         table_l2=300.0,
+        half_scale_at=0.0,
         share_below=0.0,
         fusion_start="towers",
     )

@@ -118,7 +118,7 @@ def evaluated(result: TrainingResult, phase: str) -> list[int]:
 
 
 def same_training(one: TrainingResult, other: TrainingResult) -> bool:
-    kept = ("history", "metrics", "table_l2", "share_below", "fusion_start")
+    kept = ("history", "metrics", "table_l2", "half_scale_at", "share_below", "fusion_start")
     alike = all(getattr(one, name) == getattr(other, name) for name in kept)
     return alike and same_weights(one.form, other.form) and same_weights(one.pair, other.pair)
 

@@ -14,7 +14,7 @@ import torch
 from training.dtf import Start
 from training.models.reaction import FusionForm
 from training.phases.phase import NonFiniteLossError
-from training.towers.alignment import build_fusion_form, count_ids
+from training.towers.alignment import build_fusion_form
 
 if TYPE_CHECKING:
     from training.models.reaction import TowerPair
@@ -58,7 +58,7 @@ def merged(schedule: Schedule, pair: TowerPair) -> FusionForm:
     """The fusion form of a pair as it is."""
     rows, split = schedule.sample(), schedule.train.split
     ids = [torch.from_numpy(side[rows]).to(schedule.device).long() for side in (split.context_ids, split.candidate_ids)]
-    counts = count_ids(schedule.slots, split)
+    counts = [schedule.counts[slot.name] for slot in schedule.slots]
     return build_fusion_form(pair, schedule.slots, counts, *ids, dropout=schedule.dtf.fusion_dropout)
 
 

@@ -22,6 +22,7 @@ class DtfResult:
         history: Every evaluation on the way.
         closed: Fields whose gates closed.
         table_l2: Of the towers' tables.
+        half_scale_at: How often a value is seen whose row began at half of their scale.
         share_below: Evidence below which values share rows.
         fusion_start: What the fusion form began from.
         notes: What a reader has to know of how it came about.
@@ -32,6 +33,7 @@ class DtfResult:
     history: list[dict[str, Any]]
     closed: tuple[str, ...]
     table_l2: float
+    half_scale_at: float
     share_below: float
     fusion_start: Start
     notes: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
 from training.phases.phase import Phase, estimate_norms, lost, predict
 from training.phases.tables import TableBank
+from training.towers.alignment import count_ids
 from training.towers.council import further, with_council
 from training.towers.fusing import drawn, fused, merged
 from training.towers.gates import FieldGates
@@ -28,6 +29,7 @@ from training.towers.recovery import ahead_of_yardstick, recovered, without_weak
 from training.towers.result import DtfResult
 from training.towers.row_sharing import RowSharing
 from training.towers.search import TowerSearch
+from training.towers.table_prior import near_zero
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,8 +108,8 @@ class Schedule:
         left = {slot.name for slot in self.slots}
         closed = tuple(slot.name for slot in self.given if slot.name not in left)
         form, pair = self.sharing.expanded(form.cpu().eval()), self.sharing.expanded(pair.cpu().eval())
-        l2, below = self.config.first_table_l2, self.sharing.below
-        return DtfResult(pair, form, self.history, closed, l2, below, self.began, tuple(self.notes))
+        chosen = self.config.first_table_l2, self.config.half_scale_at or 0.0, self.sharing.below, self.began
+        return DtfResult(pair, form, self.history, closed, *chosen, tuple(self.notes))
 
     def towers(self) -> TowerPair:
         """Phase 1: search, and train the towers; they begin anew as logistic regression where that is ahead of them."""
@@ -119,6 +121,8 @@ class Schedule:
         self.sharing = sharing
         self.slots = self.sharing.slots
         self.train = Rows(self.sharing.training(self.splits[0]), self.device)
+        found = count_ids(self.slots, self.train.split)
+        self.counts = {slot.name: counts for slot, counts in zip(self.slots, found, strict=True)}
         self.valid = Rows(self.sharing.serving(self.splits[1]), self.device)
 
     def logits(self, result: DtfResult, split: SplitLike) -> dict[str, NDArray[np.float32]]:
@@ -218,6 +222,7 @@ class Schedule:
         # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
         rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
         tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
+        near_zero(tower, self.counts, config.half_scale_at or 0.0)
         if linear is not None:
             begin_linear(tower, linear, self.train.split, table_l2=config.first_table_l2, seed=self.seed)
             bank = self._bank(tower)
@@ -267,7 +272,7 @@ class Schedule:
         )
 
     def beginning(self, pair: TowerPair, start: Start) -> FusionForm:
-        """What phase 2 begins from; nothing is trained yet."""
+        """What phase 2 begins from."""
         return merged(self, pair) if start == "towers" else drawn(self, pair)
 
     def sample(self) -> NDArray[np.int64]:
@@ -277,10 +282,8 @@ class Schedule:
 
     def teacher(self, pair: TowerPair) -> Teacher:
         """Freeze a pair and its council, calibrated on validation as far as that is beyond noise."""
-        found = IDENTITY
-        if self.dtf.calibrate_teacher:
-            logits = np.mean([self.tower_logits(tower) for tower in pair.all], axis=0)
-            found = calibrated(logits, self.valid.split, self.seed)
+        logits = np.mean([self.tower_logits(tower) for tower in pair.all], axis=0)
+        found = calibrated(logits, self.valid.split, self.seed) if self.dtf.calibrate_teacher else IDENTITY
         return Teacher(pair.all, [self._bank(tower) for tower in pair.all], found)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:

@@ -1,10 +1,11 @@
-"""What a training searches before its towers are settled: whether rare values share rows, and the tables' L2.
+"""What a training searches before its towers are settled: what rare values' rows are and begin as, and the tables' L2.
 
-Both depend on the data. Tower A is trained under the usual L2 with rare values sharing rows and with a row a value:
+All depend on the data. Tower A is trained under the usual L2 with rare values sharing rows and with a row a value:
 they share where that is clearly better on validation, beyond the noise of its rows (where a few other fields give a
 value away, its row's counts give the label away, and sharing does harm). Under the same L2, not each under its own: a
 strong L2 makes good for one tower what sharing makes good for a pair as well. On MovieLens tags by time, tower A with a
-row a value is ahead once its L2 is strong enough, and the model that comes of it is behind.
+row a value is ahead once its L2 is strong enough, and the model that comes of it is behind. Whether rows of rare
+values begin near zero (`table_prior.near_zero`) is decided by which of both is better under the usual L2.
 
 Then tower A climbs (`table_prior`). Tower B is trained under what was chosen, and, where A climbed up to there, under
 the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a pair
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 UNSURE: Final = 2.0 * 2.0**0.5
 """Standard deviations of a tower's loss by which one may be behind another by chance: two errors of a difference."""
 
+USUAL_HALF: Final = 30.0
+"""Times seen at which a row begins at half of the tables' scale where that is clearly better, unless it is given."""
+
 USUAL_SHARE: Final = 10.0
 """Evidence below which values share rows where that is clearly better, unless it is given."""
 
@@ -54,7 +58,10 @@ class TowerSearch:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._given_l2 = schedule.config.table_l2  # as long as this is being searched, the config has what is tried
-        self._tried: dict[tuple[float, float], NDArray[np.float32]] = {}  # logits (N,) of tower A
+        self._given_half = schedule.config.half_scale_at  # likewise
+        if self._given_half is None:
+            self._set_half(0.0)
+        self._tried: dict[tuple[float, float, float], NDArray[np.float32]] = {}  # logits (N,) of tower A
         self.chosen_l2: dict[float, float] = {}
 
     def pair(self) -> TowerPair:
@@ -79,8 +86,9 @@ class TowerSearch:
         """
         if self._given_l2 is not None or len(losses) == 1 or (spread := stdev(losses)) <= CLEARLY:
             return []
-        below, chosen = self._schedule.sharing.below, self._schedule.config.first_table_l2
-        losses_a = {l2: self.loss(logits) for (shared, l2), logits in self._tried.items() if shared == below}
+        chosen = self._schedule.config.first_table_l2
+        settled = self._schedule.sharing.below, self._half
+        losses_a = {l2: self.loss(logits) for (*others, l2), logits in self._tried.items() if tuple(others) == settled}
         bound = losses_a[chosen] + UNSURE * spread
         return [l2 for l2 in (chosen * STEP, chosen / STEP) if losses_a.get(l2, bound) < bound]
 
@@ -114,12 +122,12 @@ class TowerSearch:
         shared = RowSharing.fit(schedule.given, schedule.splits[0], USUAL_SHARE)
         if shared.idle:
             return self._climbed(plain)
-        usual = USUAL_L2 if self._given_l2 is None else self._given_l2
-        one, other = (self._alone(sharing, usual) for sharing in (shared, plain))
+        one, other = (self._alone(sharing, self._usual_l2) for sharing in (shared, plain))
         return self._climbed(shared if self.gain(one, other).clear() else plain)
 
     def _climbed(self, sharing: RowSharing) -> RowSharing:
-        """Find the L2 that suits tower A."""
+        """Find out whether rare values begin near zero, and the L2 that suits tower A."""
+        self._begin(sharing)
 
         def better(one: float, other: float) -> bool:
             before, after = self._alone(sharing, other), self._alone(sharing, one)
@@ -131,6 +139,18 @@ class TowerSearch:
             self._alone(sharing, self._given_l2)
             self.chosen_l2[sharing.below] = self._given_l2
         return sharing
+
+    def _begin(self, sharing: RowSharing) -> None:
+        """Leave the schedule with where rows of rare values begin: as it was given, or near zero if that is better."""
+        if self._given_half is not None:
+            return
+        found = []
+        for half in (0.0, USUAL_HALF):
+            self._set_half(half)
+            found.append(self._alone(sharing, self._usual_l2))
+        alike, near_zero = found
+        if self.gain(near_zero, alike).mean <= 0.0:
+            self._set_half(0.0)
 
     def loss(self, logits: NDArray[np.float32]) -> float:
         """What logits (N,) come to on validation by the towers' monitor; negative where more is better."""
@@ -144,12 +164,12 @@ class TowerSearch:
 
     def _candidates(self, sharing: RowSharing, l2: float) -> list[float]:
         """The L2 that the pair decides about: tower A's choice, and the one below if it climbed up from there."""
-        climbed = l2 > USUAL_L2 and (sharing.below, l2 / STEP) in self._tried
+        climbed = l2 > USUAL_L2 and (sharing.below, self._half, l2 / STEP) in self._tried
         return [l2, l2 / STEP] if climbed else [l2]
 
     def _alone(self, sharing: RowSharing, l2: float) -> NDArray[np.float32]:
         """What tower A says of the validation split, trained under one setting; its weights are in the store."""
-        key = sharing.below, l2
+        key = sharing.below, self._half, l2
         if key not in self._tried:
             self._tried[key] = self._schedule.tower_logits(self._tower_a(sharing, l2))
         return self._tried[key]
@@ -174,12 +194,24 @@ class TowerSearch:
         schedule.slots, schedule.history = sharing.slots, []
         schedule.config = schedule.config.model_copy(update={"table_l2": l2})
 
+    def _set_half(self, half: float) -> None:
+        schedule = self._schedule
+        schedule.config = schedule.config.model_copy(update={"half_scale_at": half})
+
+    @property
+    def _half(self) -> float:
+        return self._schedule.config.half_scale_at or 0.0
+
+    @property
+    def _usual_l2(self) -> float:
+        return USUAL_L2 if self._given_l2 is None else self._given_l2
+
     def _name(self, tower: str, sharing: RowSharing) -> str:
         """A tower's name in the store, which tells apart what it was trained with."""
         schedule = self._schedule
-        if self._given_l2 is not None and schedule.share_below is not None:
+        if self._given_l2 is not None and schedule.share_below is not None and self._given_half is not None:
             return tower
-        kind = "" if sharing.below else "_unshared"
+        kind = ("" if sharing.below else "_unshared") + ("_near_zero" if self._half else "")
         return f"{tower}_{schedule.config.first_table_l2:g}{kind}"
 
     def _says(self, sharing: RowSharing) -> str:
@@ -188,6 +220,8 @@ class TowerSearch:
         parts = []
         if schedule.share_below is None:
             parts.append("rare values share rows" if sharing.below else "a row a value")
+        if self._given_half is None:
+            parts.append("rare values begin near zero" if self._half else "all rows begin alike")
         if self._given_l2 is None:
             parts.append(f"L2 {schedule.config.first_table_l2:g} of the tables")
         return f"{', '.join(parts)}: " if parts else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from training.towers.search import USUAL_SHARE
+from training.towers.search import USUAL_HALF, USUAL_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,8 @@ DIMENSIONS: Final = (2, 4, 8, 16)
 WIDTHS: Final = ((32, 32), (64,), (64, 64), (128, 64), (64, 64, 64))
 SHARES: Final = (USUAL_SHARE, 0.0)
 """Rare values share table rows, or not; one of them, as for the tables' L2, where the experiment leaves it open."""
+HALVES: Final = (0.0, USUAL_HALF)
+"""Rows of rare values begin near zero, or as all; all alike where the experiment leaves it open."""
 LEAST_L2: Final = 10.0
 """What the range of the tables' L2 is around where the experiment has none: where it leaves that to validation, the
 range is around `USUAL_L2`, since a search of a search would train every trial several times."""
@@ -43,6 +45,7 @@ def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
     train = config.train
     rate = _around(trial, "train.rate", train.rate, RATES, most=0.5)
     table_rate = _around(trial, "train.table_rate", train.table_rate, RATES, most=0.5)
+    half = train.half_scale_at or 0.0
     found: Overrides = {
         "train.rate": rate,
         "train.table_rate": table_rate,
@@ -50,6 +53,7 @@ def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
         "train.dropout": trial.suggest_categorical("train.dropout", _with(DROPOUTS, train.dropout)),
         "train.averaging": trial.suggest_categorical("train.averaging", _with(AVERAGINGS, train.averaging)),
         "afe.share_below": trial.suggest_categorical("afe.share_below", _with(SHARES, _share(config))),
+        "train.half_scale_at": trial.suggest_categorical("train.half_scale_at", _with(HALVES, half)),
     }
     if config.afe.budget is None:  # otherwise the budget says what the dimensions may be
         # None is a choice of the space as well: by the number of rows a value, as the default is.
@@ -71,6 +75,7 @@ def as_params(config: ExperimentConfig) -> dict[str, Any]:
         "train.dropout": train.dropout,
         "train.averaging": train.averaging,
         "afe.share_below": _share(config),
+        "train.half_scale_at": train.half_scale_at or 0.0,
         "dtf.widths": _named(config.dtf.widths),
     }
     if config.afe.budget is None:

@@ -32,7 +32,7 @@ from training.train_config import TrainConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
-TRAIN = TrainConfig(batch_size=128, epochs=3, patience=2, table_l2=10.0, rate=3e-3, device="cpu")
+TRAIN = TrainConfig(batch_size=128, epochs=3, patience=2, table_l2=10.0, half_scale_at=0.0, rate=3e-3, device="cpu")
 AN_EPOCH = 8  # steps: 1,000 rows in batches of 128
 
 

@@ -41,7 +41,17 @@ def toy(where: Path, council: int, told: list[str] | None = None, seed: int = 1,
         clicks(1000),
         VALID,
         dtf=DtfConfig(widths=(8, 6), council=council),
-        config=TrainConfig(**{"batch_size": 64, "epochs": 6, "rate": 3e-3, "table_l2": 1.0, "device": "cpu", **train}),
+        config=TrainConfig(
+            **{
+                "batch_size": 64,
+                "epochs": 6,
+                "rate": 3e-3,
+                "table_l2": 1.0,
+                "half_scale_at": 0.0,
+                "device": "cpu",
+                **train,
+            }
+        ),
         seed=seed,
         store=CheckpointStore(where, "toy", resume=True),
         progress=progress,

@@ -63,7 +63,9 @@ def toy(
         clicks(1000),
         VALID,
         dtf=DtfConfig(**dtf),
-        config=TrainConfig(batch_size=64, epochs=10, rate=3e-3, table_l2=1.0, device="cpu", monitor=monitor),
+        config=TrainConfig(
+            batch_size=64, epochs=10, rate=3e-3, table_l2=1.0, half_scale_at=0.0, device="cpu", monitor=monitor
+        ),
         seed=seed,
         store=CheckpointStore(where, "toy", resume=True),
         progress=progress,

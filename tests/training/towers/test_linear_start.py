@@ -120,7 +120,7 @@ def toy(split: Any, where: Path, yardstick: Yardstick, **more: Any) -> Schedule:
         split,
         split,
         dtf=DtfConfig(widths=(6, 5), council=0),
-        config=TrainConfig(batch_size=64, epochs=2, table_l2=300.0, device="cpu"),
+        config=TrainConfig(batch_size=64, epochs=2, table_l2=300.0, half_scale_at=0.0, device="cpu"),
         seed=1,
         store=CheckpointStore(where, "toy", resume=False),
         progress=quiet,

@@ -26,7 +26,17 @@ def toy(where: Path, **train: Any) -> Schedule:
         clicks(1000),
         clicks(400, seed=50),
         dtf=DtfConfig(widths=(8, 6)),
-        config=TrainConfig(**{"batch_size": 64, "epochs": 8, "rate": 3e-3, "table_l2": 1.0, "device": "cpu", **train}),
+        config=TrainConfig(
+            **{
+                "batch_size": 64,
+                "epochs": 8,
+                "rate": 3e-3,
+                "table_l2": 1.0,
+                "half_scale_at": 0.0,
+                "device": "cpu",
+                **train,
+            }
+        ),
         seed=1,
         store=CheckpointStore(where, "toy", resume=False),
         progress=lambda *_: None,

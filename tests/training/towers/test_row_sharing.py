@@ -164,7 +164,9 @@ def trained(where: Path, splits: tuple[Arrays, Arrays], slots: tuple[FieldSlot, 
         slots,
         *splits,
         dtf=DtfConfig(widths=(16, 8)),
-        config=TrainConfig(epochs=6, patience=3, table_l2=300.0, rate=3e-3, device="cpu", batch_size=256),
+        config=TrainConfig(
+            epochs=6, patience=3, table_l2=300.0, half_scale_at=0.0, rate=3e-3, device="cpu", batch_size=256
+        ),
         seed=1,
         store=CheckpointStore(where, "toy", resume=False),
         progress=lambda *_: None,

@@ -63,7 +63,7 @@ def test_it_climbs_as_long_as_that_helps_and_down_only_where_the_first_step_up_d
 
 
 def schedule(where: Path, told: list[tuple[Any, ...]], **changes: Any) -> Schedule:
-    settings = {"batch_size": 64, "epochs": 6, "rate": 1e-2, "device": "cpu", **changes}
+    settings = {"batch_size": 64, "epochs": 6, "rate": 1e-2, "half_scale_at": 0.0, "device": "cpu", **changes}
     return Schedule(
         SLOTS,
         clicks(600),
