@@ -38,18 +38,10 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "training" / "experiments"
 TOLERANCE = 1e-6
 # The path is what is tested here, not what a long training reaches.
-BRIEF = """epochs = 1
-evaluations = 1
-patience = 1
-table_l2 = 300.0
-half_scale_at = 0.0
-
-[afe]
-share_below = 10.0
-
-[dtf]
-council = 0
-"""
+BRIEF = (
+    "epochs = 1\nevaluations = 1\npatience = 1\ntable_l2 = 300.0\nhalf_scale_at = 0.0\n\n"
+    "[afe]\nshare_below = 10.0\n\n[dtf]\ncouncil = 0\n"
+)
 
 
 ROWS = 30_000

@@ -76,6 +76,10 @@ VARIANTS: dict[str, Variant] = {
     "without_filter": Variant("part", "AFE: noise and copies are kept", overrides={"afe.filter": False}),
     "without_allocation": Variant("part", "AFE: one dimension for all fields", overrides={"afe.allocate": False}),
     "without_sharing": Variant("part", "AFE: rare values share no rows", overrides={"afe.share_below": 0.0}),
+    "rows_alike": Variant("part", "AFE: all rows begin alike", overrides={"train.half_scale_at": 0.0}),
+    "rows_near_zero": Variant(
+        "part", "AFE: rows of rare values begin near zero", overrides={"train.half_scale_at": 30.0}
+    ),
     "without_gates": Variant("part", "AFE: no field gates", overrides={"afe.gates": False}),
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
