@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 METRICS = ("auc", "log_loss")
 
+FORMER = {"fresh_form": "afresh"}
+"""Variants whose names have changed."""
+
 LEAST_SEEDS = 2
 """Seeds of an interval."""
 
@@ -35,29 +38,52 @@ AUC difference above 0 and a log loss difference below 0 speak for the whole. **
 """
 
 
-BEFORE = """**Of method {method}: the present one, {now}, has no line in the ledger yet.**
+BEFORE = """**Of method {method}: the present one, {now}, has too few lines of this task yet.**
 """
 
 
 def as_json(lines: Iterable[Line]) -> dict[str, Any]:
-    """The report's content: {"method": number, "tasks": {task: {variant: figures}}, "against_controls": the rule}.
+    """The report's content.
 
     Args:
-        lines: The ledger's; those of the variants that are there now, of the newest experiment of each task. Of the
-            method that is there now; of the one before, as long as it has no line.
+        lines: The ledger's; those of the variants that are there now, of the newest experiment of each task, by the
+            newest method that has `LEAST_SEEDS` seeds of its whole, or if none has, by the newest.
+
+    Returns:
+        {"methods": {task: number}, "tasks": {task: {variant: figures}}, "against_controls": the rule}.
     """
     shown = [
         line
         for line in lines
-        if line.purpose == "ablation" and line.model in VARIANTS and line.validation is not None and _method(line)
+        if line.purpose == "ablation" and _variant(line) in VARIANTS and line.validation is not None and _method(line)
     ]
-    method = max(map(_method, shown), default=METHOD)
-    tasks: dict[str, dict[str, list[Line]]] = {}
+    by_task: dict[str, list[Line]] = {}
     for line in shown:
-        if _method(line) == method:
-            tasks.setdefault(line.task, {}).setdefault(line.model, []).append(line)
-    figures = {task: _task(found) for task, found in tasks.items()}
-    return {"method": method, "tasks": figures, "against_controls": _against_controls(figures)}
+        by_task.setdefault(line.task, []).append(line)
+    methods = {task: _newest_method(found) for task, found in by_task.items()}
+    figures = {}
+    for task, found in by_task.items():
+        by_variant: dict[str, list[Line]] = {}
+        for line in found:
+            if _method(line) == methods[task]:
+                by_variant.setdefault(_variant(line), []).append(line)
+        figures[task] = _task(by_variant)
+    return {"methods": methods, "tasks": figures, "against_controls": _against_controls(figures)}
+
+
+def _variant(line: Line) -> str:
+    """The variant that a line is of, by its name of today."""
+    return FORMER.get(line.model, line.model)
+
+
+def _newest_method(lines: Sequence[Line]) -> int:
+    """The newest method of which a task's whole has seeds enough; the newest of all if none has."""
+    seeds: dict[int, set[int]] = {}
+    for line in lines:
+        if line.model == FULL:
+            seeds.setdefault(_method(line), set()).add(line.seed)
+    enough = [method for method, found in seeds.items() if len(found) >= LEAST_SEEDS]
+    return max(enough or map(_method, lines))
 
 
 def _method(line: Line) -> int:
@@ -136,10 +162,11 @@ def _spread(values: Sequence[float]) -> float:
 def as_markdown(content: Mapping[str, Any], command: str) -> str:
     """The page."""
     parts = [HEAD.format(command=command)]
-    if content["method"] != METHOD:
-        parts.append(BEFORE.format(method=content["method"], now=METHOD))
     for task, figures in content["tasks"].items():
-        parts += [f"## {task}\n", _table(figures)]
+        parts.append(f"## {task}\n")
+        if content["methods"][task] != METHOD:
+            parts.append(BEFORE.format(method=content["methods"][task], now=METHOD))
+        parts.append(_table(figures))
     parts += ["## DTF against its controls\n", _rule(content["against_controls"])]
     parts += ["## What each part earns\n", _verdicts(content["tasks"])]
     return "\n".join(parts)

@@ -193,12 +193,28 @@ def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reporte
     assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
 
 
-def test_until_the_method_as_it_is_has_a_line_those_of_the_one_before_are_shown_and_said_to_be_that() -> None:
-    lines = [line("full", 1, value, 0.5, method=method) for value, method in ((0.7, METHOD - 2), (0.8, METHOD - 1))]
+def test_of_each_task_the_newest_method_with_seeds_enough_is_shown_and_an_older_one_said_to_be_that() -> None:
+    def full(task: str, method: int, auc: float, *seeds: int) -> list[Line]:
+        return [line("full", seed, auc, 0.5, task, method=method) for seed in seeds]
+
+    old, new = METHOD - 1, METHOD
+    lines = [
+        *full("both", old, 0.7, 1, 2),
+        *full("both", new, 0.8, 1, 2),
+        *full("begun", old, 0.7, 1, 2),
+        *full("begun", new, 0.8, 1),
+        *full("one", METHOD - 2, 0.6, 1),
+        *full("one", old, 0.7, 1),
+    ]
     content = as_json(lines)
-    assert (content["method"], content["tasks"]["toy"]["full"]["auc"]["mean"]) == (METHOD - 1, pytest.approx(0.8))
-    assert f"**Of method {METHOD - 1}: the present one, {METHOD}, has no line" in as_markdown(content, "command")
-    assert "Of method" not in as_markdown(as_json([*lines, line("full", 1, 0.9, 0.4)]), "command")
+    assert content["methods"] == {"both": new, "begun": old, "one": old}
+    shown = {task: figures["full"]["auc"]["mean"] for task, figures in content["tasks"].items()}
+    assert shown == pytest.approx({"both": 0.8, "begun": 0.7, "one": 0.7})
+    parts = as_markdown(content, "command").split("\n## ")
+    said = {
+        part.partition("\n")[0]: f"**Of method {old}: the present one, {new}, has too few" in part for part in parts
+    }
+    assert [said[task] for task in ("both", "begun", "one")] == [False, True, True]
 
 
 def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
