@@ -4,8 +4,8 @@ All depend on the data. Tower A is trained under the usual L2 with rare values s
 they share where that is clearly better on validation, beyond the noise of its rows (where a few other fields give a
 value away, its row's counts give the label away, and sharing does harm). Under the same L2, not each under its own: a
 strong L2 makes good for one tower what sharing makes good for a pair as well. On MovieLens tags by time, tower A with a
-row a value is ahead once its L2 is strong enough, and the model that comes of it is behind. Whether rows of rare
-values begin near zero (`table_prior.near_zero`) is decided by which of both is better under the usual L2.
+row a value is ahead once its L2 is strong enough, and the model that comes of it is behind. By the same rule rows
+of rare values begin near zero (`table_prior.near_zero`) or all alike.
 
 Then tower A climbs (`table_prior`). Tower B is trained under what was chosen, and, where A climbed up to there, under
 the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a pair
@@ -141,7 +141,7 @@ class TowerSearch:
         return sharing
 
     def _begin(self, sharing: RowSharing) -> None:
-        """Leave the schedule with where rows of rare values begin: as it was given, or near zero if that is better."""
+        """Leave the schedule with where rare values begin: as it was given, or near zero if that is clearly better."""
         if self._given_half is not None:
             return
         found = []
@@ -149,7 +149,7 @@ class TowerSearch:
             self._set_half(half)
             found.append(self._alone(sharing, self._usual_l2))
         alike, near_zero = found
-        if self.gain(near_zero, alike).mean <= 0.0:
+        if not self.gain(near_zero, alike).clear():
             self._set_half(0.0)
 
     def loss(self, logits: NDArray[np.float32]) -> float:
