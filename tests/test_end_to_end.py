@@ -40,7 +40,7 @@ TOLERANCE = 1e-6
 # The path is what is tested here, not what a long training reaches.
 BRIEF = (
     "epochs = 1\nevaluations = 1\npatience = 1\ntable_l2 = 300.0\nhalf_scale_at = 0.0\n\n"
-    "[afe]\nshare_below = 10.0\n\n[dtf]\ncouncil = 0\n"
+    '[afe]\nshare_below = 10.0\n\n[dtf]\ncouncil = 0\nfusion_start = "towers"\n'
 )
 
 

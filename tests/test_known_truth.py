@@ -31,10 +31,11 @@ def train(seed: int, directory: Path) -> Path:
     assert "[train]" not in text
     experiment = directory / f"{seed}.toml"
     # Searching takes longer than all else, and a council as long as the pair: `make demo` shows both,
-    # `test_table_prior`, `test_row_sharing` and `test_council` hold them.
+    # `test_table_prior`, `test_row_sharing`, `test_near_zero`, `test_council` and `test_fusing` hold them.
     text = (
         text.replace("seed = 1\n", f"seed = {seed}\n")
-        + f"\n[train]\ntable_l2 = {USUAL_L2}\nhalf_scale_at = 0.0\n\n[afe]\nshare_below = 0.0\n\n[dtf]\ncouncil = 0\n"
+        + f"\n[train]\ntable_l2 = {USUAL_L2}\nhalf_scale_at = 0.0\n\n[afe]\nshare_below = 0.0\n"
+        + '\n[dtf]\ncouncil = 0\nfusion_start = "towers"\n'
     )
     experiment.write_text(text, encoding="utf-8")
     data, run = directory / f"data{seed}", directory / f"run{seed}"
