@@ -4,8 +4,8 @@ Which precision of their Gaussian prior is best depends on the data (`TrainConfi
 from a usual value in both directions and in steps this coarse, finds about where it lies with a few towers.
 
 A row is drawn to zero whenever it is read, so that a rare value's keeps much of what it began with: noise, unless it
-begins near zero (`TrainConfig.half_scale_at`). On most data that noise does harm; on some (Avazu) rows that differ from
-the beginning tell rare values apart, which is worth more.
+begins near zero (`TrainConfig.half_scale_at`). On some data (MovieLens tags by time) that noise does harm; on some
+(Avazu) rows that differ from the beginning tell rare values apart, which is worth more.
 """
 
 from __future__ import annotations
