@@ -79,6 +79,11 @@ class TrainConfig(BaseModel):
         """The tables' L2 that is given, or the one that a search begins from."""
         return USUAL_L2 if self.table_l2 is None else self.table_l2
 
+    @property
+    def first_half_scale_at(self) -> float:
+        """Where rows begin at half of their scale as it is given, or as a search begins."""
+        return self.half_scale_at or 0.0
+
     def batch_rows(self, rows: int) -> int:
         """B for a training split of so many rows: a power of two near 1/100 of it, from 256 to 4096."""
         if self.batch_size is not None:

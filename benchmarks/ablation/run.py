@@ -45,7 +45,7 @@ TOWERS = 13
 """The method since which towers are trained as they are: what they end with is kept longer than what comes of them.
 Raised to `METHOD` whenever that changes how a tower is trained."""
 SEARCHED_ON = 1
-"""The seed on which every variant searches for the tables' L2 and whether rare values share rows."""
+"""The seed on which every variant searches for the tables' L2, and for what rare values' rows are and begin as."""
 
 
 class Workshop:
@@ -88,7 +88,7 @@ class Workshop:
             self._settled[asked] = with_choices(
                 config,
                 table_l2=schedule.config.first_table_l2,
-                half_scale_at=schedule.config.half_scale_at or 0.0,
+                half_scale_at=schedule.config.first_half_scale_at,
                 share_below=schedule.sharing.below,
                 fusion_start=config.dtf.fusion_start,
             )
@@ -149,7 +149,7 @@ class Workshop:
                 "phases": steps,
                 "fields": len(schedule.slots),
                 "table_l2": schedule.config.first_table_l2,
-                "half_scale_at": schedule.config.half_scale_at or 0.0,
+                "half_scale_at": schedule.config.first_half_scale_at,
                 "share_below": schedule.sharing.below,
                 "fusion_start": schedule.began if any(phase.startswith("fusion") for phase in steps) else None,
                 "notes": schedule.notes,

@@ -108,7 +108,7 @@ class Schedule:
         left = {slot.name for slot in self.slots}
         closed = tuple(slot.name for slot in self.given if slot.name not in left)
         form, pair = self.sharing.expanded(form.cpu().eval()), self.sharing.expanded(pair.cpu().eval())
-        chosen = self.config.first_table_l2, self.config.half_scale_at or 0.0, self.sharing.below, self.began
+        chosen = self.config.first_table_l2, self.config.first_half_scale_at, self.sharing.below, self.began
         return DtfResult(pair, form, self.history, closed, *chosen, tuple(self.notes))
 
     def towers(self) -> TowerPair:
@@ -222,7 +222,7 @@ class Schedule:
         # From the first step on the model predicts the base rate; otherwise a rare click costs an epoch of bias steps.
         rate = float(np.average(self.train.split.label, weights=self.train.split.weight))
         tower.body.output.bias.data.fill_(math.log(rate / (1.0 - rate)))
-        near_zero(tower, self.counts, config.half_scale_at or 0.0)
+        near_zero(tower, self.counts, config.first_half_scale_at)
         if linear is not None:
             begin_linear(tower, linear, self.train.split, table_l2=config.first_table_l2, seed=self.seed)
             bank = self._bank(tower)
@@ -282,8 +282,8 @@ class Schedule:
 
     def teacher(self, pair: TowerPair) -> Teacher:
         """Freeze a pair and its council, calibrated on validation as far as that is beyond noise."""
-        logits = np.mean([self.tower_logits(tower) for tower in pair.all], axis=0)
-        found = calibrated(logits, self.valid.split, self.seed) if self.dtf.calibrate_teacher else IDENTITY
+        logits = [self.tower_logits(tower) for tower in pair.all if self.dtf.calibrate_teacher]
+        found = calibrated(np.mean(logits, axis=0), self.valid.split, self.seed) if logits else IDENTITY
         return Teacher(pair.all, [self._bank(tower) for tower in pair.all], found)
 
     def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:

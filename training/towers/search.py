@@ -200,7 +200,7 @@ class TowerSearch:
 
     @property
     def _half(self) -> float:
-        return self._schedule.config.half_scale_at or 0.0
+        return self._schedule.config.first_half_scale_at
 
     @property
     def _usual_l2(self) -> float:

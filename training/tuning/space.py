@@ -45,7 +45,6 @@ def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
     train = config.train
     rate = _around(trial, "train.rate", train.rate, RATES, most=0.5)
     table_rate = _around(trial, "train.table_rate", train.table_rate, RATES, most=0.5)
-    half = train.half_scale_at or 0.0
     found: Overrides = {
         "train.rate": rate,
         "train.table_rate": table_rate,
@@ -53,7 +52,9 @@ def suggest(trial: Trial, config: ExperimentConfig) -> Overrides:
         "train.dropout": trial.suggest_categorical("train.dropout", _with(DROPOUTS, train.dropout)),
         "train.averaging": trial.suggest_categorical("train.averaging", _with(AVERAGINGS, train.averaging)),
         "afe.share_below": trial.suggest_categorical("afe.share_below", _with(SHARES, _share(config))),
-        "train.half_scale_at": trial.suggest_categorical("train.half_scale_at", _with(HALVES, half)),
+        "train.half_scale_at": trial.suggest_categorical(
+            "train.half_scale_at", _with(HALVES, train.first_half_scale_at)
+        ),
     }
     if config.afe.budget is None:  # otherwise the budget says what the dimensions may be
         # None is a choice of the space as well: by the number of rows a value, as the default is.
@@ -75,7 +76,7 @@ def as_params(config: ExperimentConfig) -> dict[str, Any]:
         "train.dropout": train.dropout,
         "train.averaging": train.averaging,
         "afe.share_below": _share(config),
-        "train.half_scale_at": train.half_scale_at or 0.0,
+        "train.half_scale_at": train.first_half_scale_at,
         "dtf.widths": _named(config.dtf.widths),
     }
     if config.afe.budget is None:
