@@ -44,7 +44,7 @@ BRIEF = (
 )
 
 
-ROWS = 30_000
+ROWS = 12_000
 """Of a real log."""
 
 

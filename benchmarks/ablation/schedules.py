@@ -129,7 +129,7 @@ class Ablated(Schedule):
             tower = copy.deepcopy(like)
         else:
             torch.manual_seed(self.seed_of(DRAWN))
-            tower = Tower(self.slots, self.dtf.widths, table_scale=self.config.table_scale).to(self.device)
+            tower = Tower(self.slots, self.dtf.widths).to(self.device)  # in scale as a fused model that is drawn
             tower.body.output.bias.data.copy_(like.body.output.bias.data)
         tower.dropout = self.dtf.fusion_dropout
         learner = FusionLearner(

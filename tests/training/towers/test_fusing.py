@@ -44,12 +44,22 @@ class Spoilt(Schedule):
         return form
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What is monitored -> a directory with both towers, trained once: they know nothing of what follows them."""
+    found = {monitor: tmp_path_factory.mktemp(monitor) for monitor in ("log_loss", "auc")}
+    for monitor, where in found.items():
+        with torch.random.fork_rng():
+            toy(where, monitor=monitor).towers()
+    return found
+
+
 def toy(
     where: Path,
     told: list[tuple[str, str]] | None = None,
     *,
     kind: type[Schedule] = Schedule,
-    seed: int = 1,
+    after: dict[str, Path] | None = None,
     **given: Any,
 ) -> Schedule:
     def progress(phase: str, _done: int, _total: int, note: str) -> None:
@@ -58,15 +68,17 @@ def toy(
 
     torch.set_num_threads(1)
     monitor, dtf = given.pop("monitor", "log_loss"), {"widths": (8, 6), "council": 0, **given}
+    if after is not None:
+        shutil.copytree(after[monitor], where, dirs_exist_ok=True)
     return kind(
         SLOTS,
         clicks(1000),
         VALID,
         dtf=DtfConfig(**dtf),
         config=TrainConfig(
-            batch_size=64, epochs=10, rate=3e-3, table_l2=1.0, half_scale_at=0.0, device="cpu", monitor=monitor
+            batch_size=64, epochs=6, rate=3e-3, table_l2=1.0, half_scale_at=0.0, device="cpu", monitor=monitor
         ),
-        seed=seed,
+        seed=1,
         store=CheckpointStore(where, "toy", resume=True),
         progress=progress,
     )
@@ -89,9 +101,14 @@ def loss(form: FusionForm, monitor: str) -> float:
 
 @pytest.mark.parametrize("monitor", ["log_loss", "auc"])
 @pytest.mark.parametrize("kind", [Schedule, Spoilt])
-def test_both_are_tried_and_the_better_one_stays(kind: type[Schedule], monitor: str, tmp_path: Path) -> None:
-    both = run(toy(tmp_path / "both", kind=kind, monitor=monitor))
-    alone = {start: run(toy(tmp_path / start, kind=kind, monitor=monitor, fusion_start=start)) for start in STARTS}
+def test_both_are_tried_and_the_better_one_stays(
+    kind: type[Schedule], monitor: str, trained: dict[str, Path], tmp_path: Path
+) -> None:
+    both = run(toy(tmp_path / "both", kind=kind, after=trained, monitor=monitor))
+    alone = {
+        start: run(toy(tmp_path / start, kind=kind, after=trained, monitor=monitor, fusion_start=start))
+        for start in STARTS
+    }
     assert {start: result.fusion_start for start, result in alone.items()} == {start: start for start in STARTS}
     losses = {start: loss(alone[start].form, monitor) for start in STARTS}
     best = min(STARTS, key=losses.__getitem__)
@@ -102,16 +119,16 @@ def test_both_are_tried_and_the_better_one_stays(kind: type[Schedule], monitor: 
     assert both.history == alone[best].history
 
 
-def test_one_that_is_given_is_the_only_one_that_is_trained(tmp_path: Path) -> None:
+def test_one_that_is_given_is_the_only_one_that_is_trained(trained: dict[str, Path], tmp_path: Path) -> None:
     for start, phase in (("towers", "fusion"), ("afresh", "fusion_afresh")):
         told: list[tuple[str, str]] = []
-        run(toy(tmp_path / start, told, fusion_start=start))
+        run(toy(tmp_path / start, told, after=trained, fusion_start=start))
         assert sorted(path.stem for path in (tmp_path / start).iterdir()) == [phase, "tower_a", "tower_b"]
         assert not any("afresh" in note or "from the towers" in note for _, note in told)
 
 
-def test_what_was_over_is_taken_up_and_the_other_one_trained(tmp_path: Path) -> None:
-    first = run(toy(tmp_path))
+def test_what_was_over_is_taken_up_and_the_other_one_trained(trained: dict[str, Path], tmp_path: Path) -> None:
+    first = run(toy(tmp_path, after=trained))
     for left, told_of in (("fusion", "afresh: "), ("fusion_afresh", "from the towers: ")):
         for path in tmp_path.glob("fusion*"):
             if path.stem != left:
@@ -175,7 +192,9 @@ def test_a_retraining_tries_both_whatever_the_run_chose_unless_one_is_given(
 
 
 @pytest.mark.parametrize("failing", [*STARTS, None])
-def test_one_that_fails_is_left_out_and_only_both_end_the_training(failing: Start | None, tmp_path: Path) -> None:
+def test_one_that_fails_is_left_out_and_only_both_end_the_training(
+    failing: Start | None, trained: dict[str, Path], tmp_path: Path
+) -> None:
     class Failing(Schedule):
         def fusion(self, pair: TowerPair, *, start: Start = "towers", **how: Any) -> FusionForm:
             form = super().fusion(pair, start=start, **how)
@@ -185,10 +204,11 @@ def test_one_that_fails_is_left_out_and_only_both_end_the_training(failing: Star
 
     if failing is None:
         with pytest.raises(NonFiniteLossError):
-            run(toy(tmp_path / "failing", kind=Failing))
+            run(toy(tmp_path / "failing", kind=Failing, after=trained))
         return
     (other,) = set(STARTS) - {failing}
-    found, alone = run(toy(tmp_path / "failing", kind=Failing)), run(toy(tmp_path / "alone", fusion_start=other))
+    found = run(toy(tmp_path / "failing", kind=Failing, after=trained))
+    alone = run(toy(tmp_path / "alone", after=trained, fusion_start=other))
     assert found.fusion_start == other
     assert same(found.form, alone.form)
     assert found.history == alone.history
