@@ -62,7 +62,7 @@ def main() -> None:
                     print(f"{task} seed {seed} {name}: AUC {found.auc:.4f}, log loss {found.log_loss:.4f}", flush=True)
     content = as_json(Ledger(given.ledger))
     (given.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (given.out / "ABLATION.md").write_text(as_markdown(content, "python -m benchmarks.ablation"), encoding="utf-8")
+    (given.out / "ABLATION.md").write_text(as_markdown(content), encoding="utf-8")
 
 
 def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:

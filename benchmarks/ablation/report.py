@@ -26,8 +26,8 @@ LEAST_SEEDS = 2
 
 HEAD = """# Ablation and controls
 
-`{command}` wrote this page from `ablation.jsonl`. What is in there was trained by the same command, with `--tasks`,
-`--variants` and `--seeds`, on validation data alone: no test split is read.
+`python -m benchmarks.ablation` wrote this page from `ablation.jsonl`. What is in there was trained by the same command,
+with `--tasks`, `--variants` and `--seeds`, on validation data alone: no test split is read.
 
 Parts are switched off one at a time. Every variant searches for the tables' L2 and for row sharing with its own
 towers on one seed. Controls take as many optimiser steps in all as the whole, with weight averaging; how they stop,
@@ -159,9 +159,9 @@ def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def as_markdown(content: Mapping[str, Any], command: str) -> str:
+def as_markdown(content: Mapping[str, Any]) -> str:
     """The page."""
-    parts = [HEAD.format(command=command)]
+    parts = [HEAD]
     for task, figures in content["tasks"].items():
         parts.append(f"## {task}\n")
         if content["methods"][task] != METHOD:

@@ -99,8 +99,8 @@ def pace(document: Document) -> str:
         size = (
             f"The tuned cells have had {_range(trials)} trials, the rows {_range(seeds)} seeds; 7 trials and 5 seeds of"
             f" every tuned model on all {tasks} tasks are {12 * cost:.0f} hours of a core, 7 trials and 3 seeds"
-            f" {10 * cost:.0f}; further rungs and rates, and seeds that decide between configs, are about as much"
-            " again. So the tables are of samples, and of fewer seeds than five where it says so; Criteo by the order"
+            f" {10 * cost:.0f}; further rungs and rates, and seeds that decide between configs, come on top. So the"
+            " tables are of samples, and of fewer seeds than five where it says so; Criteo by the order"
             " of its rows, which have no timestamps, is an extra."
         )
     return "\n## How the table was sized\n\n" + prose(text, size)

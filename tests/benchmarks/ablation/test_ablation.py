@@ -180,7 +180,7 @@ def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
     assert clear["auc"]["mean"] == pytest.approx(0.01, abs=1e-9)
     assert clear["auc"]["low"] > 0 > clear["log_loss"]["high"]
     assert tie["auc"]["low"] <= 0 <= tie["auc"]["high"]
-    page = as_markdown(content, "command")
+    page = as_markdown(content)
     assert "**+10.0 (" in page
     assert "`without_merging`: the part helps in toy; a tie in 0 of 1 tasks." in page
     assert "`rich_tables`: the addition helps in toy; a tie in 0 of 1 tasks." in page
@@ -210,7 +210,7 @@ def test_of_each_task_the_newest_method_with_seeds_enough_is_shown_and_an_older_
     assert content["methods"] == {"both": new, "begun": old, "one": old}
     shown = {task: figures["full"]["auc"]["mean"] for task, figures in content["tasks"].items()}
     assert shown == pytest.approx({"both": 0.8, "begun": 0.7, "one": 0.7})
-    parts = as_markdown(content, "command").split("\n## ")
+    parts = as_markdown(content).split("\n## ")
     said = {
         part.partition("\n")[0]: f"**Of method {old}: the present one, {new}, has too few" in part for part in parts
     }
@@ -221,7 +221,7 @@ def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
     lines = [line("full", 1, 0.80, 0.50), line("full", 2, 0.80, 0.50), line("without_merging", 1, 0.70, 0.60)]
     content = as_json(lines)
     assert set(content["tasks"]["toy"]["without_merging"]["whole_minus_this"]["auc"]) == {"mean"}
-    page = as_markdown(content, "command")
+    page = as_markdown(content)
     assert "| +100.0 (one seed) |" in page
     (row,) = [row for row in page.splitlines() if "`without_merging`" in row]
     assert "| 0.7000 |" in row  # one seed has no spread
@@ -248,8 +248,8 @@ def test_the_rule_for_dtf_and_its_controls_is_judged_task_by_task_and_metric_by_
         "ahead_by_log_loss": ["ahead", "by loss", "behind"],
         "behind": [f"behind: {name}" for name in all_three],
     }
-    assert "nothing is known yet" in as_markdown(as_json([]), "command")
-    page = as_markdown(content, "command")
+    assert "nothing is known yet" in as_markdown(as_json([]))
+    page = as_markdown(content)
     assert "by AUC on 1 of 3 tasks (ahead), by log loss on" in " ".join(page.split())
 
 

@@ -1,7 +1,6 @@
 """Which runs are still to be done, and which config they choose: functions of the ledger alone."""
 
 import math
-from pathlib import Path
 
 import pytest
 from planned import DATA, LEDGER, TASK, done, l2, search_by, want
@@ -10,11 +9,6 @@ from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.plan import GUARD_EPOCHS, Want, expected, next_runs, settled
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.tuning import NEAR, choose, same
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.jsonl")
 
 
 def test_trials_come_first_then_the_seeds_of_the_best_then_nothing(ledger: Ledger) -> None:

@@ -1,7 +1,6 @@
 """What is tried, a stage after the other, as the losses so far decide it."""
 
 import math
-from pathlib import Path
 
 import pytest
 from planned import TASK, l2, search_by, want
@@ -11,11 +10,6 @@ from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import SPREAD, search
 from benchmarks.accuracy.space import Choice, Linear, Log, points
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.jsonl")
 
 
 @pytest.mark.parametrize(
