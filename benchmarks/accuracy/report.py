@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.accuracy.cells import FEWEST_SEEDS, FEWEST_TRIALS, OURS
+from benchmarks.accuracy.glance import glance
 from benchmarks.accuracy.sections import beside, choices, pace, readings, speed
 from benchmarks.accuracy.verdicts import interval_text
 from benchmarks.serving.report import number, prose, table
@@ -21,10 +22,12 @@ _LIBRARY: Final = 0.001
 
 def markdown(document: Document) -> str:
     """The page."""
-    parts = [_head(document), _verdicts(document), _comparisons(document)]
+    parts = [_head(document), glance(document)]
     for _, rows in groupby(document["rows"], key=lambda row: row["task"]):
         parts.append(_task(list(rows), document["better_of_fm_and_fwfm"]))
     parts += [
+        _comparisons(document),
+        _verdicts(document),
         _pairs(document),
         beside(document),
         choices(document),

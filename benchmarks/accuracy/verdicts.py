@@ -28,7 +28,8 @@ HALF: Final = 0.55
 """What counts as half."""
 LATENCY_LIMIT: Final = 1 / 5
 SIZES: Final = ("100", "1000")
-_BEST: Final = {"auc": "best AUC on validation", "log_loss": "best log loss on validation"}
+BEST: Final = {"auc": "best AUC on validation", "log_loss": "best log loss on validation"}
+"""Why a baseline is compared with."""
 _RATIOS: Final = {"parameters_ratio": "inference parameters", "dense_ratio": "dense parameters"}
 
 
@@ -89,7 +90,7 @@ def _accuracy(task: str, against: Sequence[Row]) -> list[Row]:
         "log_loss": "log loss no worse than the best baseline's (by log loss), upper bound below 0.001",
         "auc_above": "AUC clearly above the best baseline's (lower bound above 0)",
     }
-    best = {metric: next((one for one in against if why in one["chosen"]), None) for metric, why in _BEST.items()}
+    best = {metric: next((one for one in against if why in one["chosen"]), None) for metric, why in BEST.items()}
     by_auc, by_loss = best["auc"], best["log_loss"]
     if by_auc is None or by_loss is None:
         return [_verdict(task, key, title, None, "") for key, title in titles.items()]

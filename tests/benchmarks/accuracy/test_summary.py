@@ -68,6 +68,23 @@ def test_claims_hold_or_not_as_the_figures_say() -> None:
     assert verdict(near, "log_loss") is True
 
 
+def test_the_first_table_has_a_task_in_a_line_with_the_larger_of_both_ratios_and_its_claims_counted() -> None:
+    document = summarise(whole(DCNv2=-0.002), timings(), TASKS, MODELS)
+    holds = [one["holds"] for one in document["verdicts"] if one["task"] == "films-random"]
+    rows = [line for line in markdown(document).partition("## films")[0].splitlines() if line.startswith("| films")]
+    (cells,) = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[:2] == ["films-random", f"{AUC['REACTION'] - 0.003:.4f}"]
+    for cell, difference in zip(cells[2:4], ("+0.0020 (", "-0.0020 ("), strict=True):
+        assert cell.startswith(difference)
+        assert cell.endswith(") FinalNet")
+    ours, theirs = 306_000, {"FinalMLP": 1_400_000, "DCNv2": 1_230_000}
+    assert float(cells[4]) == pytest.approx(ours / theirs["DCNv2"], rel=0.01)
+    assert float(cells[5]) == pytest.approx(6_000 / 930_000, rel=0.01)
+    assert float(cells[6]) == pytest.approx(11 / 935, rel=0.01)
+    assert [int(cell) for cell in cells[7:]] == [holds.count(value) for value in (True, False, None)]
+    assert "At a glance" not in markdown(summarise([], {}, TASKS, MODELS))
+
+
 def test_a_claim_about_latency_has_to_hold_by_processor_time_too() -> None:
     table = timings()
     ours = table["tasks"]["films-random"]["models"]["REACTION"]["latency"]
