@@ -43,7 +43,6 @@ BRIEF = (
     '[afe]\nshare_below = 10.0\n\n[dtf]\ncouncil = 0\nfusion_start = "towers"\n'
 )
 
-
 ROWS = 12_000
 """Of a real log."""
 

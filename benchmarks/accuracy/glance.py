@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.accuracy.cells import OURS
-from benchmarks.accuracy.verdicts import BEST, RIVALS, interval_text
+from benchmarks.accuracy.verdicts import RIVALS, best_by_metric, interval_text
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def glance(document: Mapping[str, Any]) -> str:
     for ours in (row for row in document["rows"] if row["model"] == OURS and row["test_auc_mean"] is not None):
         task = ours["task"]
         against = {one["against"]: one for one in document["comparisons"] if one["task"] == task}
-        best = {key: next((one for one in against.values() if why in one["chosen"]), None) for key, why in BEST.items()}
+        best = best_by_metric(against.values())
         rivals = [against[name] for name in RIVALS if name in against]
         claims = [one["holds"] for one in document["verdicts"] if one["task"] == task]
         lines.append(

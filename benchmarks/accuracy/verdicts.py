@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.accuracy.cells import NOT_RUN, OURS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Row = dict[str, Any]
 
@@ -28,8 +28,7 @@ HALF: Final = 0.55
 """What counts as half."""
 LATENCY_LIMIT: Final = 1 / 5
 SIZES: Final = ("100", "1000")
-BEST: Final = {"auc": "best AUC on validation", "log_loss": "best log loss on validation"}
-"""Why a baseline is compared with."""
+_BEST: Final = {"auc": "best AUC on validation", "log_loss": "best log loss on validation"}
 _RATIOS: Final = {"parameters_ratio": "inference parameters", "dense_ratio": "dense parameters"}
 
 
@@ -62,6 +61,12 @@ def verdicts(document: Mapping[str, Any], tasks: Sequence[str]) -> list[Row]:
     return [*found, _half(found, len(tasks))]
 
 
+def best_by_metric(against: Iterable[Row]) -> dict[str, Row | None]:
+    """By AUC and by log loss: of a task's comparisons the one with the baseline that is best by it on validation."""
+    found = list(against)
+    return {metric: next((one for one in found if why in one["chosen"]), None) for metric, why in _BEST.items()}
+
+
 def below(guards: Sequence[Row]) -> list[str]:
     """Deep baselines that are below logistic regression on validation."""
     return [one["model"] for one in _beside_lr(guards) if one["auc"] < one["lr_auc"]]
@@ -90,7 +95,7 @@ def _accuracy(task: str, against: Sequence[Row]) -> list[Row]:
         "log_loss": "log loss no worse than the best baseline's (by log loss), upper bound below 0.001",
         "auc_above": "AUC clearly above the best baseline's (lower bound above 0)",
     }
-    best = {metric: next((one for one in against if why in one["chosen"]), None) for metric, why in BEST.items()}
+    best = best_by_metric(against)
     by_auc, by_loss = best["auc"], best["log_loss"]
     if by_auc is None or by_loss is None:
         return [_verdict(task, key, title, None, "") for key, title in titles.items()]

@@ -60,9 +60,7 @@ def split(rows: int, seed: int, *, noisy: bool) -> Arrays:
     return Arrays((user[:, None] + 2).astype(np.int32), ids.astype(np.int32), label.astype(np.uint8))
 
 
-def toy(
-    where: Path, half: float | None, *, noisy: bool = True, scale: float = 0.5, l2: float | None = 10.0
-) -> Schedule:
+def toy(where: Path, half: float | None, *, noisy: bool = True, l2: float | None = 10.0) -> Schedule:
     torch.set_num_threads(1)
     return Schedule(
         FIELDS,
