@@ -93,6 +93,26 @@ VARIANTS: dict[str, Variant] = {
     "afresh": Variant("part", "DTF: the fused model begins afresh", overrides={"dtf.fusion_start": "afresh"}),
     "best_tower": Variant("part", "DTF: no fusion, the best of the towers as it is", BestTower),
     "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides={"dtf.council": 0}),
+    "pair_merged": Variant(
+        "part",
+        "DTF: two towers, which merge and teach, and no second beginning",
+        overrides={"dtf.council": 0, "dtf.fusion_start": "towers"},
+    ),
+    "pair_merged_rows_alike": Variant(
+        "part",
+        "the same, and all rows begin alike",
+        overrides={"dtf.council": 0, "dtf.fusion_start": "towers", "train.half_scale_at": 0.0},
+    ),
+    "pair_afresh": Variant(
+        "part",
+        "DTF: two towers, which teach what begins afresh",
+        overrides={"dtf.council": 0, "dtf.fusion_start": "afresh"},
+    ),
+    "pair_afresh_rows_alike": Variant(
+        "part",
+        "the same, and all rows begin alike",
+        overrides={"dtf.council": 0, "dtf.fusion_start": "afresh", "train.half_scale_at": 0.0},
+    ),
     "without_calibrated_teacher": Variant(
         "part", "DTF: towers teach what they say, however sure", overrides={"dtf.calibrate_teacher": False}
     ),
