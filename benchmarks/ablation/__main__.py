@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import Workshop
 from benchmarks.ablation.variants import FULL, VARIANTS, staged
-from benchmarks.accuracy.ledger import Ledger
+from benchmarks.accuracy.ledger import Ledger, LedgerError
 from benchmarks.accuracy.tasks import TASKS
 from benchmarks.overrides import OverrideError, overrides
 from training.preparation.rows import DataError
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent.parent
 TUNED_ON = 1
 """The seed on which the controls' students are tuned, whichever seeds a command runs."""
-DEFAULT_TASKS = ("movielens_latest_tags-random", "movielens_100k-random", "avazu-random", "criteo-random")
+SEEDS = range(1, 6)
+DEFAULT_TASKS = (
+    "movielens_latest_tags-time",
+    "movielens_100k-time",
+    "avazu-time",
+    "movielens_latest_tags-random",
+    "movielens_100k-random",
+    "avazu-random",
+)
 
 
 def main() -> None:
@@ -41,14 +50,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(DEFAULT_TASKS), metavar="TASK")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=JSON", help="instead of a default")
     parser.add_argument("--work", type=Path, default=Path("build/benchmark"), help="prepared data, shared phases")
     parser.add_argument("--ledger", type=Path, default=HERE / "ablation.jsonl")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of ABLATION.md and ablation.json")
     parser.add_argument("--report-only", action="store_true")
     given = parser.parse_args()
-    ledger = Ledger(given.ledger)
+    try:
+        ledger = opened(given.ledger, there=given.report_only)
+        given.out.mkdir(parents=True, exist_ok=True)  # before the training that would be reported there
+    except (LedgerError, OSError) as error:
+        parser.error(str(error))
     if not given.report_only:
         for task in given.tasks:
             try:
@@ -60,9 +73,28 @@ def main() -> None:
                 found = line.validation
                 if found is not None:
                     print(f"{task} seed {seed} {name}: AUC {found.auc:.4f}, log loss {found.log_loss:.4f}", flush=True)
-    content = as_json(Ledger(given.ledger))
+    try:
+        content = as_json(opened(given.ledger, there=True))  # once more: others may have written to it
+    except (LedgerError, OSError) as error:
+        parser.error(str(error))
     (given.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (given.out / "ABLATION.md").write_text(as_markdown(content), encoding="utf-8")
+
+
+def opened(path: Path, *, there: bool) -> Ledger:
+    """Open a ledger; one to be written may be new.
+
+    Raises:
+        LedgerError: It should hold a run of the ablation, and does not; or a line of it is no run.
+    """
+    if there and not path.is_file():
+        raise LedgerError(f"--ledger: expected a ledger at {path}, got no file")
+    ledger = Ledger(path)
+    if ledger.torn:
+        print(f"{path}: an unfinished last line was set aside in {ledger.aside}", file=sys.stderr)
+    if there and not any(line.purpose == "ablation" for line in ledger):  # an empty page would go over one that is not
+        raise LedgerError(f"--ledger: expected a run of the ablation in {path}, got none")
+    return ledger
 
 
 def finished(ledger: Ledger, workshop: Workshop, name: str, seed: int) -> Line:

@@ -1,14 +1,14 @@
-"""From the ledger to `ABLATION.md` and `ablation.json`: means, spreads, paired intervals, and what each part earns."""
+"""From the ledger to `ABLATION.md` and `ablation.json`: means, spreads, paired intervals, and what they come to."""
 
 from __future__ import annotations
 
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ablation.variants import CONTROLS, FULL, VARIANTS
+from benchmarks.ablation.variants import FULL, VARIANTS
+from benchmarks.ablation.verdicts import against_controls, not_run, not_run_text, present, rule_text, verdicts_text
 from benchmarks.accuracy.bootstrap import paired_interval
 from benchmarks.accuracy.models import METHOD
-from benchmarks.serving.report import prose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,12 +29,16 @@ HEAD = """# Ablation and controls
 `python -m benchmarks.ablation` wrote this page from `ablation.jsonl`. What is in there was trained by the same command,
 with `--tasks`, `--variants` and `--seeds`, on validation data alone: no test split is read.
 
-Parts are switched off one at a time. Every variant searches for the tables' L2 and for row sharing with its own
-towers on one seed. Controls take as many optimiser steps in all as the whole, with weight averaging; how they stop,
-whether their teacher is calibrated, what labels weigh beside it, and their students' L2 and beginning are tuned on one
-seed (those "taught as DTF teaches": the students' alone). Differences are *the whole minus the variant*, in
-thousandths, with a 95% interval over validation rows (whole users where the data has them) and seeds, both paired: an
-AUC difference above 0 and a log loss difference below 0 speak for the whole. **Bold**: the interval does not hold 0.
+Parts are switched off one at a time; a combination lacks several; a choice is one way, given always, of what validation
+otherwise chooses between. The validation rows measured on are those that stop the phases and choose L2, sharing and
+starts: a part that is a choice on validation is favoured by construction.
+
+Every variant searches for the tables' L2 and for row sharing with its own towers on one seed. Controls take as many
+optimiser steps in all as the whole, with weight averaging; how they stop, whether their teacher is calibrated, what
+labels weigh beside it, and their students' L2 and beginning are tuned on one seed (those "taught as DTF teaches": the
+students' alone). Differences are *the whole minus the variant*, in thousandths, with a 95% interval over validation
+rows (whole users where the data has them) and seeds, both paired: an AUC difference above 0 and a log loss difference
+below 0 speak for the whole. **Bold**: the interval does not hold 0.
 """
 
 
@@ -50,7 +54,8 @@ def as_json(lines: Iterable[Line]) -> dict[str, Any]:
             newest method that has `LEAST_SEEDS` seeds of its whole, or if none has, by the newest.
 
     Returns:
-        {"methods": {task: number}, "tasks": {task: {variant: figures}}, "against_controls": the rule}.
+        {"methods": {task: number}, "tasks": {task: {variant: figures}}, "against_controls": the rule, by the present
+        method alone, "not_run": what it has no line of}.
     """
     shown = [
         line
@@ -68,12 +73,22 @@ def as_json(lines: Iterable[Line]) -> dict[str, Any]:
             if _method(line) == methods[task]:
                 by_variant.setdefault(_variant(line), []).append(line)
         figures[task] = _task(by_variant)
-    return {"methods": methods, "tasks": figures, "against_controls": _against_controls(figures)}
+    return {
+        "methods": methods,
+        "tasks": figures,
+        "against_controls": against_controls(present(methods, figures)),
+        "not_run": not_run({task: _by_present(found) for task, found in by_task.items()}),
+    }
 
 
 def _variant(line: Line) -> str:
     """The variant that a line is of, by its name of today."""
     return FORMER.get(line.model, line.model)
+
+
+def _by_present(lines: Sequence[Line]) -> set[str]:
+    """The variants that have a line by the present method."""
+    return {_variant(line) for line in lines if _method(line) == METHOD}
 
 
 def _newest_method(lines: Sequence[Line]) -> int:
@@ -111,30 +126,6 @@ def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
     return figures
 
 
-def _against_controls(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What DTF has to show: worse than none of its controls anywhere, clearly ahead of all three on two tasks.
-
-    Returns:
-        "compared": tasks with an interval against all of `CONTROLS`; "ahead_by_auc" and "ahead_by_log_loss": those of
-        them on which each interval is on the whole's side of 0; "behind": "task: control" wherever one is on the other.
-    """
-    found: dict[str, list[str]] = {key: [] for key in ("compared", "ahead_by_auc", "ahead_by_log_loss", "behind")}
-    for task, figures in tasks.items():
-        gains = {name: figures.get(name, {}).get("whole_minus_this", {}) for name in CONTROLS}
-        known = {name: gain for name, gain in gains.items() if "low" in gain.get("auc", {})}
-        found["behind"] += [
-            f"{task}: {name}" for name, gain in known.items() if gain["auc"]["high"] < 0 or gain["log_loss"]["low"] > 0
-        ]
-        if len(known) < len(CONTROLS):
-            continue
-        found["compared"].append(task)
-        if all(gain["auc"]["low"] > 0 for gain in known.values()):
-            found["ahead_by_auc"].append(task)
-        if all(gain["log_loss"]["high"] < 0 for gain in known.values()):
-            found["ahead_by_log_loss"].append(task)
-    return found
-
-
 def _newest(lines: Sequence[Line]) -> list[Line]:
     """The lines of the configuration that was run last, one a seed."""
     if not lines:
@@ -167,23 +158,10 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         if content["methods"][task] != METHOD:
             parts.append(BEFORE.format(method=content["methods"][task], now=METHOD))
         parts.append(_table(figures))
-    parts += ["## DTF against its controls\n", _rule(content["against_controls"])]
-    parts += ["## What each part earns\n", _verdicts(content["tasks"])]
+    parts += ["## DTF against its controls\n", rule_text(content["against_controls"])]
+    parts += ["## What each part earns\n", verdicts_text(present(content["methods"], content["tasks"]))]
+    parts += ["## Not run yet by the present method\n", not_run_text(content["not_run"])]
     return "\n".join(parts)
-
-
-def _rule(found: Mapping[str, Sequence[str]]) -> str:
-    def of(key: str) -> str:
-        names = found[key]
-        return f"{len(names)} of {len(found['compared'])} tasks" + (f" ({', '.join(names)})" if names else "")
-
-    return prose(
-        f"DTF is to be worse than none of {', '.join(f'`{name}`' for name in CONTROLS)} anywhere, and clearly ahead of",
-        f"all three on at least two tasks. Clearly ahead of all three by AUC on {of('ahead_by_auc')}, by log loss on",
-        f"{of('ahead_by_log_loss')}; clearly behind one by either, wherever there is an interval: "
-        + (", ".join(found["behind"]) or ("nowhere" if found["compared"] else "nothing is known yet"))
-        + ".",
-    )
 
 
 def _table(figures: Mapping[str, Any]) -> str:
@@ -213,44 +191,3 @@ def _gain_text(gain: Mapping[str, float] | None) -> str:
         return f"{1e3 * gain['mean']:+.1f} (one seed)"
     text = f"{1e3 * gain['mean']:+.1f} ({1e3 * gain['low']:+.1f} to {1e3 * gain['high']:+.1f})"
     return f"**{text}**" if gain["low"] > 0 or gain["high"] < 0 else text
-
-
-def verdict(gains: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[list[str], list[str]]:
-    """Tasks in which a part (or the whole against a control) helps, and in which it hurts, in either metric, clearly.
-
-    Args:
-        gains: Task -> metric -> mean, low, high of the whole minus the variant.
-    """
-    helps, hurts = [], []
-    for task, gain in gains.items():
-        better = gain["auc"]["low"] > 0 or gain["log_loss"]["high"] < 0
-        worse = gain["auc"]["high"] < 0 or gain["log_loss"]["low"] > 0
-        if better and not worse:
-            helps.append(task)
-        if worse and not better:
-            hurts.append(task)
-    return helps, hurts
-
-
-def _verdicts(tasks: Mapping[str, Any]) -> str:
-    rows = []
-    for name, variant in VARIANTS.items():
-        gains = {
-            task: figures[name]["whole_minus_this"]
-            for task, figures in tasks.items()
-            if "low" in figures.get(name, {}).get("whole_minus_this", {}).get("auc", {})
-        }
-        if not gains:
-            continue
-        helps, hurts = verdict(gains)
-        if variant.kind == "addition":  # of which the whole lacks what the variant has
-            helps, hurts = hurts, helps
-        good = f"helps in {', '.join(helps)}" if helps else "clearly helps nowhere"
-        bad = f"; hurts in {', '.join(hurts)}" if hurts else ""
-        rest = len(gains) - len(helps) - len(hurts)
-        of = {
-            "control": f"against {variant.says} (`{name}`), the whole",
-            "addition": f"`{name}`: the addition",
-        }.get(variant.kind, f"`{name}`: the part")
-        rows.append(f"- {of} {good}{bad}; a tie in {rest} of {len(gains)} tasks.")
-    return "\n".join(rows) + "\n"

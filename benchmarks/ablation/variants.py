@@ -34,6 +34,9 @@ ONE_WIDTH: dict[str, Any] = {"dtf.rich": 1}
 TWO = {**ONE_WIDTH, "dtf.council": 0}
 """Nor has an ordinary ensemble of two a council."""
 
+Kind = Literal["part", "combination", "choice", "addition", "control"]
+"""What a variant is beside the whole: see `Variant`."""
+
 Stage = tuple[dict[str, Any], ...]
 
 CONTROLS = ("one_tower", "born_again", "ensemble_teacher")
@@ -52,15 +55,16 @@ class Variant:
     """A way to train.
 
     Attributes:
-        kind: "whole"; "part", the whole without one part; "addition", the whole with something more; "control",
-            something else at equal total steps.
+        kind: "whole"; "part", the whole without one part; "combination", without several, which shows what they earn
+            together; "choice", one way given of what validation chooses between; "addition", the whole with something
+            more; "control", something else at equal total steps.
         says: What it is, for people.
         schedule: Its phases.
         overrides: "section.key" -> value, instead of the experiment's.
         stages: What of its settings is tuned on one seed.
     """
 
-    kind: Literal["whole", "part", "addition", "control"]
+    kind: Kind | Literal["whole"]
     says: str
     schedule: type[Ablated] = Ablated
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +82,7 @@ VARIANTS: dict[str, Variant] = {
     "without_sharing": Variant("part", "AFE: rare values share no rows", overrides={"afe.share_below": 0.0}),
     "rows_alike": Variant("part", "AFE: all rows begin alike", overrides={"train.half_scale_at": 0.0}),
     "rows_near_zero": Variant(
-        "part", "AFE: rows of rare values begin near zero", overrides={"train.half_scale_at": 30.0}
+        "choice", "AFE: rows of rare values always begin near zero", overrides={"train.half_scale_at": 30.0}
     ),
     "without_gates": Variant("part", "AFE: no field gates", overrides={"afe.gates": False}),
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
@@ -88,28 +92,28 @@ VARIANTS: dict[str, Variant] = {
         "part", "DTF: the fused model begins from tower A alone", InheritOne, {"dtf.fusion_start": "towers"}
     ),
     "from_towers": Variant(
-        "part", "DTF: the fused model begins from the towers", overrides={"dtf.fusion_start": "towers"}
+        "choice", "DTF: the fused model always begins from the towers", overrides={"dtf.fusion_start": "towers"}
     ),
-    "afresh": Variant("part", "DTF: the fused model begins afresh", overrides={"dtf.fusion_start": "afresh"}),
+    "afresh": Variant("choice", "DTF: the fused model always begins afresh", overrides={"dtf.fusion_start": "afresh"}),
     "best_tower": Variant("part", "DTF: no fusion, the best of the towers as it is", BestTower),
     "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides={"dtf.council": 0}),
     "pair_merged": Variant(
-        "part",
+        "combination",
         "DTF: two towers, which merge and teach, and no second beginning",
         overrides={"dtf.council": 0, "dtf.fusion_start": "towers"},
     ),
     "pair_merged_rows_alike": Variant(
-        "part",
+        "combination",
         "the same, and all rows begin alike",
         overrides={"dtf.council": 0, "dtf.fusion_start": "towers", "train.half_scale_at": 0.0},
     ),
     "pair_afresh": Variant(
-        "part",
+        "combination",
         "DTF: two towers, which teach what begins afresh",
         overrides={"dtf.council": 0, "dtf.fusion_start": "afresh"},
     ),
     "pair_afresh_rows_alike": Variant(
-        "part",
+        "combination",
         "the same, and all rows begin alike",
         overrides={"dtf.council": 0, "dtf.fusion_start": "afresh", "train.half_scale_at": 0.0},
     ),

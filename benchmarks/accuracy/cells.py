@@ -43,6 +43,8 @@ SHOWN: Final = {
 
 SCALES: Final = ("L2", "rate", "dropout", "leaves", "rows a leaf", "L2 of leaves", "strength of the prior")
 """Settings that a value beyond those tried might suit better."""
+LEAST: Final = {"dropout": 0.0}
+"""What nothing lies beyond."""
 
 
 def choice(runs: Sequence[Line], lines: Iterable[Line], chosen: str | None) -> dict[str, Any]:
@@ -68,8 +70,12 @@ def choice(runs: Sequence[Line], lines: Iterable[Line], chosen: str | None) -> d
         distinct = sorted({json.dumps(value) for value in values}, key=_order)
         if len(distinct) > 1:
             tuned[name] = [_at(one["config"], path), [json.loads(value) for value in distinct]]
-    edge = [name for name in SCALES if name in tuned and tuned[name][0] in (tuned[name][1][0], tuned[name][1][-1])]
+    edge = [name for name in SCALES if name in tuned and _at_edge(name, *tuned[name])]
     return {"trials": trials, "tuned": tuned, "edge": edge, "open": unsettled(one["config"], chosen) if tried else ""}
+
+
+def _at_edge(name: str, taken: Any, tried: Sequence[Any]) -> bool:
+    return taken in (tried[0], tried[-1]) and taken != LEAST.get(name)
 
 
 def unsettled(config: Mapping[str, Any], chosen: str | None) -> str:

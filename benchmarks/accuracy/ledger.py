@@ -150,7 +150,7 @@ class Ledger:
         torn: what was set aside when it was opened: the text of an unfinished last line, or "".
 
     Raises:
-        LedgerError: a line other than the last is no run; says which.
+        LedgerError: a line is no run, other than a last one that is no JSON either; says which.
     """
 
     def __init__(self, path: Path) -> None:
@@ -194,7 +194,7 @@ class Ledger:
             try:
                 line = _parse(text)
             except ValueError as error:
-                if number == len(whole) and not rest:
+                if number == len(whole) and not rest and not _is_json(text):
                     rest = text + b"\n"
                     break
                 raise LedgerError(
@@ -214,9 +214,18 @@ class Ledger:
                 file.truncate(length)
 
 
+def _is_json(text: bytes) -> bool:
+    """Whether a line is whole: what cannot be understood then is another version's, and stays."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _parse(text: bytes) -> Line:
     try:
         return Line.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise ValueError(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))) from None

@@ -103,6 +103,9 @@ TURN = (("train.calibrated", True),)
 CLIMB = "train.rate"
 """What is tried beyond the best point in the end."""
 
+REACH = "model.dropout"
+"""What is tried at the end of its range after that."""
+
 TOWER: tuple[Dimension, ...] = (Linear("model.dropout", 0.0, 0.5),)
 SHALLOW: Config = {"l2": 100.0, "rate": 5e-3}
 SHALLOW_LADDER = Ladder("train.l2", (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0), first=(3, 6))

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.models import CLIMB, MODELS, TURN
+from benchmarks.accuracy.models import CLIMB, MODELS, REACH, TURN
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import Search, search
 from benchmarks.accuracy.tuning import TABLE_SEEDS, TIE_SEEDS, TRIAL_SEED, Losses, choose, contenders, same, untried
@@ -72,7 +72,9 @@ class Want:
 
         defaults = model.defaults(self.task, self.rows)
         turn = TURN if model.ladder is not None else ()
-        return search(defaults, model.space, self.trials, loss, ladder=model.ladder, turn=turn, climb=CLIMB)
+        return search(
+            defaults, model.space, self.trials, loss, ladder=model.ladder, turn=turn, climb=CLIMB, reach=REACH
+        )
 
     def lines(self, ledger: Iterable[Line]) -> list[Line]:
         """What has been done."""

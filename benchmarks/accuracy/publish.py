@@ -50,6 +50,7 @@ def publish(ledger: Path) -> str:
     document = summarise(found, timed, tasks, core, tuned=tuned, before=before, method=METHOD, settled=_settled)
     document["ledger"] = ledger.stem
     document["training_speed"] = speed or None
+    document["extras_not_run"] = [name for name, task in TASKS.items() if task.extra and name not in run]
     timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
     page = ledger.with_name(ledger.stem.upper() + ".md")
     page.write_text(markdown(document), encoding="utf-8")

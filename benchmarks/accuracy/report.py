@@ -236,7 +236,8 @@ def _missing(document: Document) -> str:
         for one in group:
             kinds.setdefault(one["what"], []).append(one["model"])
         text += f"- {task}: " + "; ".join(f"{what}: {', '.join(names)}" for what, names in kinds.items()) + "\n"
-    return text
+    extras = document.get("extras_not_run", ())
+    return text + "".join(f"- {task}, an extra: not run\n" for task in extras)
 
 
 def _method(document: Document) -> str:

@@ -8,18 +8,20 @@
 3. Sobol's points over everything else, around the better of these, L2 within a factor of `AROUND` of the best rung.
 4. The best so far with another learning rate: a step beyond the least or the greatest that was tried, as long as the
    best is there.
+5. The best so far with the dropout at the end of its range, where it is at an end of what was tried.
 
 Trials never change and but for the last steps only grow: more are asked for, more points follow; an interrupted search
-goes on. What is best in 1 to 4 is so at one seed; which config is taken, `tuning` decides by more. A model
+goes on. What is best in 1 to 5 is so at one seed; which config is taken, `tuning` decides by more. A model
 without a ladder has its usual config and Sobol's points over all of its dimensions.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.accuracy.space import DIGITS, Log, changed, points
+from benchmarks.accuracy.space import DIGITS, Linear, Log, changed, points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +83,7 @@ def search(
     ladder: Ladder | None = None,
     turn: Sequence[tuple[str, Any]] = (),
     climb: str = "",
+    reach: str = "",
 ) -> Search:
     """The trials of a model, as far as the outcomes so far decide them.
 
@@ -93,6 +96,7 @@ def search(
         ladder: See `Ladder`; None for points alone.
         turn: What the trial after the ladder changes of its best.
         climb: The setting that is tried beyond what is best in the end, where there are points.
+        reach: The setting of the space that is tried at the end of its range after that, likewise.
     """
     usual = changed(defaults, ())
     if not space:
@@ -123,7 +127,12 @@ def search(
     around = (*others, Log(ladder.path, middle / AROUND, middle * AROUND))
     configs += [changed(best, point) for point in points(around, left, SPREAD)]
     tuned = Search(configs, whole=True, edge=edge)
-    return _climbed(tuned, climb, loss) if climb and left > 0 else tuned
+    if climb and left > 0:
+        tuned = _climbed(tuned, climb, loss)
+        for part in space:
+            if isinstance(part, Linear) and part.path == reach and tuned.whole:
+                tuned = _reached(tuned, part, loss)
+    return tuned
 
 
 def _rungs(config: Mapping[str, Any], ladder: Ladder, start: int, end: int) -> list[Config]:
@@ -199,3 +208,19 @@ def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) 
             return Search(configs, whole=True, edge=True)
         configs.append(changed(best, [(path, float(f"{factor * best[section][key]:.{DIGITS}g}"))]))
     return Search(configs, whole=True, edge=search.edge)
+
+
+def _reached(search: Search, part: Linear, loss: Callable[[Config], float | None]) -> Search:
+    """The best of a whole search once more, a setting at the end of its range, where the best is at an end of those."""
+    section, key = part.path.split(".")
+    configs, losses = search.configs, [loss(config) for config in search.configs]
+    known = [math.inf if value is None else value for value in losses]
+    best = configs[known.index(min(known))]
+    tried = [config[section][key] for config in configs]
+    end = {min(tried): part.low, max(tried): part.high}.get(best[section][key])
+    if end is None or min(known) == math.inf or len(set(tried)) == 1:
+        return search
+    last = changed(best, [(part.path, end)])
+    if last in configs:
+        return search
+    return Search([*configs, last], whole=loss(last) is not None, edge=search.edge)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Document = dict[str, Any]
+SPEED = "python -m tests.training.bench_speed --figures benchmarks/training_speed.json"
 _OTHERS = {"teachers": "the teachers' mean", "calibrated": "ours, calibrated"}
 
 
@@ -31,12 +32,14 @@ def choices(document: Document) -> str:
         "fitted, these two numbers (slope not negative) then being part of its last layer; where that is better, the",
         "ladder anew from there, for L2 no longer has to hold down how sure a model is; then points of a Sobol",
         "sequence over the rest, around the best so far; then the best at a learning rate beyond all that was",
-        "tried, where its own is the least or the greatest; best being so at one seed up to here. The best trial and",
+        "tried, where its own is the least or the greatest, and with the dropout at the end of its range, likewise;",
+        "best being so at one seed up to here. The best trial and",
         f"those as near to it as two runs may be by chance ({CONTENDERS} at most; by 2.8 standard deviations of the",
         "best's runs) are run with three seeds, and of all configs with so many the lowest mean over all of a config's",
         "runs is taken, the table's seeds among them; where that is not done yet, a claim that rests on it is open. In",
         "brackets the values that were tried; a setting of one value alone is not listed. At an edge: nothing was",
         "tried beyond what was taken, so what is best may lie there, and the baseline be stronger than shown.",
+        f"{OURS} is not in this table: each of its runs searches by itself (below, training speed).",
     )
     return text + "\n" + table(["task", "model", "trials", "taken", "at an edge"], rows, texts=5)
 
@@ -127,7 +130,7 @@ def speed(document: Document) -> str:
             "it has trials.",
         )
     if not found:
-        return text + "\nSteps have not been measured yet: `python -m tests.training.bench_speed`.\n"
+        return text + f"\nSteps have not been measured yet: `{SPEED}`.\n"
     machine = found["machine"]
     text += "\n" + prose(
         f"Steps: `{found['command']}`, {machine['date'][:10]}, {machine['processor']}, {found['threads']} thread,",

@@ -57,7 +57,7 @@ def measure(
         tasks: Names.
         lines: Of the ledger.
         work: Folder of prepared data and bundles.
-        known: An earlier table; its other tasks stay.
+        known: An earlier table; its other tasks stay, and those of which we have no bundle to time.
         seconds: For each number of candidates of a task.
         told: Called with a line of text a task.
 
@@ -69,6 +69,11 @@ def measure(
     found: dict[str, Any] = dict((known or {}).get("tasks", {}))
     for task in tasks:
         runs = chosen_runs([line for line in lines if line["task"] == task])
+        if task in found and OURS in runs and not _exported(runs[OURS], work):
+            told(
+                f"{task}: not timed, what was measured before stays: expected a bundle of {OURS} under {work}, got none"
+            )
+            continue
         if runs:
             found[task] = measure_task(prepared(task, work), runs, work, seconds=seconds)
             told(f"{task}: {len(found[task]['models']) - 1} models, others used {found[task]['others_load']:.0%}")
@@ -163,7 +168,7 @@ def _bundle(data: PreparedData, lines: Sequence[Line], work: Path) -> tuple[Cont
     from service.bundle import read_bundle  # noqa: PLC0415
     from service.scorer import Scorer  # noqa: PLC0415
 
-    there = [line for line in lines if (work / line["facts"].get("bundle", "?") / "manifest.json").exists()]
+    there = _exported(lines, work)
     if not there:
         print("REACTION: expected an exported bundle in the work folder, got none: not timed", file=sys.stderr)  # noqa: T201
         return None
@@ -189,6 +194,11 @@ def _bundle(data: PreparedData, lines: Sequence[Line], work: Path) -> tuple[Cont
         "flops": {str(rows): flops(model, rows) for rows in (1, 100)},
     }
     return Contestant(session(str(path)), feed), facts
+
+
+def _exported(lines: Sequence[Line], work: Path) -> list[Line]:
+    """Those of our runs whose bundle is still in the work folder."""
+    return [line for line in lines if (work / line["facts"].get("bundle", "?") / "manifest.json").exists()]
 
 
 def _towers(

@@ -1,7 +1,8 @@
 """`python -m benchmarks.redundancy`: both analyses of every task, into `REDUNDANCY.md`, a JSON file and a picture.
 
 A task is prepared, trained and analysed once; what lies in the work directory is not done again, so an interrupted run
-goes on, and `--report-only` writes the report of what there is.
+goes on. What lies in `redundancy.json` alone, measured elsewhere or of other tasks, stays on the page, and
+`--report-only` writes the page of both.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from benchmarks.accuracy.publish import lines
 from benchmarks.accuracy.tuning import TABLE_SEEDS
 from benchmarks.redundancy.noise import noise_control
 from benchmarks.redundancy.picture import draw
+from benchmarks.redundancy.record import laid_over, measured_of, recorded, summary
 from benchmarks.redundancy.report import render
 from training.analyze import analyze_source
 from training.config import load_config
-from training.files import read_json, write_json
+from training.files import FileError, read_json, write_json
 from training.loader import PreparedData
 from training.prepare import prepare
 from training.progress import Quiet
@@ -39,27 +41,42 @@ def main(
     work: Annotated[Path, typer.Option(help="for prepared data, runs and measurements")] = Path("build/redundancy"),
     to: Annotated[Path, typer.Option("--out", help="folder of the report")] = Path("benchmarks"),
     noise_seeds: Annotated[int, typer.Option(min=0, help="of 200 noise fields through the whole of AFE")] = 5,
-    report_only: Annotated[bool, typer.Option("--report-only", help="of what has been measured")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="of what lies in the work folder and in redundancy.json")
+    ] = False,
 ) -> None:
     """Measure what is missing, then write the report."""
     names = [name for name in tasks.split(",") if name]
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
     if unknown := sorted(set(names) - set(known)):
         raise typer.BadParameter(f"--tasks: expected names among {', '.join(known)}; got {', '.join(unknown)}")
-    found = {}
+    record = to / "redundancy.json"
+    try:
+        before = recorded(record)  # before hours of measuring
+    except FileError as error:
+        raise typer.BadParameter(f"--out: {error}") from error
     for name in names if not report_only else ():
         measure_fields(name, work / name)
     for name in names if not report_only else ():
         measure_layers(name, work / name)
-    for name in names:
-        fields, layers = work / name / "fields.json", work / name / "structure.json"
-        if fields.exists():
-            found[name] = {"fields": read_json(fields), "layers": read_json(layers) if layers.exists() else None}
+    found = {
+        name: {
+            part: read_json(path) if path.exists() else None
+            for part, path in (("fields", work / name / "fields.json"), ("layers", work / name / "structure.json"))
+        }
+        for name in names
+    }
     controls = [noise(work, seed, report_only=report_only) for seed in range(noise_seeds)]
-    measured = {"tasks": found, "noise": [control for control in controls if control is not None]}
-    write_json(to / "redundancy.json", summary(measured))
-    (to / "REDUNDANCY.md").write_text(render(measured), encoding="utf-8")
-    draw(found, to / "redundancy.png")
+    newer = {"tasks": found, "noise": [control for control in controls if control is not None]}
+    content = summary(laid_over(before, newer))
+    if not content["tasks"] and not content["noise"]:
+        raise typer.BadParameter(f"--report-only: expected something measured in {work} or {record}, got nothing")
+    measured = measured_of(content)  # the page says what the record holds, and no more
+    page = render(measured)
+    to.mkdir(parents=True, exist_ok=True)
+    write_json(record, content)
+    (to / "REDUNDANCY.md").write_text(page, encoding="utf-8")
+    draw(measured["tasks"], to / "redundancy.png")
     typer.echo(f"wrote {to / 'REDUNDANCY.md'}")
 
 
@@ -79,7 +96,7 @@ def measure_fields(name: str, place: Path) -> None:
         )
     if not (place / "fields.json").exists():
         say(f"{name}: measuring fields")
-        write_json(place / "fields.json", analyze_source(place / "data", experiment, quiet, Quiet()))
+        write_json(place / "fields.json", analyze_source(place / "data", experiment, quiet, Quiet()) | about_now())
 
 
 def measure_layers(name: str, place: Path) -> None:
@@ -96,8 +113,7 @@ def measure_layers(name: str, place: Path) -> None:
         if config is not None:
             tuned = tuned_structure(PreparedData.open(place / "data"), config, seed=TABLE_SEEDS[0])
             found["models"]["tuned"] = tuned.as_json()
-        about = {"measured": datetime.now(UTC).date().isoformat(), "method": METHOD}
-        write_json(place / "structure.json", found | about)
+        write_json(place / "structure.json", found | about_now())
 
 
 def noise(work: Path, seed: int, *, report_only: bool) -> dict[str, float] | None:
@@ -113,18 +129,9 @@ def noise(work: Path, seed: int, *, report_only: bool) -> dict[str, float] | Non
     return found
 
 
-def summary(measured: dict[str, Any]) -> dict[str, Any]:
-    """What is committed: all numbers of the report, without the matrices that they come from."""
-    kept = ("rows", "fields", "interactions", "clusters", "carried", "kinds")
-    tasks = {
-        name: {
-            "fields": {key: task["fields"][key] for key in kept},
-            "layers": None if task["layers"] is None else task["layers"]["models"],
-            "about": {key: (task["layers"] or {}).get(key) for key in ("measured", "method")},
-        }
-        for name, task in measured["tasks"].items()
-    }
-    return {"format": "reaction-redundancy", "version": 1, "tasks": tasks, "noise": measured["noise"]}
+def about_now() -> dict[str, Any]:
+    """When something is measured, and of which method."""
+    return {"measured": datetime.now(UTC).date().isoformat(), "method": METHOD}
 
 
 def quiet(phase: str, done: int, total: int, note: str) -> None:

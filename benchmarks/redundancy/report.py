@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SHOWN_PAIRS = 4
+LEADING = "0.99"  # of `needed`: the share that the first row of the table by kinds goes by
+UNDATED = "Measured before dates were kept"
+NAMED = KINDS | {"carries": "are among the first that carry 99%, or in a kept pair"}
 
 HEAD = """# Redundancy of fields and of layers
 
@@ -26,9 +29,11 @@ differences under 0.001 AUC between models.
 FIELDS_ABOUT = """## Fields
 
 Information about the label is corrected by its exact mean under shuffling. *Carried*: fields taken greedily, each
-counted by what it says beyond the one before it that leaves it least (CMIM). *Embedding parameters* are shares of all
-ids, at one dimension. Interaction is I(f, g; Y) − I(f; Y) − I(g; Y) in millibits: synergy above 0, redundancy about
-the label below; p-values are adjusted for all pairs. Of pairs that too few rows share to tell, nothing is said.
+counted by what it says beyond the one before it that leaves it least (CMIM). That order counts no pair, so both fields
+of a *kept pair*, which AFE's selection keeps for what it says only together, stand in the table beside the first that
+carry 99%. *Embedding parameters* are shares of all ids, at one dimension. Interaction is I(f, g; Y) − I(f; Y) − I(g; Y)
+in millibits: synergy above 0, redundancy about the label below; p-values are adjusted for all pairs. Of pairs that too
+few rows share to tell, nothing is said.
 """
 
 LAYERS_ABOUT = """## Dense layers
@@ -55,7 +60,7 @@ def render(measured: Mapping[str, Any]) -> str:
     parts = [HEAD, FIELDS_ABOUT]
     parts += [_fields(name, task["fields"]) for name, task in tasks.items()]
     parts.append(LAYERS_ABOUT)
-    parts += [_layers(name, task["layers"]) for name, task in tasks.items() if task["layers"] is not None]
+    parts += [_layers(name, task["layers"]) for name, task in tasks.items()]
     if measured["noise"]:
         parts.append(NOISE_ABOUT.format(rows=measured["noise"][0]["rows"]) + "\n" + _noise(measured["noise"]))
     return "\n".join(parts)
@@ -68,7 +73,7 @@ def _fields(name: str, found: Mapping[str, Any]) -> str:
     )
     kinds = [
         [
-            KINDS[row["kind"]],
+            NAMED[row["kind"]],
             len(row["names"]),
             f"{row['fields']:.0%}",
             f"{row['parameters']:.1%}",
@@ -95,7 +100,9 @@ def _fields(name: str, found: Mapping[str, Any]) -> str:
         [
             f"### {name}: fields",
             "",
-            f"{found['rows']:,} training rows. {found['carried']['text']} Most informative, in millibits: {top}.",
+            _when(found) or f"{UNDATED}.",
+            "",
+            f"{found['rows']:,} training rows. {_carried(found)} Most informative, in millibits: {top}.",
             "",
             *_table(["fields that", "how many", "of fields", "of embedding parameters", "which"], kinds),
             "",
@@ -107,18 +114,41 @@ def _fields(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _layers(name: str, found: Mapping[str, Any]) -> str:
+def _carried(found: Mapping[str, Any]) -> str:
+    """How few fields carry how much in the greedy order, and which others the table counts with them."""
+    order = found["carried"]
+    needed = order["needed"]
+    first = needed[LEADING]
+    counts = ", ".join(f"{count} carry {float(share):.0%}" for share, count in needed.items())
+    text = (
+        f"Taken greedily, the first {counts} of the information of all {len(order['names'])} fields; all beyond the "
+        f"first {first} hold {1 - order['parameters'][first - 1]:.1%} of the embedding parameters (at one dimension)."
+    )
+    carrying = [name for row in found["kinds"] if row["kind"] == "carries" for name in row["names"]]
+    paired = [name for name in carrying if name not in order["names"][:first]]
+    return f"{text} In the table beside them, of a kept pair: {', '.join(paired)}." if paired else text
+
+
+def _layers(name: str, found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return f"### {name}: layers\n\nNot measured.\n"
     models = {model: Structure.from_json(content) for model, content in found["models"].items()}
     lines = [
         f"- {MODEL_NAMES[model]} ({shape(structure)}; AUC {structure.auc:.4f}, log loss {structure.log_loss:.4f} on "
         f"{structure.rows:,} validation rows): {headline(structure)}."
         for model, structure in models.items()
     ]
-    when = "Measured before REACTION's methods had numbers: of an older one than is served."
-    if found.get("method") is not None:
-        when = f"Measured on {found['measured']}, of method {found['method']} of REACTION."
+    missing = [f"- {text}: not measured." for model, text in MODEL_NAMES.items() if model not in models]
+    when = _when(found) or f"{UNDATED} and REACTION's methods had numbers: of an older one than is served."
     heads = _table(list(HEADS), structure_rows(models))
-    return "\n".join([f"### {name}: layers", "", when, "", *lines, "", *heads, ""])
+    return "\n".join([f"### {name}: layers", "", when, "", *lines, *missing, "", *heads, ""])
+
+
+def _when(part: Mapping[str, Any]) -> str:
+    """When a part was measured, and of which method; empty where that was not kept."""
+    return (
+        "" if part.get("method") is None else f"Measured on {part['measured']}, of method {part['method']} of REACTION."
+    )
 
 
 def _noise(controls: Sequence[Mapping[str, float]]) -> str:

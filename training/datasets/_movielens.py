@@ -34,7 +34,7 @@ def directory(config: DataConfig, context: BuildContext) -> Path:
         raise DataError(f"data.path: expected the directory of {config.dataset}, got no path")
     if isinstance(config.split, GivenSplit):
         raise DataError(f"data.split: {config.dataset} brings no splits: expected kind random or time, got given")
-    found = resolve(config.path, context.base)
+    found = resolve(config.path, context.base, what="a folder")
     if len(found) != 1 or not found[0].is_dir():
         raise DataFileError(f"data.path: expected one directory of {config.dataset}, got {found[0]}")
     return found[0]

@@ -36,13 +36,14 @@ def roots(base: Path) -> list[Path]:
     return [Path(named), base] if named else [base]
 
 
-def resolve(paths: Paths, base: Path, key: str = "data.path") -> list[Path]:
+def resolve(paths: Paths, base: Path, key: str = "data.path", what: str = "a file") -> list[Path]:
     """Files (or one directory) that a path, several paths or a glob name.
 
     Args:
         paths: as written in the experiment.
         base: directory of the experiment's TOML file.
         key: the key that holds them, for messages.
+        what: should be there, for messages.
 
     Returns:
         What exists, a glob's matches in the order of their names.
@@ -51,20 +52,39 @@ def resolve(paths: Paths, base: Path, key: str = "data.path") -> list[Path]:
         DataFileError: nothing is there; the message says where it was looked for.
     """
     if isinstance(paths, tuple):
-        return [found for path in paths for found in resolve(path, base, key)]
+        return [found for path in paths for found in resolve(path, base, key, what)]
     if not paths:
         raise DataFileError(f"{key}: expected a path, got an empty text")
     candidates = [root / paths for root in roots(base)]  # an absolute path stays itself
     for candidate in dict.fromkeys(candidates):
-        if candidate.exists():
-            return [candidate]
-        matches = sorted(glob.glob(str(candidate), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if matches:
-            return [Path(match) for match in matches]
-    looked = ", ".join(str(candidate) for candidate in dict.fromkeys(candidates))
+        if found := _there(candidate):
+            return found
+    looked = ", ".join(str(candidate) for candidate in dict.fromkeys([*_before_pinning(paths, base), *candidates]))
     folder = os.environ.get(DATA_DIR)
     hint = f" ({DATA_DIR} is {folder!r})" if folder else f" ({DATA_DIR} is not set)"
-    raise DataFileError(f"{key}: expected a file at {paths!r}, got none; looked for {looked}{hint}")
+    raise DataFileError(f"{key}: expected {what} at {paths!r}, got none; looked for {looked}{hint}")
+
+
+def _there(candidate: Path) -> list[Path]:
+    """What one path or glob names, in the order of names; empty where nothing is there."""
+    if candidate.exists():
+        return [candidate]
+    return [Path(match) for match in sorted(glob.glob(str(candidate), recursive=True))]  # noqa: PTH207 - absolute
+
+
+def _before_pinning(paths: str, base: Path) -> list[Path]:
+    """Where an absolute path would have been looked for first, had it been written relative to the experiment.
+
+    Experiments that are copied away from their file (`with_absolute_paths`) have such paths exactly when there was
+    nothing under REACTION_DATA_DIR, and who has set that wrongly must be told. If there is something by now, the path
+    is another one after all, and nothing is said.
+    """
+    named = os.environ.get(DATA_DIR)
+    path, folder = Path(paths), base.resolve()
+    if not named or not path.is_absolute() or not path.is_relative_to(folder):
+        return []
+    candidate = Path(named) / path.relative_to(folder)
+    return [] if _there(candidate) else [candidate]
 
 
 def split_files(config: DataConfig, context: BuildContext) -> tuple[ReadFile, ...]:

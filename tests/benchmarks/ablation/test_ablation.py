@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_toys import SLOTS, clicks
 
-from benchmarks.ablation.report import as_json, as_markdown, verdict
+from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import phase_facts
 from benchmarks.ablation.schedules import (
     Ablated,
@@ -22,7 +22,8 @@ from benchmarks.ablation.schedules import (
     OneTower,
 )
 from benchmarks.ablation.store import SharedPhases
-from benchmarks.ablation.variants import staged
+from benchmarks.ablation.variants import VARIANTS, staged
+from benchmarks.ablation.verdicts import verdict
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
 from benchmarks.accuracy.models import METHOD
 from training.dtf import DtfConfig
@@ -31,6 +32,8 @@ from training.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from benchmarks.ablation.variants import Stage
 
 TRAIN = TrainConfig(batch_size=128, epochs=3, patience=2, table_l2=10.0, half_scale_at=0.0, rate=3e-3, device="cpu")
 AN_EPOCH = 8  # steps: 1,000 rows in batches of 128
@@ -137,7 +140,11 @@ def test_a_control_searches_by_its_own_towers_and_stops_and_teaches_as_it_is_tol
 
 
 def test_a_control_is_tuned_stage_after_stage_each_from_the_best_so_far() -> None:
-    stages = (({}, {"monitor": "log_loss"}), ({}, {"label_weight": 0.5}), ({}, {"l2": 0.3}, {"start": "fresh"}))
+    stages: tuple[Stage, ...] = (
+        ({}, {"monitor": "log_loss"}),
+        ({}, {"label_weight": 0.5}),
+        ({}, {"l2": 0.3}, {"start": "fresh"}),
+    )
     asked: list[ControlSettings] = []
 
     def loss(control: ControlSettings) -> float:
@@ -182,9 +189,9 @@ def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
     assert tie["auc"]["low"] <= 0 <= tie["auc"]["high"]
     page = as_markdown(content)
     assert "**+10.0 (" in page
-    assert "`without_merging`: the part helps in toy; a tie in 0 of 1 tasks." in page
-    assert "`rich_tables`: the addition helps in toy; a tie in 0 of 1 tasks." in page
-    assert "(`one_tower`), the whole clearly helps nowhere; a tie in 1 of 1 tasks." in page
+    assert "`without_merging`: the part helps in toy; a tie in 0 of 1 tasks, of 2 seeds at least." in page
+    assert "`rich_tables`: the addition helps in toy; a tie in 0 of 1 tasks, of 2 seeds at least." in page
+    assert "(`one_tower`), the whole clearly helps nowhere; a tie in 1 of 1 tasks, of 3 seeds at least." in page
 
 
 def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reported() -> None:
@@ -243,6 +250,9 @@ def test_the_rule_for_dtf_and_its_controls_is_judged_task_by_task_and_metric_by_
     ]
     content = as_json(lines)
     assert content["against_controls"] == {
+        "method": METHOD,
+        "tasks": ["ahead", "by loss", "one left out", "behind"],
+        "seeds": 3,
         "compared": ["ahead", "by loss", "behind"],
         "ahead_by_auc": ["ahead"],
         "ahead_by_log_loss": ["ahead", "by loss", "behind"],
@@ -251,6 +261,69 @@ def test_the_rule_for_dtf_and_its_controls_is_judged_task_by_task_and_metric_by_
     assert "nothing is known yet" in as_markdown(as_json([]))
     page = as_markdown(content)
     assert "by AUC on 1 of 3 tasks (ahead), by log loss on" in " ".join(page.split())
+
+
+def versus(task: str, auc: float, *names: str, seeds: int = 3, method: int = METHOD) -> list[Line]:
+    """Lines of the whole, of AUC 0.8, and of variants on as many seeds."""
+    return [
+        line(name, seed, 0.80 if name == "full" else auc, 0.50, task, method=method)
+        for name in ("full", *names)
+        for seed in range(1, seeds + 1)
+    ]
+
+
+def test_verdicts_are_of_the_present_method_alone_and_say_on_how_many_tasks_and_seeds() -> None:
+    names = ("without_gates", "one_tower", "born_again", "ensemble_teacher")
+    lines = [
+        *versus("now", 0.79, *names, seeds=2),
+        *versus("now too", 0.79, *names, seeds=3),
+        *versus("now in part", 0.79, "without_gates", seeds=4),
+        *versus("before", 0.81, *names, "without_squares", method=METHOD - 1),
+    ]
+    content = as_json(lines)
+    assert content["against_controls"] == {
+        "method": METHOD,
+        "tasks": ["now", "now too", "now in part"],
+        "compared": ["now", "now too"],
+        "seeds": 2,
+        "ahead_by_auc": ["now", "now too"],
+        "ahead_by_log_loss": [],
+        "behind": [],  # of the earlier method's task all would be
+    }
+    page = " ".join(as_markdown(content).split())
+    assert f"of method {METHOD} alone are judged: of the 3 tasks that it is shown for, 2 have intervals" in page
+    assert "all three, of 2 seeds at least. Clearly ahead of all three by AUC on 2 of 2 tasks (now, now too)" in page
+    assert "the part helps in now, now too, now in part; a tie in 0 of 3 tasks, of 2 seeds at least." in page
+    assert "`without_squares`: the part" not in page
+
+
+def test_choices_and_combinations_are_not_called_parts() -> None:
+    lines = versus("worse", 0.79, "from_towers", "pair_merged", "without_council", "rows_alike")
+    lines += versus("better", 0.81, "from_towers", "pair_merged")
+    page = as_markdown(as_json(lines))
+    assert (
+        "- `from_towers`: given always, it is clearly worse than the choice in worse; is clearly better in better; "
+        "a tie in 0 of 2 tasks, of 3 seeds at least."
+    ) in page
+    assert "- `pair_merged`: the parts together help in worse; hurt in better; a tie in 0 of 2" in page
+    assert "- `without_council`: the part helps in worse; a tie in 0 of 1" in page
+    assert "- `rows_alike`: the part helps in worse; a tie in 0 of 1" in page
+    even = as_markdown(as_json(versus("even", 0.80, "afresh", "rows_near_zero", "pair_afresh")))
+    for name in ("afresh", "rows_near_zero"):
+        assert f"- `{name}`: given always, it is clearly worse than the choice nowhere; a tie in 1 of 1" in even
+    assert "- `pair_afresh`: the parts together clearly help nowhere; a tie in 1 of 1" in even
+
+
+def test_the_page_lists_what_the_present_method_has_not_run() -> None:
+    others = [name for name in VARIANTS if name not in {"full", "narrow", "rows_alike", "afresh"}]
+    lines = [*versus("a", 0.79, *others), line("full", 1, 0.8, 0.5, "b"), line("rows_alike", 1, 0.8, 0.5, "b")]
+    lines += versus("old", 0.79, "narrow", "rows_alike", method=METHOD - 1)
+    content = as_json(lines)
+    lacking = {"a": ["rows_alike"], "b": others}
+    assert content["not_run"] == {"anywhere": ["afresh", "narrow"], "nothing": ["old"], "tasks": lacking}
+    _, _, section = as_markdown(content).partition("## Not run yet by the present method\n\n")
+    assert section.startswith("- on no task: `afresh`, `narrow`\n- nothing at all on: old\n- on a, of what others")
+    assert " have: `rows_alike`\n- on b, of what others have: `without_filter`, " in section
 
 
 def test_the_best_tower_is_validations_best_and_costs_no_step_more(

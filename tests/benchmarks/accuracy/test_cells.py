@@ -113,6 +113,12 @@ def test_a_choice_at_the_end_of_what_was_tried_is_flagged() -> None:
     beyond = line("films-random", "DNN", 1, purpose="trial", config={"model": {"width": 10}, "train": {"l2": 27.0}})
     beyond["config"]["train"]["rate"] = 0.05
     assert choice(runs, [*trials, beyond], None)["edge"] == []
+    for line_of, dropout in ((trials[0], 0.3), *((one, 0.0) for one in (*runs, *trials[1:]))):
+        line_of["config"]["model"]["dropout"] = dropout
+    assert choice(runs, trials, None)["edge"] == ["L2", "rate"]  # no less dropout than none
+    for one in (*runs, *trials):
+        one["config"]["model"]["dropout"] += 0.1
+    assert choice(runs, trials, None)["edge"] == ["L2", "rate", "dropout"]
 
 
 def test_what_tuning_chose_is_in_the_table_once_it_has_its_seeds_and_until_then_nothing_is_judged() -> None:
@@ -226,6 +232,10 @@ def test_the_merged_tower_is_held_against_half_of_what_its_two_towers_cost() -> 
     assert pair["flops_ratio"]["100"] == pytest.approx(0.5)
     assert pair["latency_ratio"]["1000"] == pytest.approx(0.5)
     assert told(document, "merged cost")["holds"] is True
+    for timing in models["REACTION"]["latency"].values():  # 0.6 of both, net of the empty graph's call
+        timing["blocks"] = [10.0 + 1.2 * (block - 10.0) for block in timing["blocks"]]
+    assert told(summarise(whole(), table, TASKS, MODELS), "merged cost")["holds"] is False
+    models["REACTION"] = json.loads(json.dumps(models["tower A"]))
     for timing in models["tower B"]["latency"].values():
         timing["blocks"] = [10.0] * 20  # as the empty graph: the other tower's cost alone is left
     dearer = summarise(whole(), table, TASKS, MODELS)

@@ -43,7 +43,7 @@ def test_a_last_line_that_was_cut_short_is_set_aside_and_the_ledger_goes_on(tmp_
         ledger.append(line(seed))
     whole = ledger.path.read_bytes()
     first = whole.index(b"\n") + 1
-    torn = whole[first : first + cut] if cut else b'{"format":"reaction-accuracy"}\n'
+    torn = whole[first : first + cut] if cut else b'{"format":"reaction-accu{"format":"reaction-accuracy"}\n'
     ledger.path.write_bytes(whole[:first] + torn)
     again = Ledger(ledger.path)
     assert [entry.seed for entry in again] == [1]
@@ -62,6 +62,18 @@ def test_a_line_in_the_middle_that_is_no_run_is_refused_by_its_number(tmp_path: 
     ledger.path.write_bytes(b"\n".join(lines))
     with pytest.raises(LedgerError, match="line 2"):
         Ledger(ledger.path)
+
+
+def test_a_whole_last_line_of_another_version_is_refused_and_not_cut_off(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for seed in (1, 2):
+        ledger.append(line(seed))
+    text = ledger.path.read_text()
+    newer = text[: text.rindex('"version":1')] + '"version":2' + text[text.rindex('"version":1') + 11 :]
+    ledger.path.write_text(newer)
+    with pytest.raises(LedgerError, match=r"line 2: expected a run of .*: version: "):
+        Ledger(ledger.path)
+    assert ledger.path.read_text() == newer
 
 
 def test_a_key_is_one_of_everything_that_decides_a_run_and_of_no_order_of_keys() -> None:

@@ -106,17 +106,39 @@ def test_in_the_end_the_rate_is_tried_beyond_what_is_best_while_the_best_is_at_a
     ran = [spec for spec in search_by(ledger, law, trials=7) if spec.seed == 1]
     before = [spec.config["train"]["rate"] for spec in ran[:7]]
     end = max(before) if steps and steps[0] > 1 else min(before)
-    found = [spec.config["train"]["rate"] for spec in ran[7:]]
+    dropouts = {spec.config["model"]["dropout"] for spec in ran[:7]}
+    beyond = [spec for spec in ran[7:] if spec.config["model"]["dropout"] in dropouts]  # its own step comes last
+    found = [spec.config["train"]["rate"] for spec in beyond]
     assert found == pytest.approx([end * step for step in steps], rel=1e-3)
     found_by = want(trials=7).search(list(ledger))
     assert found_by.whole
     assert found_by.edge == (best in {5e-2, 1e-9})
     best_point = min(ran[:7], key=law)
-    for spec in ran[7:]:  # but for the rate, the best point
+    for spec in beyond:  # but for the rate, the best point
         assert {**spec.config, "train": {**spec.config["train"], "rate": None}} == {
             **best_point.config,
             "train": {**best_point.config["train"], "rate": None},
         }
+
+
+@pytest.mark.parametrize(("best", "end"), [(0.0, 0.0), (0.05, 0.0), (0.3, None), (0.5, 0.5)])
+def test_after_the_rate_dropout_is_tried_at_the_end_of_its_range_where_the_best_is_at_an_end(
+    ledger: Ledger, best: float, end: float | None
+) -> None:
+    def law(spec: Spec) -> float:
+        far = abs(math.log10(l2(spec) / 1e4)), abs(math.log10(spec.config["train"]["rate"] / 1e-3))
+        return 0.5 + sum(far) + 10.0 * abs(spec.config["model"]["dropout"] - best)
+
+    ran = [spec for spec in search_by(ledger, law, trials=7) if spec.seed == 1]
+    points = [spec.config["model"]["dropout"] for spec in ran[:7]]
+    assert 0.0 < min(points) < max(points) < 0.5
+    assert [spec.config["model"]["dropout"] for spec in ran if spec.config["model"]["dropout"] not in points] == (
+        [] if end is None else [end]
+    )
+    assert want(trials=7).search(list(ledger)).whole
+    if end is not None:  # but for the dropout, the best so far
+        last, before = ran[-1].config, min(ran[:-1], key=law).config
+        assert {**last, "model": {**last["model"], "dropout": before["model"]["dropout"]}} == before
 
 
 def test_more_points_continue_the_same_sequence_within_the_bounds() -> None:

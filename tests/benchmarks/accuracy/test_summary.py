@@ -78,10 +78,11 @@ def test_the_first_table_has_a_task_in_a_line_with_the_larger_of_both_ratios_and
         assert cell.startswith(difference)
         assert cell.endswith(") FinalNet")
     ours, theirs = 306_000, {"FinalMLP": 1_400_000, "DCNv2": 1_230_000}
-    assert float(cells[4]) == pytest.approx(ours / theirs["DCNv2"], rel=0.01)
-    assert float(cells[5]) == pytest.approx(6_000 / 930_000, rel=0.01)
-    assert float(cells[6]) == pytest.approx(11 / 935, rel=0.01)
-    assert [int(cell) for cell in cells[7:]] == [holds.count(value) for value in (True, False, None)]
+    assert cells[4].startswith(f"{AUC['REACTION'] - AUC['LightGBM']:+.4f} (")
+    assert float(cells[5]) == pytest.approx(ours / theirs["DCNv2"], rel=0.01)
+    assert float(cells[6]) == pytest.approx(6_000 / 930_000, rel=0.01)
+    assert float(cells[7]) == pytest.approx(11 / 935, rel=0.01)
+    assert [int(cell) for cell in cells[8:]] == [holds.count(value) for value in (True, False, None)]
     assert "At a glance" not in markdown(summarise([], {}, TASKS, MODELS))
 
 

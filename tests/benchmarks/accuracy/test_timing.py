@@ -12,7 +12,7 @@ from run_directory import raw_rows, write_run
 
 from benchmarks.accuracy.graph.pair import export_tower
 from benchmarks.accuracy.latency import EMPTY
-from benchmarks.accuracy.timing import measure_task, read, write
+from benchmarks.accuracy.timing import measure, measure_task, read, write
 from model_export.export import export_run
 from service.bundle import read_bundle
 from service.features import FeatureEncoder
@@ -76,6 +76,18 @@ def test_a_pairs_tower_is_a_form_whose_other_branch_weighs_nothing(work: Path) -
     form.reads_serving_constants = False
     with torch.inference_mode():
         torch.testing.assert_close(form(*ids), tower(*ids), rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_bundle_of_ours_what_was_measured_before_stays(work: Path, tmp_path: Path) -> None:
+    runs = [line("films-random", "REACTION", 11, facts={"bundle": "bundle"})]
+    assert (work / "bundle").is_dir()  # in another folder
+    known = {"tasks": {"films-random": {"models": {"REACTION": {"seed": 7}}}}}
+    said: list[str] = []
+    table = measure(["films-random"], runs, tmp_path, known=known, seconds=0.05, told=said.append)
+    assert table["tasks"] == known["tasks"]
+    (text,) = said
+    assert "films-random: not timed" in text
+    assert str(tmp_path) in text
 
 
 def test_a_table_of_latencies_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
 from prepared import make
 
-from benchmarks.accuracy.trees import Statistics
+from benchmarks.accuracy.fitted import Place
+from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.trees import Statistics, fit
 
 
 @pytest.mark.parametrize("strength", [1.0, 20.0])
@@ -51,3 +55,25 @@ def test_a_multi_valued_fields_rate_is_the_mean_over_its_values_without_pads(tmp
             held = (np.asarray(train.context_ids[:, span]) == value).any(1)
             rates.append((float(train.label[held].sum()) + 5.0 * base) / (held.sum() + 5.0))
         assert found[row] == pytest.approx(np.mean(rates) if rates else 0.0, rel=1e-5)
+
+
+def test_trees_learn_from_rates_that_leave_a_rows_own_label_out_and_are_stopped_by_rates_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(tmp_path / "data", rows=300)
+    train, valid = data.split("train"), data.split("valid")
+    config = MODELS["LightGBM"].defaults("", train.rows)
+    seen: list[np.ndarray] = []
+    real = lightgbm.train
+
+    def spy(settings: Any, fitted: lightgbm.Dataset, **how: Any) -> Any:
+        seen.extend(np.array(one.data) for one in (fitted, *how["valid_sets"]))
+        return real(settings, fitted, **how)
+
+    monkeypatch.setattr(lightgbm, "train", spy)
+    fit("LightGBM", Place("", data, tmp_path, test=False), config, 1)
+    given = {"strength": config["model"]["strength"], "folds": config["model"]["folds"], "seed": 1}
+    statistics = Statistics(data.encoder, train, **given)
+    assert np.array_equal(seen[0], statistics.out_of_fold())
+    assert np.array_equal(seen[1], statistics.of(valid))
+    assert not np.array_equal(seen[0], statistics.of(train))

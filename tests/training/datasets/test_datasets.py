@@ -92,7 +92,8 @@ def test_unknown_options_are_refused(tmp_path: Path) -> None:
 def test_a_published_data_set_needs_its_files(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.path: expected .*, got no path"):
         build(tmp_path, dataset=name)
-    with pytest.raises(DataFileError, match="expected a file at 'nowhere', got none; looked for"):
+    what = "a folder" if name.startswith("movielens") else "a file"
+    with pytest.raises(DataFileError, match=f"expected {what} at 'nowhere', got none; looked for"):
         build(tmp_path, dataset=name, path="nowhere")
 
 

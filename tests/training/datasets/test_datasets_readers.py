@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.config import ExperimentConfig, with_absolute_paths
 from training.datasets.base import BuildContext
 from training.datasets.config import DataConfig
 from training.preparation.rows import DataFileError, MissingColumnError
@@ -249,6 +250,29 @@ class TestPaths:
             match=rf"looked for /elsewhere/no/t\.csv, {tmp_path}/no/t\.csv \(REACTION_DATA_DIR is '/elsewhere'\)$",
         ):
             resolve("no/t.csv", tmp_path)
+
+    def test_a_pinned_path_that_is_missing_names_the_data_directory_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data, base = tmp_path / "data", tmp_path / "base"
+        monkeypatch.setenv("REACTION_DATA_DIR", str(data))
+        config = ExperimentConfig.model_validate(
+            {"format": 1, "name": "x", "data": {"dataset": "criteo", "path": "sub/t*.csv"}}
+        )
+        pinned = with_absolute_paths(config, base).data.path
+        assert pinned == f"{base}/sub/t*.csv"
+
+        def looked(path: str) -> str:
+            with pytest.raises(DataFileError) as caught:
+                resolve(path, base, what="files")
+            assert f"expected files at {path!r}, got none" in str(caught.value)
+            return str(caught.value).partition("looked for ")[2].partition(" (")[0]
+
+        assert looked(pinned) == f"{data}/sub/t*.csv, {base}/sub/t*.csv"
+        assert looked("/other/t.csv") == "/other/t.csv"
+        (data / "sub").mkdir(parents=True)
+        (data / "sub" / "t1.csv").touch()
+        assert looked(pinned) == pinned, "an absolute path is read from nowhere else"
 
     def test_globs_and_lists_keep_their_order(self, tmp_path: Path) -> None:
         for name in ("b.csv", "a.csv", "c.txt"):
