@@ -192,7 +192,7 @@ def beginning(data_dir: Path, name: str, into: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["criteo", "avazu", "movielens_100k", "movielens_latest"])
+@pytest.mark.parametrize("name", ["criteo", "avazu", "movielens_100k"])
 def test_a_real_log_goes_from_its_raw_file_to_equal_scores_over_http(
     name: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
