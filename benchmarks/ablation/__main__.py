@@ -22,14 +22,14 @@ from pydantic import ValidationError
 from benchmarks.ablation.report import as_json, as_markdown
 from benchmarks.ablation.run import Workshop
 from benchmarks.ablation.variants import FULL, VARIANTS, staged
-from benchmarks.accuracy.ledger import Ledger, LedgerError
+from benchmarks.accuracy.ledger import LedgerError, opened
 from benchmarks.accuracy.tasks import TASKS
 from benchmarks.overrides import OverrideError, overrides
 from training.preparation.rows import DataError
 
 if TYPE_CHECKING:
     from benchmarks.ablation.schedules import ControlSettings
-    from benchmarks.accuracy.ledger import Line
+    from benchmarks.accuracy.ledger import Ledger, Line
 
 HERE = Path(__file__).resolve().parent.parent
 TUNED_ON = 1
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true")
     given = parser.parse_args()
     try:
-        ledger = opened(given.ledger, there=given.report_only)
+        ledger = read(given.ledger, there=given.report_only)
         given.out.mkdir(parents=True, exist_ok=True)  # before the training that would be reported there
     except (LedgerError, OSError) as error:
         parser.error(str(error))
@@ -74,22 +74,20 @@ def main() -> None:
                 if found is not None:
                     print(f"{task} seed {seed} {name}: AUC {found.auc:.4f}, log loss {found.log_loss:.4f}", flush=True)
     try:
-        content = as_json(opened(given.ledger, there=True))  # once more: others may have written to it
+        content = as_json(read(given.ledger, there=True))  # once more: others may have written to it
     except (LedgerError, OSError) as error:
         parser.error(str(error))
     (given.out / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (given.out / "ABLATION.md").write_text(as_markdown(content), encoding="utf-8")
 
 
-def opened(path: Path, *, there: bool) -> Ledger:
-    """Open a ledger; one to be written may be new.
+def read(path: Path, *, there: bool) -> Ledger:
+    """Open a ledger, and tell of a line that was set aside; one to be written may be new.
 
     Raises:
         LedgerError: It should hold a run of the ablation, and does not; or a line of it is no run.
     """
-    if there and not path.is_file():
-        raise LedgerError(f"--ledger: expected a ledger at {path}, got no file")
-    ledger = Ledger(path)
+    ledger = opened(path, there=there)
     if ledger.torn:
         print(f"{path}: an unfinished last line was set aside in {ledger.aside}", file=sys.stderr)
     if there and not any(line.purpose == "ablation" for line in ledger):  # an empty page would go over one that is not

@@ -31,7 +31,13 @@ FULL = "full"
 ONE_WIDTH: dict[str, Any] = {"dtf.rich": 1}
 """A control's towers are as wide as what is served."""
 
-TWO = {**ONE_WIDTH, "dtf.council": 0}
+PAIR: dict[str, Any] = {"dtf.council": 0}
+MERGED: dict[str, Any] = {"dtf.fusion_start": "towers"}
+AFRESH: dict[str, Any] = {"dtf.fusion_start": "afresh"}
+ALIKE: dict[str, Any] = {"train.half_scale_at": 0.0}
+"""What several variants give, alone or together."""
+
+TWO = {**ONE_WIDTH, **PAIR}
 """Nor has an ordinary ensemble of two a council."""
 
 Kind = Literal["part", "combination", "choice", "addition", "control"]
@@ -80,7 +86,7 @@ VARIANTS: dict[str, Variant] = {
     "without_filter": Variant("part", "AFE: noise and copies are kept", overrides={"afe.filter": False}),
     "without_allocation": Variant("part", "AFE: one dimension for all fields", overrides={"afe.allocate": False}),
     "without_sharing": Variant("part", "AFE: rare values share no rows", overrides={"afe.share_below": 0.0}),
-    "rows_alike": Variant("part", "AFE: all rows begin alike", overrides={"train.half_scale_at": 0.0}),
+    "rows_alike": Variant("part", "AFE: all rows begin alike", overrides=ALIKE),
     "rows_near_zero": Variant(
         "choice", "AFE: rows of rare values always begin near zero", overrides={"train.half_scale_at": 30.0}
     ),
@@ -88,34 +94,22 @@ VARIANTS: dict[str, Variant] = {
     "without_projection": Variant("part", "AFE: tables as wide as the subspace", WithoutProjection),
     "without_cross_links": Variant("part", "DTF: no links between the fused branches' layers", WithoutLinks),
     "without_teacher": Variant("part", "DTF: the fused model learns from labels alone", WithoutFusion),
-    "without_merging": Variant(
-        "part", "DTF: the fused model begins from tower A alone", InheritOne, {"dtf.fusion_start": "towers"}
-    ),
-    "from_towers": Variant(
-        "choice", "DTF: the fused model always begins from the towers", overrides={"dtf.fusion_start": "towers"}
-    ),
-    "afresh": Variant("choice", "DTF: the fused model always begins afresh", overrides={"dtf.fusion_start": "afresh"}),
+    "without_merging": Variant("part", "DTF: the fused model begins from tower A alone", InheritOne, MERGED),
+    "from_towers": Variant("choice", "DTF: the fused model always begins from the towers", overrides=MERGED),
+    "afresh": Variant("choice", "DTF: the fused model always begins afresh", overrides=AFRESH),
     "best_tower": Variant("part", "DTF: no fusion, the best of the towers as it is", BestTower),
-    "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides={"dtf.council": 0}),
+    "without_council": Variant("part", "DTF: two towers, which merge and teach", overrides=PAIR),
     "pair_merged": Variant(
         "combination",
         "DTF: two towers, which merge and teach, and no second beginning",
-        overrides={"dtf.council": 0, "dtf.fusion_start": "towers"},
+        overrides=PAIR | MERGED,
     ),
     "pair_merged_rows_alike": Variant(
-        "combination",
-        "the same, and all rows begin alike",
-        overrides={"dtf.council": 0, "dtf.fusion_start": "towers", "train.half_scale_at": 0.0},
+        "combination", "the same, and all rows begin alike", overrides=PAIR | MERGED | ALIKE
     ),
-    "pair_afresh": Variant(
-        "combination",
-        "DTF: two towers, which teach what begins afresh",
-        overrides={"dtf.council": 0, "dtf.fusion_start": "afresh"},
-    ),
+    "pair_afresh": Variant("combination", "DTF: two towers, which teach what begins afresh", overrides=PAIR | AFRESH),
     "pair_afresh_rows_alike": Variant(
-        "combination",
-        "the same, and all rows begin alike",
-        overrides={"dtf.council": 0, "dtf.fusion_start": "afresh", "train.half_scale_at": 0.0},
+        "combination", "the same, and all rows begin alike", overrides=PAIR | AFRESH | ALIKE
     ),
     "without_calibrated_teacher": Variant(
         "part", "DTF: towers teach what they say, however sure", overrides={"dtf.calibrate_teacher": False}

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.accuracy import measure as pace
 from benchmarks.accuracy import publish
-from benchmarks.accuracy.ledger import Ledger, LedgerError
+from benchmarks.accuracy.ledger import LedgerError, opened
 from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.plan import Want, expected
 from benchmarks.accuracy.pool import RunFailedError, work_off
@@ -24,7 +24,7 @@ from training.preparation.rows import DataError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from benchmarks.accuracy.ledger import Line
+    from benchmarks.accuracy.ledger import Ledger, Line
     from benchmarks.accuracy.runs import Spec
 
 HERE = Path(__file__).resolve().parents[1]
@@ -85,17 +85,6 @@ def main(  # noqa: PLR0917 - options, not arguments
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", markup=False)
         raise typer.Exit(INTERRUPTED) from None
-
-
-def opened(path: Path, *, there: bool) -> Ledger:
-    """Open a ledger; one to be written may be new.
-
-    Raises:
-        LedgerError: It should be there, and is not.
-    """
-    if there and not path.is_file():
-        raise LedgerError(f"--ledger: expected a ledger at {path}, got no file")
-    return Ledger(path)
 
 
 def chosen(option: str, text: str | None, default: Sequence[str], known: Collection[str]) -> list[str]:

@@ -214,6 +214,17 @@ class Ledger:
                 file.truncate(length)
 
 
+def opened(path: Path, *, there: bool) -> Ledger:
+    """Open a ledger; one to be written may be new.
+
+    Raises:
+        LedgerError: It should be there, and is not.
+    """
+    if there and not path.is_file():
+        raise LedgerError(f"--ledger: expected a ledger at {path}, got no file")
+    return Ledger(path)
+
+
 def _is_json(text: bytes) -> bool:
     """Whether a line is whole: what cannot be understood then is another version's, and stays."""
     try:

@@ -228,7 +228,8 @@ def _guards(document: Document) -> str:
 
 
 def _missing(document: Document) -> str:
-    if not document["missing"]:
+    extras = document.get("extras_not_run", ())
+    if not document["missing"] and not extras:
         return ""
     text = "\n## Not run yet\n\n"
     for task, group in groupby(document["missing"], key=lambda one: one["task"]):
@@ -236,7 +237,6 @@ def _missing(document: Document) -> str:
         for one in group:
             kinds.setdefault(one["what"], []).append(one["model"])
         text += f"- {task}: " + "; ".join(f"{what}: {', '.join(names)}" for what, names in kinds.items()) + "\n"
-    extras = document.get("extras_not_run", ())
     return text + "".join(f"- {task}, an extra: not run\n" for task in extras)
 
 

@@ -17,7 +17,6 @@ without a ladder has its usual config and Sobol's points over all of its dimensi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -213,12 +212,12 @@ def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) 
 def _reached(search: Search, part: Linear, loss: Callable[[Config], float | None]) -> Search:
     """The best of a whole search once more, a setting at the end of its range, where the best is at an end of those."""
     section, key = part.path.split(".")
-    configs, losses = search.configs, [loss(config) for config in search.configs]
-    known = [math.inf if value is None else value for value in losses]
-    best = configs[known.index(min(known))]
+    configs = search.configs
+    losses = [value for config in configs if (value := loss(config)) is not None]  # of all: the search is whole
+    best = configs[losses.index(min(losses))]
     tried = [config[section][key] for config in configs]
     end = {min(tried): part.low, max(tried): part.high}.get(best[section][key])
-    if end is None or min(known) == math.inf or len(set(tried)) == 1:
+    if end is None or min(losses) == float("inf") or len(set(tried)) == 1:
         return search
     last = changed(best, [(part.path, end)])
     if last in configs:
