@@ -7,6 +7,7 @@ float64 by the fusion form (never the fused model) that the run holds.
 from __future__ import annotations
 
 import csv
+import gzip
 import itertools
 import json
 import lzma
@@ -43,7 +44,7 @@ BRIEF = (
     '[afe]\nshare_below = 10.0\n\n[dtf]\ncouncil = 0\nfusion_start = "towers"\n'
 )
 
-ROWS = 12_000
+ROWS = 8_000
 """Of a real log."""
 
 
@@ -69,7 +70,7 @@ def walk(experiment: Path, directory: Path) -> Path4:
     """The three commands before the service."""
     command("training", "prepare", experiment, "--out", directory / "data")
     command("training", "train", experiment, "--data", directory / "data", "--out", directory / "run")
-    command("model_export", directory / "run", "--out", directory / "bundle")
+    command("model_export", directory / "run", "--out", directory / "bundle", "--seconds", 0.2)
     lines = (directory / "data" / "raw_sample.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) >= 100
@@ -178,9 +179,10 @@ def beginning(data_dir: Path, name: str, into: Path) -> None:
     """The first rows of a real log in its own format, and all that lies beside it; a log of few rows is whole."""
     place, files = into / name, {path.name: path for path in (data_dir / name).iterdir()}
     place.mkdir(parents=True)
-    if "train.tsv.xz" in files:
-        with lzma.open(files.pop("train.tsv.xz"), "rt", encoding="utf-8") as log:
-            (place / "train.tsv").write_text("".join(itertools.islice(log, ROWS)), encoding="utf-8")
+    for packed, unpack in (("train.tsv.xz", lzma.open), ("train.csv.gz", gzip.open)):
+        if packed in files:
+            with unpack(files.pop(packed), "rt", encoding="utf-8") as log:
+                (place / Path(packed).stem).write_text("".join(itertools.islice(log, ROWS)), encoding="utf-8")
     if "u.data" in files:
         lines = files.pop("u.data").read_text(encoding="utf-8").splitlines(keepends=True)
         (place / "u.data").write_text("".join(lines[:ROWS]), encoding="utf-8")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = ROOT / "training" / "experiments" / "demo.toml"
 SEEDS = (2,)
 """The demonstration itself has another one."""
-ROWS = 90_000
+ROWS = 60_000
 TEST = 2
 FROM_BAYES = 0.01
 CALIBRATED = 0.05
