@@ -140,7 +140,7 @@ def test_a_bad_canary_is_refused_for_its_reason_and_the_other_version_serves_on_
             wait_for(lambda: refused(running, reason) == 1, f"it is refused: {reason}", seconds=120)  # noqa: B023
             assert count(running, "reaction_trial_refused") == 1
             assert count(running, "reaction_deployed_refused") == 0
-        # Written aside, as all do who write it: the file may be looked at while it is empty, and counts as refused twice.
+        # Written aside, as all do who write it: looked at while it is empty, the file would count as refused twice.
         (tmp_path / "aside").write_text('{"name":"second","mode":"canary","share":2}')
         (tmp_path / "aside").replace(store.root / "candidate.json")
         wait_for(lambda: refused(running, "no_version") == 1, "what is no candidate is refused")
