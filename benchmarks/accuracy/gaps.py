@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.cells import OURS, OUTSIDE, mean_of
-from benchmarks.accuracy.plan import guarded
+from benchmarks.accuracy.plan import finished, guarded
 from benchmarks.accuracy.tuning import same
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.accuracy.cells import Line
 
@@ -18,15 +18,22 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
     """Each baseline against the library's own trainer on the same files and seed, and against one-hot LR.
 
     What the library was compared with is the config of the table's runs; a comparison at another says nothing of them.
+
+    Returns:
+        A row a model. "ours_same_seed" and "library": after a few epochs that both follow; "auc" and "library_whole":
+        the mean of the table's runs, and the library to its end.
     """
     found = []
     floor = mean_of(runs["LR"], "validation", "auc") if "LR" in runs else None
-    library = {
-        line["model"]: line
+    held = [
+        line
         for line in lines
-        if line["task"] == task and line["purpose"] == "guard" and "validation" in line
-        if line["model"] in runs and _compared(line, runs[line["model"]][0])
-    }
+        if line["task"] == task and line["purpose"] == "guard" and "validation" in line and line["model"] in runs
+    ]
+    library, whole = (
+        {line["model"]: line for line in held if _compared(line, runs[line["model"]][0], way)}
+        for way in (guarded, finished)
+    )
     for name in sorted(set(runs) - {OURS, "LR", *OUTSIDE}):
         own = mean_of(runs[name], "validation", "auc")
         guard: dict[str, Any] = {"task": task, "model": name, "lr_auc": floor, "auc": own}
@@ -36,13 +43,15 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
                 "ours_same_seed": library[name]["validation"]["auc"],
                 "library": facts.get("library", {}).get("auc"),
             }
+        if name in whole:
+            guard["library_whole"] = whole[name]["validation"]["auc"]
         found.append(guard)
     return found
 
 
-def _compared(guard: Line, run: Line) -> bool:
+def _compared(guard: Line, run: Line, way: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
     """Whether the library was compared with at a run's config, on its data."""
-    return guard["data"] == run["data"] and same(guard["config"]) == same(guarded(run["config"]))
+    return guard["data"] == run["data"] and same(guard["config"]) == same(way(run["config"]))
 
 
 def missing_of(

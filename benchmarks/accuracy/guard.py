@@ -2,7 +2,8 @@
 
 The library's trainer is `BaseModel.fit` as it is: its optimiser, loss, regulariser, clipped gradients, batch norm's
 running statistics, evaluation and choice of the best epoch by its checkpoints. Initial values, batches and their order
-are ours, so that what is left to differ is the trainer.
+are ours, so that what is left to differ is the trainer. It is compared with twice: for a few epochs of what both can
+follow to the same weights (`compare`), and to its end by its own recipe (`by_recipe`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from training.phases.learner import EVALUATION_ROWS, Rows
 from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 """Of AUC."""
+
+SAME: Final = {"monitor": {"logloss": -1}, "reduce_lr_on_plateau": False, "early_stop_patience": 1000}
+"""All epochs at one rate, the best of them by log loss: as our loop does without patience."""
+
+RECIPE: Final = {"monitor": {"AUC": 1, "logloss": -1}, "reduce_lr_on_plateau": True, "early_stop_patience": 2}
+"""As the configs that the library is published with: a tenth of the rate after an epoch that is no better by AUC less
+log loss, and the end after two."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +67,30 @@ def compare(name: str, data: PreparedData, config: Config, seed: int) -> Pair:
     splits = data.split("train"), data.split("valid")
     cut = data.encoder.width("context")
     trained = train(new_module(name, data, config, seed), *splits, config["train"], context_columns=cut, seed=seed)
-    library = by_library(new_module(name, data, config, seed), *splits, config["train"], context_columns=cut, seed=seed)
+    library = by_library(new_module(name, data, config, seed), data, config["train"], SAME, seed=seed)
     return Pair(probabilities(trained.logits(splits[1])), library, trained.steps)
 
 
+def by_recipe(name: str, data: PreparedData, config: Config, seed: int) -> NDArray[np.float64]:
+    """Train a baseline by the library alone, to its end: probabilities (N,) on the validation split.
+
+    Args:
+        name: In `BASELINES`.
+        data: The prepared data.
+        config: What `plan.finished` gives.
+        seed: Of initial values, batches and dropout.
+    """
+    torch.set_num_threads(1)
+    return by_library(new_module(name, data, config, seed), data, config["train"], RECIPE, seed=seed)
+
+
 def by_library(
-    module: Baseline, train: Split, valid: Split, config: Config, *, context_columns: int, seed: int
+    module: Baseline, data: PreparedData, config: Config, stopping: Mapping[str, Any], *, seed: int
 ) -> NDArray[np.float64]:
     """Train by `BaseModel.fit`, and predict by it."""
+    train, valid, context_columns = data.split("train"), data.split("valid"), data.encoder.width("context")
     with tempfile.TemporaryDirectory(prefix="fuxictr-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        model = LibraryModel(module, config["l2"] / train.rows, folder)
+        model = LibraryModel(module, config["l2"] / train.rows, folder, stopping)
         model.compile("adam", "binary_crossentropy", config["rate"])
         torch.manual_seed(seed)
         checked = Batches(module, valid, context_columns, EVALUATION_ROWS)
@@ -87,16 +109,15 @@ class LibraryModel(BaseModel):  # type: ignore[misc]
         module: The baseline.
         l2: The library's `embedding_regularizer`.
         folder: Where it writes its checkpoint.
+        stopping: How it chooses the epoch, and when it ends.
     """
 
-    def __init__(self, module: Baseline, l2: float, folder: str) -> None:
+    def __init__(self, module: Baseline, l2: float, folder: str, stopping: Mapping[str, Any]) -> None:
         super().__init__(
             module.feature_map,
             model_id="guard",
-            monitor={"logloss": -1},
             embedding_regularizer=l2,
-            reduce_lr_on_plateau=False,
-            early_stop_patience=1000,
+            **stopping,
             verbose=0,
             model_root=folder,
             metrics=["logloss", "AUC"],

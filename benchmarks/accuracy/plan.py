@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from benchmarks.accuracy.models import CLIMB, MODELS, REACH, TURN
@@ -34,6 +35,12 @@ def guarded(defaults: Config) -> Config:
     return {"model": {**defaults["model"], **plain}, "train": {**train, **fixed}}
 
 
+def finished(config: Config) -> Config:
+    """A config as the library follows it to its end: dropout and norms as they are, no averaging, no calibration."""
+    train = {key: config["train"][key] for key in ("batch_size", "epochs", "rate", "l2") if key in config["train"]}
+    return {"model": config["model"], "train": {**train, "recipe": "library"}}
+
+
 @dataclass(frozen=True)
 class Want:
     """One cell of the table: a model on a task.
@@ -45,7 +52,8 @@ class Want:
         model: A name in `MODELS`.
         trials: How many configs are tried at least.
         seeds: How many seeds the chosen one is run with.
-        guard: Only compare our trainer with the library's, at the chosen config, or the usual one before that is known.
+        guard: Only compare our trainer with the library's, at the chosen config, or the usual one before that is
+            known; at the chosen one to the library's end too.
         first: Only one run, to see how long it takes.
     """
 
@@ -97,7 +105,10 @@ def _next(want: Want, lines: Sequence[Line]) -> Iterator[Spec]:
     configs, chosen = tuning.configs, choose(tuning, lines)
     seeds = TABLE_SEEDS[: want.wanted_seeds]
     if want.guard:
-        return specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED])
+        whole = [] if chosen is None else [finished(chosen)]
+        return chain(
+            specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED]), specs("guard", whole, TABLE_SEEDS[:1])
+        )
     if want.first:
         one = specs("trial", configs[:1], [TRIAL_SEED]) if len(configs) > 1 else specs("seed", configs, seeds[:1])
         return iter(()) if lines else one

@@ -117,9 +117,12 @@ def _line(spec: Spec, data: PreparedData, **measured: Any) -> Line:
 
 
 def _guard(spec: Spec, data: PreparedData) -> Line:
-    from benchmarks.accuracy.guard import compare  # noqa: PLC0415 - the library takes seconds
+    from benchmarks.accuracy.guard import by_recipe, compare  # noqa: PLC0415 - the library takes seconds
 
     started = time.process_time()
+    if "recipe" in spec.config["train"]:
+        library = metrics(data.split("valid"), by_recipe(spec.model, data, spec.config, spec.seed))
+        return _line(spec, data, validation=library, cpu_seconds=round(time.process_time() - started, 1))
     found = compare(spec.model, data, spec.config, spec.seed)
     spent = time.process_time() - started
     valid = data.split("valid")

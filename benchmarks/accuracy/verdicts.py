@@ -157,23 +157,32 @@ def _merged(task: str, one: Row | None) -> list[Row]:
 def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[Row]:
     """The rules that hold baselines up; those that break one are named. What was not looked at is open."""
     under = [name for name in below(guards) if name not in lacks]
-    pairs = [one for one in guards if None not in (one.get("ours_same_seed"), one.get("library"))]
-    weak = [one["model"] for one in pairs if one["ours_same_seed"] < one["library"] - MARGIN]
-    unseen = [one["model"] for one in guards if one not in pairs]
-    unseen += [name for name, what in lacks.items() if what == NOT_RUN and name not in {OURS, "LR", *unseen}]
-    waiting = {name: what for name, what in lacks.items() if name not in {OURS, *SHALLOW}}
-    floor, library = (
-        _verdict(task, claim, text, None if not seen else not broken, ", ".join(broken))
-        for claim, text, seen, broken in (
-            ("guard floor", "no deep baseline below one-hot LR", _beside_lr(guards), under),
-            ("guard library", "no baseline more than 0.001 AUC below the library's own trainer", pairs, weak),
-        )
+    floor = _verdict(
+        task,
+        "guard floor",
+        "no deep baseline below one-hot LR",
+        not under if _beside_lr(guards) else None,
+        _names(under),
     )
-    missing = "; ".join(f"{what}: {', '.join(names)}" for what, names in _grouped(waiting).items())
-    return [
-        floor if under else _held(floor, missing),
-        library if weak else _held(library, f"not compared: {', '.join(unseen)}" if unseen else ""),
-    ]
+    waiting = {name: what for name, what in lacks.items() if name not in {OURS, *SHALLOW}}
+    missing = "; ".join(f"{what}: {_names(names)}" for what, names in _grouped(waiting).items())
+    found = [floor if under else _held(floor, missing)]
+    trainer = "no baseline more than 0.001 AUC below the library's own trainer"
+    for claim, text, ours, library in (
+        ("guard library", f"{trainer}, both for three epochs", "ours_same_seed", "library"),
+        ("guard whole", f"{trainer} at its end", "auc", "library_whole"),
+    ):
+        pairs = [one for one in guards if None not in (one.get(ours), one.get(library))]
+        weak = [one["model"] for one in pairs if one[ours] < one[library] - MARGIN]
+        unseen = [one["model"] for one in guards if one not in pairs]
+        unseen += [name for name, what in lacks.items() if what == NOT_RUN and name not in {OURS, "LR", *unseen}]
+        told = _verdict(task, claim, text, not weak if pairs else None, _names(weak))
+        found.append(told if weak else _held(told, f"not compared: {_names(unseen)}" if unseen else ""))
+    return found
+
+
+def _names(some: Sequence[str]) -> str:
+    return ", ".join(some)
 
 
 def _half(found: Sequence[Row], tasks: int) -> Row:

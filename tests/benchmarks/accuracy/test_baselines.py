@@ -8,6 +8,7 @@ import pytest
 import torch
 from prepared import make
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from benchmarks.accuracy import deep, logistic
 from benchmarks.accuracy.baselines import BASELINES, EXTRAS, Baseline
@@ -19,9 +20,9 @@ from benchmarks.accuracy.early import train
 from benchmarks.accuracy.fitted import Place
 from benchmarks.accuracy.graph.exporters import export
 from benchmarks.accuracy.graph.onehot import OneHot
-from benchmarks.accuracy.guard import TOLERANCE, compare
+from benchmarks.accuracy.guard import TOLERANCE, by_recipe, compare
 from benchmarks.accuracy.models import MODELS
-from benchmarks.accuracy.plan import guarded
+from benchmarks.accuracy.plan import finished, guarded
 from training.loader import PreparedData
 from training.metrics import auc
 from training.models.base import embed, field_slots, slot_ids
@@ -167,6 +168,22 @@ def test_our_trainer_comes_to_what_the_librarys_comes_to(name: str, data: Prepar
     assert auc(label, pair.library) > 0.55
     assert auc(label, pair.ours) == pytest.approx(auc(label, pair.library), abs=TOLERANCE)
     assert np.abs(pair.ours - pair.library).max() < 1e-4
+
+
+def test_the_librarys_recipe_trains_to_its_own_end_with_dropout_and_norms(data: PreparedData) -> None:
+    config = small("DNN", data.split("train").rows)
+    config["model"] |= {"dropout": 0.3, "batch_norm": True}
+    config["train"] |= {"epochs": 200, "rate": 0.01, "l2": 1.0}
+    label = data.split("valid").label
+    found = {}
+    for name, change in (("whole", {}), ("again", {}), ("one", {"epochs": 1}), ("plain", {"dropout": 0.0})):
+        changed = {part: {**config[part], **{k: v for k, v in change.items() if k in config[part]}} for part in config}
+        found[name] = by_recipe("DNN", data, finished(changed), seed=1)
+    np.testing.assert_array_equal(found["whole"], found["again"])
+    assert auc(label, found["whole"]) > 0.55
+    monitored = {name: auc(label, pctr) - log_loss(label, pctr) for name, pctr in found.items()}
+    assert monitored["whole"] >= monitored["one"]  # the best of its epochs, among them the first
+    assert np.abs(found["whole"] - found["plain"]).max() > 0.01
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))

@@ -12,7 +12,7 @@ from benchmarks.accuracy.cells import choice
 from benchmarks.accuracy.ledger import Line, Metrics, run_key
 from benchmarks.accuracy.models import METHOD
 from benchmarks.accuracy.models import MODELS as MODEL_TABLE
-from benchmarks.accuracy.plan import guarded
+from benchmarks.accuracy.plan import finished, guarded
 from benchmarks.accuracy.report import markdown
 from benchmarks.accuracy.summary import chosen_runs, summarise
 
@@ -188,6 +188,17 @@ def test_what_holds_baselines_up_is_open_while_one_is_missing_and_broken_by_one(
     deep = ("FM", "FwFM", "DNN", "DNN-small", "DCNv2", "FinalMLP", "FinalNet")
     assert compared(*deep)["holds"] is True
     assert compared(*deep, library=0.9)["holds"] is False
+
+    def at_its_end(*models: str, ahead: float = 0.0, config: dict[str, Any] = usual) -> dict[str, Any]:
+        guards = [
+            line("films-random", name, 13, purpose="guard", config=finished(config), shift=ahead) for name in models
+        ]
+        return told(summarise([*whole(), *guards], {}, TASKS, MODELS), "guard whole")
+
+    assert at_its_end(*deep, ahead=0.0009)["holds"] is True
+    assert at_its_end(*deep, ahead=0.0011)["holds"] is False
+    assert at_its_end(*deep[1:])["open"] == "not compared: FM"
+    assert at_its_end(*deep, config={"model": {"width": 20}, "train": {}})["holds"] is None
     assert compared(*deep[1:])["open"] == "not compared: FM"
     assert without("FinalMLP")["open"] == "not compared: FinalMLP"  # nor is what the table does not have
     assert without("nothing")["holds"] is True

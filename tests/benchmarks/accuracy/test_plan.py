@@ -113,11 +113,15 @@ def test_the_guard_compares_trainers_at_the_chosen_config_and_at_the_usual_one_b
         return 0.5 + abs(math.log10(l2(spec) / 1e6)) - 0.01 * ("calibrated" in spec.config["train"])
 
     search_by(ledger, law, model="DCNv2", trials=7)
-    (after,) = next_runs(guard, ledger)
-    assert after.purpose == "guard"
-    assert l2(after) > 1e5
-    assert "calibrated" not in after.config["train"]
+    after, whole = next_runs(guard, ledger)
+    assert after.purpose == whole.purpose == "guard"
+    assert l2(after) == l2(whole) > 1e5
+    assert not {"calibrated"} & {*after.config["train"], *whole.config["train"]}
     assert after.config["train"]["epochs"] == GUARD_EPOCHS
+    assert after.config["model"]["dropout"] == 0.0
+    first, *_ = next_runs(want(model="DCNv2", trials=7), ledger)
+    assert (whole.config["model"], whole.seed) == (first.config["model"], first.seed)
+    assert (whole.config["train"]["recipe"], "averaging" in whole.config["train"]) == ("library", False)
 
 
 def test_a_trial_that_failed_is_never_chosen(ledger: Ledger) -> None:
