@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 SHOWN_PAIRS = 4
 LEADING = "0.99"  # of `needed`: the share that the first row of the table by kinds goes by
 UNDATED = "Measured before dates were kept"
-NAMED = KINDS | {"carries": "are among the first that carry 99%, or in a kept pair"}
 
 HEAD = """# Redundancy of fields and of layers
 
@@ -73,7 +72,7 @@ def _fields(name: str, found: Mapping[str, Any]) -> str:
     )
     kinds = [
         [
-            NAMED[row["kind"]],
+            KINDS[row["kind"]],
             len(row["names"]),
             f"{row['fields']:.0%}",
             f"{row['parameters']:.1%}",

@@ -26,7 +26,7 @@ MOST_SHARED = 45
 """Most fields in the redundancy map."""
 
 KINDS = {
-    "carries": "carry 99% of the information",
+    "carries": "are among the first that carry 99%, or in a kept pair",
     "weak": "add less than 1% together",
     "noise": "are noise",
     "copy": "are copies",
