@@ -21,7 +21,7 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
 
     Returns:
         A row a model. "ours_same_seed" and "library": after a few epochs that both follow; "auc" and "library_whole":
-        the mean of the table's runs, and the library to its end.
+        the mean of the table's runs, and the library to its end; "log_loss_above": of these, ours minus the library's.
     """
     found = []
     floor = mean_of(runs["LR"], "validation", "auc") if "LR" in runs else None
@@ -44,7 +44,9 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
                 "library": facts.get("library", {}).get("auc"),
             }
         if name in whole:
-            guard["library_whole"] = whole[name]["validation"]["auc"]
+            said = whole[name]["validation"]
+            own_loss = mean_of(runs[name], "validation", "log_loss")
+            guard |= {"library_whole": said["auc"], "log_loss_above": own_loss - said["log_loss"]}
         found.append(guard)
     return found
 

@@ -153,7 +153,7 @@ def test_guards_show_the_library_s_trainer_and_models_below_logistic_regression(
     page = markdown(document).partition("## Guard")[2]
     dnn, net = (next(row for row in page.splitlines() if f"| {name} |" in row) for name in ("DNN", "FinalNet"))
     assert "-0.0029, **no**" in dnn
-    assert "| 0.7810 | 0.7806 | +0.0004, yes |" in dnn
+    assert "| 0.7810 | 0.7806 | +0.0004, yes | -0.0004 |" in dnn
     assert net.count("**no**") == 1
     assert verdict(document, "guard floor") is verdict(document, "guard library") is False
     fine = summarise(whole(FM=-0.1), timings(), TASKS, MODELS)  # a shallow one may be
