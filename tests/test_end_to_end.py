@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -186,8 +185,6 @@ def beginning(data_dir: Path, name: str, into: Path) -> None:
     if "u.data" in files:
         lines = files.pop("u.data").read_text(encoding="utf-8").splitlines(keepends=True)
         (place / "u.data").write_text("".join(lines[:ROWS]), encoding="utf-8")
-    if "ratings.parquet" in files:
-        pl.read_parquet(files.pop("ratings.parquet")).head(ROWS).write_parquet(place / "ratings.parquet")
     for path in files.values():
         shutil.copyfile(path, place / path.name)
 

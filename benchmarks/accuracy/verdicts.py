@@ -162,10 +162,10 @@ def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[R
         "guard floor",
         "no deep baseline below one-hot LR",
         not under if _beside_lr(guards) else None,
-        _names(under),
+        ", ".join(under),
     )
     waiting = {name: what for name, what in lacks.items() if name not in {OURS, *SHALLOW}}
-    missing = "; ".join(f"{what}: {_names(names)}" for what, names in _grouped(waiting).items())
+    missing = "; ".join(f"{what}: {', '.join(names)}" for what, names in _grouped(waiting).items())
     found = [floor if under else _held(floor, missing)]
     trainer = "no baseline more than 0.001 AUC below the library's own trainer"
     for claim, text, ours, library in (
@@ -176,13 +176,9 @@ def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[R
         weak = [one["model"] for one in pairs if one[ours] < one[library] - MARGIN]
         unseen = [one["model"] for one in guards if one not in pairs]
         unseen += [name for name, what in lacks.items() if what == NOT_RUN and name not in {OURS, "LR", *unseen}]
-        told = _verdict(task, claim, text, not weak if pairs else None, _names(weak))
-        found.append(told if weak else _held(told, f"not compared: {_names(unseen)}" if unseen else ""))
+        told = _verdict(task, claim, text, not weak if pairs else None, ", ".join(weak))
+        found.append(told if weak else _held(told, f"not compared: {', '.join(unseen)}" if unseen else ""))
     return found
-
-
-def _names(some: Sequence[str]) -> str:
-    return ", ".join(some)
 
 
 def _half(found: Sequence[Row], tasks: int) -> Row:
