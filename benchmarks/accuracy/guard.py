@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.fitted import Config
     from training.loader import PreparedData, Split
 
-TOLERANCE = 1e-3
-"""Of AUC."""
-
 SAME: Final = {"monitor": {"logloss": -1}, "reduce_lr_on_plateau": False, "early_stop_patience": 1000}
 """All epochs at one rate, the best of them by log loss: as our loop does without patience."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.accuracy.cells import FEWEST_SEEDS, FEWEST_TRIALS, OURS
 from benchmarks.accuracy.glance import glance
 from benchmarks.accuracy.sections import beside, choices, pace, readings, speed
-from benchmarks.accuracy.verdicts import interval_text
+from benchmarks.accuracy.verdicts import MARGIN, interval_text
 from benchmarks.serving.report import number, prose, table
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 COMMAND: Final = "python -m benchmarks.accuracy"
 _VERDICT: Final = {True: "holds", False: "**does not hold**", None: "open"}
-_LIBRARY: Final = 0.001
 
 
 def markdown(document: Document) -> str:
@@ -209,8 +208,8 @@ def _guards(document: Document) -> str:
     rows = []
     for one in document["guards"]:
         shown = [_auc(one.get(key)) for key in ("ours_same_seed", "library", "auc", "library_whole")]
-        agree = _above(one, "ours_same_seed", "library", -_LIBRARY)
-        whole, floor = _above(one, "auc", "library_whole", -_LIBRARY), _above(one, "auc", "lr_auc", 0.0)
+        agree = _above(one, "ours_same_seed", "library", -MARGIN)
+        whole, floor = _above(one, "auc", "library_whole", -MARGIN), _above(one, "auc", "lr_auc", 0.0)
         loss = f"{one['log_loss_above']:+.4f}" if "log_loss_above" in one else "–"
         rows.append([one["task"], one["model"], *shown[:2], agree, *shown[2:], whole, loss, floor])
     text = "\n## Guard: no baseline made weak\n\n" + prose(
