@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.fitted import Config, Fitted, Place
 
 
-METHOD = 14
+METHOD = 15
 """Of REACTION's training: raised when that changes under the same settings. It is in each of its runs' config, and so
 in its key; a config without one is of before."""
 

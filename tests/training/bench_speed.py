@@ -70,6 +70,7 @@ def made_up(table_rows: int, seed: int = 0) -> tuple[list[FieldSlot], Any]:
         candidate_ids=np.ascontiguousarray(ids[:, context:]),
         label=label,
         weight=None,
+        group=None,
     )
     return slots, split
 

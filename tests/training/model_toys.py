@@ -38,6 +38,7 @@ class Arrays:
     candidate_ids: NDArray[np.int32]
     label: NDArray[np.uint8]
     weight: NDArray[np.float32] | None = None
+    group: NDArray[np.int64] | None = None
 
 
 def some_ids(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:

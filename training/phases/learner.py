@@ -26,7 +26,7 @@ EVALUATION_ROWS = 8192
 
 
 class SplitLike(Protocol):
-    """What training reads of a split: id matrices int32 (N, Cc) and (N, Ci), labels (N,), maybe weights (N,)."""
+    """What training reads of a split: id matrices int32 (N, Cc) and (N, Ci), labels (N,), and weights and groups."""
 
     @property
     def context_ids(self) -> NDArray[np.int32]: ...  # noqa: D102
@@ -36,6 +36,8 @@ class SplitLike(Protocol):
     def label(self) -> NDArray[Any]: ...  # noqa: D102
     @property
     def weight(self) -> NDArray[Any] | None: ...  # noqa: D102
+    @property
+    def group(self) -> NDArray[Any] | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

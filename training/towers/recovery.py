@@ -67,7 +67,7 @@ def _weak(schedule: Schedule, pair: TowerPair) -> str | None:
     said = schedule.pair_logits(pair)
     valid, monitor = schedule.valid.split, schedule.tower_monitor
     for one, other in (("tower_a", "tower_b"), ("tower_b", "tower_a")):
-        if gain(monitor, valid.label, said[other], said["pair"], valid.weight).clear(FAR):
+        if gain(monitor, valid, said[other], said["pair"]).clear(FAR):
             return one
     return None
 
@@ -92,7 +92,7 @@ def regression_ahead(schedule: Schedule, logits: NDArray[np.float32]) -> Linear 
     if not _can_begin(schedule) or schedule.yardstick is None:
         return None
     valid, monitor = schedule.valid.split, schedule.tower_monitor
-    if gain(monitor, valid.label, schedule.yardstick.logits, logits, valid.weight).mean <= 0.0:
+    if gain(monitor, valid, schedule.yardstick.logits, logits).mean <= 0.0:
         return None
     schedule.notes.append(BEGUN)
     return _regression(schedule)

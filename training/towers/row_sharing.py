@@ -138,7 +138,7 @@ class RowSharing:
     def _translated(self, split: SplitLike, label: NDArray[Any] | None) -> SplitLike:
         sides = {"context": split.context_ids, "candidate": split.candidate_ids}
         new = {side: self._side(side, ids, label) for side, ids in sides.items()}
-        return _Translated(new["context"], new["candidate"], split.label, split.weight)
+        return _Translated(new["context"], new["candidate"], split.label, split.weight, split.group)
 
     def _side(self, side: str, ids: Ids, label: NDArray[Any] | None) -> Ids:
         slots = [s for s in self._given.values() if s.side == side and s.name in self._shared]
@@ -156,6 +156,7 @@ class _Translated:
     candidate_ids: Ids
     label: NDArray[Any]
     weight: NDArray[Any] | None
+    group: NDArray[Any] | None
 
 
 class _TranslatedIds:

@@ -1,11 +1,11 @@
 """What a training searches before its towers are settled: what rare values' rows are and begin as, and the tables' L2.
 
 All depend on the data. Tower A is trained under the usual L2 with rare values sharing rows and with a row a value:
-they share where that is clearly better on validation, beyond the noise of its rows (where a few other fields give a
-value away, its row's counts give the label away, and sharing does harm). Under the same L2, not each under its own: a
-strong L2 makes good for one tower what sharing makes good for a pair as well. On MovieLens tags by time, tower A with a
-row a value is ahead once its L2 is strong enough, and the model that comes of it is behind. By the same rule rows
-of rare values begin near zero (`table_prior.near_zero`) or all alike.
+they share where that is clearly better on validation, beyond the noise of its rows and of its groups (where a few other
+fields give a value away, its row's counts give the label away, and sharing does harm). Under the same L2, not each
+under its own: a strong L2 makes good for one tower what sharing makes good for a pair as well. On MovieLens tags by
+time, tower A with a row a value is ahead once its L2 is strong enough, and the model that comes of it is behind. By the
+same rule rows of rare values begin near zero (`table_prior.near_zero`) or all alike.
 
 Then tower A climbs (`table_prior`). Tower B is trained under what was chosen, and, where A climbed up to there, under
 the L2 below as well, of which the pair decides: what a tower knows by heart is lost in the mean of two, so that a pair
@@ -160,7 +160,7 @@ class TowerSearch:
     def gain(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Gain:
         """How far logits (N,) are ahead of others on validation by the towers' monitor."""
         valid = self._schedule.valid.split
-        return gain(self._schedule.tower_monitor, valid.label, ours, theirs, valid.weight)
+        return gain(self._schedule.tower_monitor, valid, ours, theirs)
 
     def _candidates(self, sharing: RowSharing, l2: float) -> list[float]:
         """The L2 that the pair decides about: tower A's choice, and the one below if it climbed up from there."""

@@ -45,7 +45,9 @@ def split() -> Any:
     rng = np.random.default_rng(0)
     logit = rng.normal(0, 1.5, 100)[context[:, 0].numpy()] + rng.normal(0, 1.5, 100)[candidate[:, 0].numpy()]
     label = (rng.random(ROWS) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
-    return SimpleNamespace(context_ids=context.numpy(), candidate_ids=candidate.numpy(), label=label, weight=None)
+    return SimpleNamespace(
+        context_ids=context.numpy(), candidate_ids=candidate.numpy(), label=label, weight=None, group=None
+    )
 
 
 def design(split: Any) -> np.ndarray:

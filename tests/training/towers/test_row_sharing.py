@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from training.dtf import DtfConfig
 from training.metrics import scaled_log_loss
 from training.models.base import FieldSlot
 from training.models.reaction import FusionForm, Tower, TowerPair
+from training.paired import gain
 from training.phases.checkpoint import CheckpointStore
 from training.report import render_report
 from training.runs import open_run
@@ -225,6 +227,21 @@ def test_where_what_was_seen_of_rare_values_misleads_on_validation_no_row_is_sha
         "tower_a_300.safetensors",
         "tower_a_300_unshared.safetensors",
     }
+
+
+def test_a_choice_goes_by_groups_of_validation_rows_whatever_is_shared(tmp_path: Path) -> None:
+    train, valid = sparse_clicks(3000, 1, 750), sparse_clicks(2000, 2, 750)
+    user = valid.context_ids[:, 0].astype(np.int64)
+    schedule = trained(tmp_path, (train, replace(valid, group=user)), FEW, None)
+    clicked = np.bincount(user, valid.label, 22) / np.maximum(np.bincount(user, minlength=22), 1)
+    # What is said of a user's rows is alike, and near enough to the truth.
+    ours, theirs = (6.0 * clicked + np.random.default_rng(0).normal(0.0, 1.0, (2, 22)))[:, user]
+    known = gain(schedule.tower_monitor, replace(valid, group=user), ours, theirs)
+    assert known.error > 1.5 * gain(schedule.tower_monitor, valid, ours, theirs).error
+    assert schedule.search.gain(ours, theirs) == known
+    schedule.share(RowSharing.fit(FEW, train, USUAL_SHARE))
+    assert not schedule.sharing.idle
+    assert schedule.search.gain(ours, theirs) == known
 
 
 def test_a_run_keeps_what_was_chosen_and_its_report_says_so(tiny_home: Path) -> None:
