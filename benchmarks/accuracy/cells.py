@@ -30,6 +30,7 @@ SHOWN: Final = {
     "train.rate": "rate",
     "train.averaging": "averaging",
     "train.calibrated": "calibrated",
+    "train.recipe": "recipe",
     "model.dropout": "dropout",
     "model.batch_norm": "batch norm",
     "model.embedding_dim": "d",

@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy.baselines import build
-from benchmarks.accuracy.early import train
+from benchmarks.accuracy.early import BaselineLearner, Trained, calibrate, train
 from benchmarks.accuracy.fitted import Config, Fitted, Place
 from benchmarks.accuracy.ledger import Parameters
+from benchmarks.accuracy.library import RECIPE, train_by_library
 from training.models.activation import dropped
 from training.models.base import field_slots
 from training.phases.phase import probabilities
@@ -42,23 +43,31 @@ def new_module(name: str, data: PreparedData, config: Config, seed: int) -> Base
     return module
 
 
-def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
-    """Train one.
+def trained_model(name: str, data: PreparedData, config: Config, seed: int) -> Trained:
+    """Train one: in our loop, or where its config says so in the library's by its recipe, and calibrated.
 
     Raises:
         NonFiniteLossError: The loss is no longer finite.
     """
     torch.set_num_threads(1)
-    data = place.data
-    module = new_module(name, data, config, seed)
-    trained = train(
-        module,
-        data.split("train"),
-        data.split("valid"),
-        config["train"],
-        context_columns=data.encoder.width("context"),
-        seed=seed,
-    )
+    module, settings = new_module(name, data, config, seed), config["train"]
+    splits, cut = (data.split("train"), data.split("valid")), data.encoder.width("context")
+    if "recipe" not in settings:
+        return train(module, *splits, settings, context_columns=cut, seed=seed)
+    model = train_by_library(module, data, settings, RECIPE, seed=seed)
+    learner = BaselineLearner(module, cut, settings["l2"] / splits[0].rows)
+    trained = Trained(learner, model.steps, model.steps / model.steps_an_epoch, model.best_step)
+    return calibrate(trained, splits[1])
+
+
+def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
+    """Train one, and count it.
+
+    Raises:
+        NonFiniteLossError: The loss is no longer finite.
+    """
+    trained = trained_model(name, place.data, config, seed)
+    module = trained.learner.module
     return Fitted(
         score=lambda split: probabilities(trained.logits(split)),
         parameters=count(module),

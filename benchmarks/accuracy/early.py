@@ -1,10 +1,11 @@
-"""The one training loop of all baselines: ours, `training.phases.phase.Phase`, around models with tables of their own.
+"""The training loop of all baselines: ours, `training.phases.phase.Phase`, around models with tables of their own.
 
 So batches, their order, evaluations, patience and weight averaging are to the letter those of REACTION's phases. What
 a run is stopped by is plain validation log loss, as in REACTION's last phase; its towers before that are stopped by the
 log loss that is left once slope and offset of the logit are fitted. A baseline is offered the same (`calibrated`, a
 tuned choice), and as it has no later phase to mend its scale, slope (not negative) and offset are then fitted on
 validation and become part of its last layer: two numbers, which its graph has anyway. REACTION is not calibrated here.
+The library's own loop is offered, too (`library`), as a tuned choice likewise.
 
 What differs is the library's way with tables: they are dense parameters of Adam, every row at every step, with half of
 `l2` / rows times the squared weights added to the mean loss (FuxiCTR's `embedding_regularizer`; `l2` is stated as in
@@ -149,11 +150,14 @@ def train(
     history = phase.run(lambda *_: None, lambda _: None)
     steps = int(history[-1]["step"])
     trained = Trained(learner, steps, steps / phase.steps_an_epoch, phase.position.best_step)
-    if not config.get("calibrated"):
-        return trained
+    return calibrate(trained, valid) if config.get("calibrated") else trained
+
+
+def calibrate(trained: Trained, valid: Split) -> Trained:
+    """Fit slope and offset of the logit on validation, and make them part of the last layer."""
     weight = np.ones(valid.rows) if valid.weight is None else np.asarray(valid.weight, np.float64)
     scored = Scored(trained.logits(valid).astype(np.float64), np.asarray(valid.label, np.float64), weight)
     found = fit("affine", scored)
     (slope,), offset = found.slopes, found.offset
-    module.rescale(slope, offset)
+    trained.learner.module.rescale(slope, offset)
     return replace(trained, calibration=(slope, offset))

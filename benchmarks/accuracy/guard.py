@@ -1,45 +1,28 @@
 """The guard: a baseline trained by us against the same trained by the library, on the same arrays, seed and batches.
 
-The library's trainer is `BaseModel.fit` as it is: its optimiser, loss, regulariser, clipped gradients, batch norm's
-running statistics, evaluation and choice of the best epoch by its checkpoints. Initial values, batches and their order
-are ours, so that what is left to differ is the trainer. It is compared with twice: for a few epochs of what both can
-follow to the same weights (`compare`), and to its end by its own recipe (`by_recipe`).
+Initial values, batches and their order are ours, so that what is left to differ is the trainer. It is compared with
+twice: for a few epochs of what both can follow to the same weights (`compare`), and to its end by its own recipe
+(`by_recipe`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from fuxictr.pytorch.models.rank_model import BaseModel
 
 from benchmarks.accuracy.deep import new_module
 from benchmarks.accuracy.early import train
-from training.phases.learner import EVALUATION_ROWS, Rows
+from benchmarks.accuracy.library import RECIPE, SAME, predicted, train_by_library
 from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
+    import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    from benchmarks.accuracy.baselines import Baseline
     from benchmarks.accuracy.fitted import Config
-    from training.loader import PreparedData, Split
-
-SAME: Final = {"monitor": {"logloss": -1}, "reduce_lr_on_plateau": False, "early_stop_patience": 1000}
-"""All epochs at one rate, the best of them by log loss: as our loop does without patience."""
-
-RECIPE: Final = {"monitor": {"AUC": 1, "logloss": -1}, "reduce_lr_on_plateau": True, "early_stop_patience": 2}
-"""As the configs that the library is published with: a tenth of the rate after an epoch that is no better by AUC less
-log loss, and the end after two."""
+    from training.loader import PreparedData
 
 
 @dataclass(frozen=True)
@@ -64,8 +47,8 @@ def compare(name: str, data: PreparedData, config: Config, seed: int) -> Pair:
     splits = data.split("train"), data.split("valid")
     cut = data.encoder.width("context")
     trained = train(new_module(name, data, config, seed), *splits, config["train"], context_columns=cut, seed=seed)
-    library = by_library(new_module(name, data, config, seed), data, config["train"], SAME, seed=seed)
-    return Pair(probabilities(trained.logits(splits[1])), library, trained.steps)
+    library = train_by_library(new_module(name, data, config, seed), data, config["train"], SAME, seed=seed)
+    return Pair(probabilities(trained.logits(splits[1])), predicted(library, data), trained.steps)
 
 
 def by_recipe(name: str, data: PreparedData, config: Config, seed: int) -> NDArray[np.float64]:
@@ -78,89 +61,5 @@ def by_recipe(name: str, data: PreparedData, config: Config, seed: int) -> NDArr
         seed: Of initial values, batches and dropout.
     """
     torch.set_num_threads(1)
-    return by_library(new_module(name, data, config, seed), data, config["train"], RECIPE, seed=seed)
-
-
-def by_library(
-    module: Baseline, data: PreparedData, config: Config, stopping: Mapping[str, Any], *, seed: int
-) -> NDArray[np.float64]:
-    """Train by `BaseModel.fit`, and predict by it."""
-    train, valid, context_columns = data.split("train"), data.split("valid"), data.encoder.width("context")
-    with tempfile.TemporaryDirectory(prefix="fuxictr-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        model = LibraryModel(module, config["l2"] / train.rows, folder, stopping)
-        model.compile("adam", "binary_crossentropy", config["rate"])
-        torch.manual_seed(seed)
-        checked = Batches(module, valid, context_columns, EVALUATION_ROWS)
-        model.fit(
-            Batches(module, train, context_columns, config["batch_size"], seed),
-            epochs=config["epochs"],
-            validation_data=checked,
-        )
-        return np.asarray(model.predict(checked), np.float64)
-
-
-class LibraryModel(BaseModel):  # type: ignore[misc]
-    """A baseline as the library's trainer wants it.
-
-    Args:
-        module: The baseline.
-        l2: The library's `embedding_regularizer`.
-        folder: Where it writes its checkpoint.
-        stopping: How it chooses the epoch, and when it ends.
-    """
-
-    def __init__(self, module: Baseline, l2: float, folder: str, stopping: Mapping[str, Any]) -> None:
-        super().__init__(
-            module.feature_map,
-            model_id="guard",
-            embedding_regularizer=l2,
-            **stopping,
-            verbose=0,
-            model_root=folder,
-            metrics=["logloss", "AUC"],
-        )
-        self.inner = module
-        Path(self.checkpoint).parent.mkdir(parents=True, exist_ok=True)
-
-    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        """The library's form of an answer."""
-        X = self.get_inputs(inputs)
-        return {"y_pred": self.output_activation(self.inner.logits(X)), "X": X}
-
-    def add_loss(self, return_dict: dict[str, Any], y_true: Tensor) -> Tensor:
-        """The model's own objective, where it has one beside the mean log loss."""
-        return self.inner.objective(return_dict["X"], y_true, None)
-
-
-class Batches:
-    """Batches as the library's trainer takes them; with a seed in our order, which is another every time.
-
-    Args:
-        module: Names the features.
-        split: The rows.
-        context_columns: Cc.
-        size: Rows of a batch.
-        seed: None for the order of the rows.
-    """
-
-    def __init__(
-        self, module: Baseline, split: Split, context_columns: int, size: int, seed: int | None = None
-    ) -> None:
-        self._module, self._rows, self._cut = module, Rows(split, torch.device("cpu")), context_columns
-        self._seed, self._epoch = seed, 0
-        self._number = -(-split.rows // size)
-
-    def __len__(self) -> int:
-        return self._number
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        N = len(self._rows)
-        order = np.arange(N)
-        if self._seed is not None:
-            order = np.random.default_rng([self._seed, self._epoch]).permutation(N)
-            self._epoch += 1
-        for place in range(self._number):
-            index = np.sort(order[N * place // self._number : N * (place + 1) // self._number])
-            batch = self._rows.batch(index)
-            X = self._module.inputs(batch.ids[:, : self._cut], batch.ids[:, self._cut :])
-            yield {**X, "label": batch.label}
+    model = train_by_library(new_module(name, data, config, seed), data, config["train"], RECIPE, seed=seed)
+    return predicted(model, data)

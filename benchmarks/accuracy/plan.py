@@ -31,7 +31,7 @@ def guarded(defaults: Config) -> Config:
     """
     fixed = {"epochs": GUARD_EPOCHS, "evaluations": 1, "patience": GUARD_EPOCHS + 1, "averaging": 0.0}
     plain = {key: value for key, value in {"batch_norm": False, "dropout": 0.0}.items() if key in defaults["model"]}
-    train = {key: value for key, value in defaults["train"].items() if key != "calibrated"}
+    train = {key: value for key, value in defaults["train"].items() if key not in {"calibrated", "recipe"}}
     return {"model": {**defaults["model"], **plain}, "train": {**train, **fixed}}
 
 
@@ -39,6 +39,12 @@ def finished(config: Config) -> Config:
     """A config as the library follows it to its end: dropout and norms as they are, no averaging, no calibration."""
     train = {key: config["train"][key] for key in ("batch_size", "epochs", "rate", "l2") if key in config["train"]}
     return {"model": config["model"], "train": {**train, "recipe": "library"}}
+
+
+def followed(config: Config) -> Config:
+    """The same as a trial: calibrated, which its choice of the epoch leaves to be done."""
+    config = finished(config)
+    return {**config, "train": {**config["train"], "calibrated": True}}
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,16 @@ class Want:
         def loss(config: Config) -> float | None:
             return tried.get(same(config), {}).get(TRIAL_SEED)
 
-        defaults = model.defaults(self.task, self.rows)
-        turn = TURN if model.ladder is not None else ()
         return search(
-            defaults, model.space, self.trials, loss, ladder=model.ladder, turn=turn, climb=CLIMB, reach=REACH
+            model.defaults(self.task, self.rows),
+            model.space,
+            self.trials,
+            loss,
+            ladder=model.ladder,
+            turn=TURN if model.ladder is not None else (),
+            climb=CLIMB,
+            reach=REACH,
+            recipe=followed if model.kind == "deep" else None,
         )
 
     def lines(self, ledger: Iterable[Line]) -> list[Line]:

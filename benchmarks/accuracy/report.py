@@ -65,9 +65,9 @@ def _head(document: Document) -> str:
         "# Accuracy, parameters and latency, measured\n\n"
         + prose(
             f"Written by `{COMMAND}`; do not edit. REACTION beside the field's baselines on identical encoded",
-            "splits: baselines tuned on validation, all in one training loop, both ways of early stopping and weight",
-            f"averaging offered to each. {document['runs']} runs of the ledger `{name}.jsonl`,",
-            f"{document['cpu_hours']:.1f} hours of processor time.",
+            "splits: baselines tuned on validation, all in one training loop, both ways of early stopping, weight",
+            f"averaging and the library's own loop offered to each. {document['runs']} runs of the ledger",
+            f"`{name}.jsonl`, {document['cpu_hours']:.1f} hours of processor time.",
             where,
         )
         + f"\n![AUC against latency and parameters]({name}.png)\n"

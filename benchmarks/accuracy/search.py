@@ -9,9 +9,11 @@
 4. The best so far with another learning rate: a step beyond the least or the greatest that was tried, as long as the
    best is there.
 5. The best so far with the dropout at the end of its range, where it is at an end of what was tried.
+6. The best so far trained by another recipe, the library's own. Where that is better, with L2 by a factor of `AROUND`
+   to either side as well, and further for as long as the best is at an end of these.
 
 Trials never change and but for the last steps only grow: more are asked for, more points follow; an interrupted search
-goes on. What is best in 1 to 5 is so at one seed; which config is taken, `tuning` decides by more. A model
+goes on. What is best in 1 to 6 is so at one seed; which config is taken, `tuning` decides by more. A model
 without a ladder has its usual config and Sobol's points over all of its dimensions.
 """
 
@@ -83,6 +85,7 @@ def search(
     turn: Sequence[tuple[str, Any]] = (),
     climb: str = "",
     reach: str = "",
+    recipe: Callable[[Config], Config] | None = None,
 ) -> Search:
     """The trials of a model, as far as the outcomes so far decide them.
 
@@ -96,6 +99,7 @@ def search(
         turn: What the trial after the ladder changes of its best.
         climb: The setting that is tried beyond what is best in the end, where there are points.
         reach: The setting of the space that is tried at the end of its range after that, likewise.
+        recipe: Makes of a config one that is trained by another recipe: tried last, likewise.
     """
     usual = changed(defaults, ())
     if not space:
@@ -110,15 +114,12 @@ def search(
         return Search(configs[:number], whole=True)
     left = number - (end - start)
     best = _walked(defaults, ladder, configs, loss)
+    if best is not None and turn and left > 0:
+        left -= 1
+        beside, best = _turned(best, changed(best, turn), ladder, loss)
+        configs += beside
     if best is None:
         return Search(configs, whole=False)
-    if turn and left > 0:
-        left -= 1
-        beside, best_after = _turned(best, changed(best, turn), ladder, loss)
-        configs += beside
-        if best_after is None:
-            return Search(configs, whole=False)
-        best = best_after
     section, key = ladder.path.split(".")
     middle = best[section][key]
     edge = middle in {ladder.rungs[0], ladder.rungs[-1]}
@@ -126,12 +127,13 @@ def search(
     around = (*others, Log(ladder.path, middle / AROUND, middle * AROUND))
     configs += [changed(best, point) for point in points(around, left, SPREAD)]
     tuned = Search(configs, whole=True, edge=edge)
-    if climb and left > 0:
-        tuned = _climbed(tuned, climb, loss)
-        for part in space:
-            if isinstance(part, Linear) and part.path == reach and tuned.whole:
-                tuned = _reached(tuned, part, loss)
-    return tuned
+    if not climb or left <= 0:
+        return tuned
+    tuned = _climbed(tuned, climb, loss)
+    for part in space:
+        if isinstance(part, Linear) and part.path == reach and tuned.whole:
+            tuned = _reached(tuned, part, loss)
+    return tuned if recipe is None or not tuned.whole else _followed(tuned, recipe, ladder.path, loss)
 
 
 def _rungs(config: Mapping[str, Any], ladder: Ladder, start: int, end: int) -> list[Config]:
@@ -170,7 +172,13 @@ def _walked(
 def _turned(
     best: Config, turned: Config, ladder: Ladder, loss: Callable[[Config], float | None]
 ) -> tuple[list[Config], Config | None]:
-    """The turn of what is best on the ladder, and where that is better the rungs beside it.
+    """What turns away from the best so far, and where it is better the rungs beside it.
+
+    Args:
+        best: So far.
+        turned: On a rung.
+        ladder: The rungs.
+        loss: See `search`.
 
     Returns:
         The configs that are tried, and the best of all; None while a loss is not known.
@@ -223,3 +231,20 @@ def _reached(search: Search, part: Linear, loss: Callable[[Config], float | None
     if last in configs:
         return search
     return Search([*configs, last], whole=loss(last) is not None, edge=search.edge)
+
+
+def _followed(
+    search: Search, recipe: Callable[[Config], Config], path: str, loss: Callable[[Config], float | None]
+) -> Search:
+    """The best of a whole search by another recipe, and where that is better under other values of a setting."""
+    losses = [value for config in search.configs if (value := loss(config)) is not None]  # of all: the search is whole
+    if min(losses) == float("inf"):
+        return search
+    before = search.configs[losses.index(min(losses))]
+    first = recipe(before)
+    section, key = path.split(".")
+    steps = range(-MOST_BEYOND, MOST_BEYOND + 1)
+    rungs = tuple(float(f"{first[section][key] * AROUND**step:.{DIGITS}g}") for step in steps)
+    tried, best = _turned(before, first, Ladder(path, rungs, first=(0, 0)), loss)
+    edge = best is not None and best in tried and best[section][key] in {rungs[0], rungs[-1]}
+    return Search([*search.configs, *tried], whole=best is not None, edge=search.edge or edge)

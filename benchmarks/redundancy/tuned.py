@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.accuracy.deep import new_module
-from benchmarks.accuracy.early import train
+from benchmarks.accuracy.deep import trained_model
 from benchmarks.accuracy.graph.layers import block
 from benchmarks.accuracy.summary import chosen_runs
 from training.runs import sample_rows
@@ -57,14 +56,11 @@ def tuned_structure(
     """
     threads = torch.get_num_threads()
     try:
-        module = new_module(MODEL, data, dict(config), seed)
-        splits = data.split("train"), data.split("valid")
-        train(module, *splits, config["train"], context_columns=data.encoder.width("context"), seed=seed)
+        module = trained_model(MODEL, data, dict(config), seed).learner.module
     finally:
         torch.set_num_threads(threads)
-    known, measured = (
-        _measured(module, split, most, seed) for split, most in zip(splits, (CALIBRATION_ROWS, rows), strict=True)
-    )
+    known = _measured(module, data.split("train"), CALIBRATION_ROWS, seed)
+    measured = _measured(module, data.split("valid"), rows, seed)
     return measure_structure(dense(module), known, measured, resamples=resamples, seed=seed)
 
 

@@ -34,14 +34,22 @@ def done(spec: Spec, loss: float | None) -> Line:
     )
 
 
-def search_by(ledger: Ledger, law: Callable[[Spec], float], **more: Any) -> list[Spec]:
-    """Run a cell's trials, each with the loss that a law gives it, until its seeds' turn has come."""
+def search_by(ledger: Ledger, law: Callable[[Spec], float], *, recipes: bool = False, **more: Any) -> list[Spec]:
+    """Run a cell's trials, each with the loss that a law gives it, until its seeds' turn has come.
+
+    Returns:
+        In their order; those by the library's recipe, the last stage, where they are asked for.
+    """
     ran: list[Spec] = []
     while (specs := next_runs(want(**more), ledger)) and specs[0].purpose == "trial":
         for spec in specs:
             ledger.append(done(spec, law(spec)))
-        ran += specs
+        ran += [spec for spec in specs if recipes or not by_recipe(spec)]
     return ran
+
+
+def by_recipe(spec: Spec) -> bool:
+    return "recipe" in spec.config["train"]
 
 
 def l2(spec: Spec) -> float:

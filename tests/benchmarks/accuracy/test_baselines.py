@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from prepared import make
+from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -22,11 +23,12 @@ from benchmarks.accuracy.graph.exporters import export
 from benchmarks.accuracy.graph.onehot import OneHot
 from benchmarks.accuracy.guard import by_recipe, compare
 from benchmarks.accuracy.models import MODELS
-from benchmarks.accuracy.plan import finished, guarded
+from benchmarks.accuracy.plan import finished, followed, guarded
 from benchmarks.accuracy.verdicts import MARGIN
 from training.loader import PreparedData
 from training.metrics import auc
 from training.models.base import embed, field_slots, slot_ids
+from training.phases.phase import NonFiniteLossError
 
 SMALL = {"embedding_dim": 4, "hidden_units": [8, 6], "dropout": 0.1}
 
@@ -187,6 +189,32 @@ def test_the_librarys_recipe_trains_to_its_own_end_with_dropout_and_norms(data: 
     assert np.abs(found["whole"] - found["plain"]).max() > 0.01
 
 
+def test_a_trial_by_the_librarys_recipe_is_its_logits_with_slope_and_offset_fitted_on_validation(
+    data: PreparedData,
+) -> None:
+    config = small("DNN", data.split("train").rows)
+    config["train"] |= {"epochs": 200, "rate": 0.02, "l2": 0.1}
+    place, valid = Place("avazu-random", data, Path(), test=False), data.split("valid")
+    fitted = deep.fit("DNN", place, followed(config), seed=1)
+    library = logit(by_recipe("DNN", data, finished(config), seed=1))
+    slope, offset = fitted.facts["calibration"]
+    np.testing.assert_allclose(logit(fitted.score(valid)), slope * library + offset, atol=1e-4)
+    regression = LogisticRegression(C=1e6, tol=1e-9).fit(library[:, None], np.asarray(valid.label))
+    assert slope == pytest.approx(regression.coef_[0, 0], abs=0.08)
+    assert fitted.steps is not None
+    an_epoch = -(-data.split("train").rows // 128)
+    assert fitted.facts["best_step"] % an_epoch == 0
+    assert an_epoch <= fitted.facts["best_step"] <= fitted.steps - 2 * an_epoch  # after two no better
+    assert fitted.steps < 200 * an_epoch
+
+
+def test_a_loss_of_the_librarys_recipe_that_is_no_number_is_told_as_ours_is(data: PreparedData) -> None:
+    config = small("DNN", data.split("train").rows)
+    config["train"] |= {"rate": 1e30, "epochs": 2}
+    with pytest.raises(NonFiniteLossError, match="the library's trainer"):
+        deep.fit("DNN", Place("avazu-random", data, Path(), test=False), followed(config), seed=1)
+
+
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_a_logits_slope_and_offset_go_into_the_weights_that_a_model_has(name: str, data: PreparedData) -> None:
     model = deep.new_module(name, data, small(name, 3000), seed=1)
@@ -206,9 +234,7 @@ def test_a_calibrated_baseline_has_no_slope_or_offset_left_to_fit_on_validation(
     fitted = deep.fit("DNN", place, config, seed=1)
     valid = data.split("valid")
     pctr = fitted.score(valid)
-    logits = np.log(pctr) - np.log1p(-pctr)
-    label = np.asarray(valid.label)
-    regression = LogisticRegression(C=1e6, tol=1e-9).fit(logits[:, None], label)
+    regression = LogisticRegression(C=1e6, tol=1e-9).fit(logit(pctr)[:, None], np.asarray(valid.label))
     assert regression.coef_[0, 0] == pytest.approx(1.0, abs=0.08)  # a weak prior holds it to what it was
     assert regression.intercept_[0] == pytest.approx(0.0, abs=0.08)
     slope, _ = fitted.facts["calibration"]

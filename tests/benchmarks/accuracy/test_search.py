@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from planned import TASK, l2, search_by, want
+from planned import TASK, by_recipe, l2, search_by, want
 
 from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.models import MODELS
@@ -139,6 +139,40 @@ def test_after_the_rate_dropout_is_tried_at_the_end_of_its_range_where_the_best_
     if end is not None:  # but for the dropout, the best so far
         last, before = ran[-1].config, min(ran[:-1], key=law).config
         assert {**last, "model": {**last["model"], "dropout": before["model"]["dropout"]}} == before
+
+
+@pytest.mark.parametrize(
+    ("gain", "best", "steps"),
+    [(-0.1, 1.0, [0]), (0.1, 1.0, [0, -1, 1]), (0.1, 9.0, [0, -1, 1, 2, 3]), (0.1, 1e-9, [0, -1, 1, -2, -3])],
+)
+@pytest.mark.parametrize("model", ["DNN", "FM"])
+def test_the_librarys_recipe_is_tried_last_of_what_is_best_and_under_other_l2_where_it_is_better(
+    ledger: Ledger, model: str, gain: float, best: float, steps: list[int]
+) -> None:
+    def own(spec: Spec) -> float:
+        return 0.5 + 0.1 * abs(math.log10(l2(spec) / 1e3)) + 0.001 * spec.config["train"]["averaging"]
+
+    def law(spec: Spec) -> float:
+        if not by_recipe(spec):
+            return own(spec)
+        return 0.5 - gain + 0.01 * abs(math.log10(l2(spec) / (best * middle)))
+
+    middle = 1.0
+    ran = [spec for spec in search_by(ledger, law, model=model, trials=7) if spec.seed == 1]
+    top = min(ran, key=own)
+    middle = l2(top)
+    ledger.lines.clear()
+    again = [spec for spec in search_by(ledger, law, recipes=True, model=model, trials=7) if spec.seed == 1]
+    followed = again[len(ran) :]
+    assert again[: len(ran)] == ran
+    assert [l2(spec) for spec in followed] == pytest.approx([middle * 3.0**step for step in steps], rel=1e-3)
+    for spec in followed:
+        assert spec.config["model"] == top.config["model"]
+        kept = {key: top.config["train"][key] for key in ("batch_size", "epochs", "rate")}
+        assert {**spec.config["train"], "l2": 0.0} == {**kept, "l2": 0.0, "recipe": "library", "calibrated": True}
+    found = want(model, trials=7).search(list(ledger))
+    assert found.whole
+    assert found.edge == (best < 1e-8)
 
 
 def test_more_points_continue_the_same_sequence_within_the_bounds() -> None:
