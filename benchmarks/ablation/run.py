@@ -44,6 +44,8 @@ def ignore(phase: str, done: int, total: int, note: str) -> None:
 TOWERS = 13
 """The method since which towers are trained as they are: what they end with is kept longer than what comes of them.
 Raised to `METHOD` whenever that changes how a tower is trained."""
+LATER = 14
+"""Likewise of the phases after them: method 15 changed what decides between phases, and how none is trained."""
 SEARCHED_ON = 1
 """The seed on which every variant searches for the tables' L2, and for what rare values' rows are and begin as."""
 
@@ -203,7 +205,7 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
     """All that decides what a phase of a schedule ends with."""
     alone = phase.removeprefix("linear_").startswith("tower_")
     facts: dict[str, Any] = {
-        "method": TOWERS if alone else METHOD,
+        "method": TOWERS if alone else LATER,
         "data": data,
         "seed": schedule.seed,
         "phase": phase,
