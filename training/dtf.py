@@ -220,7 +220,7 @@ class Teacher:
 
 def calibrated(logits: NDArray[np.float32], valid: SplitLike, seed: int) -> Calibration:
     """Return what makes a teacher's logits (N,) on validation right, as far as that is beyond noise."""
-    return choose(_TEACHING, logits, valid.label, valid.weight, seed=seed).calibration
+    return choose(_TEACHING, logits, valid.label, valid.weight, valid.group, seed=seed).calibration
 
 
 class FusionLearner(Learner):

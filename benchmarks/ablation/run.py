@@ -45,7 +45,8 @@ TOWERS = 13
 """The method since which towers are trained as they are: what they end with is kept longer than what comes of them.
 Raised to `METHOD` whenever that changes how a tower is trained."""
 LATER = 14
-"""Likewise of the phases after them: method 15 changed what decides between phases, and how none is trained."""
+"""Likewise of the phases after them: method 15 changed which towers teach, how they are calibrated and what decides
+between phases, all of which a phase is known by."""
 SEARCHED_ON = 1
 """The seed on which every variant searches for the tables' L2, and for what rare values' rows are and begin as."""
 
@@ -150,6 +151,7 @@ class Workshop:
             facts={
                 "phases": steps,
                 "fields": len(schedule.slots),
+                "teachers": schedule.teachers,
                 "table_l2": schedule.config.first_table_l2,
                 "half_scale_at": schedule.config.first_half_scale_at,
                 "share_below": schedule.sharing.below,
@@ -226,5 +228,6 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         facts["schedule"] = type(schedule).__name__
         facts["settings"] = asdict(schedule.settings)
         earlier = (name for name in schedule.store.digests if name != phase and not name.startswith("fusion"))
+        facts["taught_by"] = schedule.taught_by
         facts["before"] = sorted(schedule.store.digests[name] for name in earlier)
     return json.loads(json.dumps(facts))  # type: ignore[no-any-return]

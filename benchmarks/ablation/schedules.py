@@ -10,6 +10,7 @@ that is ahead, too. How it stops and teaches is tuned for it (see `variants`).
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.ablation.store import SharedPhases
-    from training.dtf import DtfConfig, Start
+    from training.dtf import DtfConfig, Start, Teacher
     from training.phases.learner import SplitLike
 
 NEVER = 10**9
@@ -74,12 +75,16 @@ class Ablated(Schedule):
         budget: Steps that all phases of a control may take together; the full schedule's, on the same seed.
         settings: Of a control.
         model: What the schedule ended with.
+        taught_by: A digest of what teaches the phases after the first: which towers, their weights and calibration.
+        teachers: How many towers those are; 0 before.
     """
 
     budget: int = 0
     settings: ControlSettings = ControlSettings()
     model: FusionForm | Tower
     store: SharedPhases
+    taught_by: str = ""
+    teachers: int = 0
 
     def fit(self) -> None:
         """Run all phases."""
@@ -88,6 +93,16 @@ class Ablated(Schedule):
     def settle(self) -> None:
         """Search for what is searched for, and leave the schedule with it."""
         self.towers()
+
+    def teacher(self, pair: TowerPair) -> Teacher:
+        """Freeze what teaches, and note what that is: it decides what a later phase ends with."""
+        found = super().teacher(pair)
+        digest = hashlib.sha256(repr(found.calibration).encode())
+        for tower in found.towers:
+            for name, value in tower.state_dict().items():
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
+        self.taught_by, self.teachers = digest.hexdigest()[:20], len(found.towers)
+        return found
 
     def predict(self, split: SplitLike) -> NDArray[np.float32]:
         """Return the model's logits (N,)."""

@@ -105,7 +105,7 @@ def lacks(
         runs: Model to its runs on the test split.
         rows: Model to its row.
         tuned: Models that have something to tune.
-        method: The present one of ours (`models.METHOD`); None: runs of any are as good.
+        method: The present one of ours (`models.method_of`); None: runs of any are as good.
     """
     found: dict[str, str] = {}
     for name, seeds in models.items():

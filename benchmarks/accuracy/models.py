@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.accuracy.search import Ladder
 from benchmarks.accuracy.space import Choice, Dimension, Linear, Log
+from benchmarks.accuracy.tasks import TASKS
 from training.baseline import GRID, TRAIN_ROWS
 from training.train_config import TrainConfig
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 METHOD = 15
 """Of REACTION's training: raised when that changes under the same settings. It is in each of its runs' config, and so
 in its key; a config without one is of before."""
+UNGROUPED = 14
+"""Likewise on data whose rows come in no groups: that is as old as what last changed there, and not trained anew."""
+
+
+def method_of(task: str) -> int:
+    """The present method on a task's data."""
+    return METHOD if TASKS[task].grouped else UNGROUPED
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Model:
         if self.kind == "reaction":
             from benchmarks.accuracy.reaction import settings
 
-            return {"method": METHOD, **settings(task)}
+            return {"method": method_of(task), **settings(task)}
         return {"model": self.model, "train": _loop(rows) | (self.loop or {}) if self.train is None else self.train}
 
     def fit(self) -> Callable[[str, Place, Config, int], Fitted]:

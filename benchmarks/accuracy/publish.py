@@ -9,7 +9,7 @@ from benchmarks.accuracy import timing
 from benchmarks.accuracy.cells import FEWEST_TRIALS
 from benchmarks.accuracy.ledger import Ledger
 from benchmarks.accuracy.ledger import Line as Run
-from benchmarks.accuracy.models import METHOD, MODELS
+from benchmarks.accuracy.models import MODELS, method_of
 from benchmarks.accuracy.plan import settled
 from benchmarks.accuracy.report import markdown, plain
 from benchmarks.accuracy.summary import Line, summarise
@@ -47,7 +47,7 @@ def publish(ledger: Path) -> str:
     tuned = {name for name, model in MODELS.items() if model.space}
     speed = timing.read(ledger.with_name("training_speed.json"))
     timed = timing.read(latency_path(ledger))
-    document = summarise(found, timed, tasks, core, tuned=tuned, before=before, method=METHOD, settled=_settled)
+    document = summarise(found, timed, tasks, core, tuned=tuned, before=before, method=method_of, settled=_settled)
     document["ledger"] = ledger.stem
     document["training_speed"] = speed or None
     document["extras_not_run"] = [name for name, task in TASKS.items() if task.extra and name not in run]

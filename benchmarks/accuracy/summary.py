@@ -44,7 +44,7 @@ def summarise(
     *,
     tuned: Collection[str] = (),
     before: Sequence[Line] = (),
-    method: int | None = None,
+    method: Callable[[str], int] | None = None,
     settled: Callable[[Sequence[Line]], str | None] | None = None,
 ) -> dict[str, Any]:
     """The document.
@@ -56,7 +56,7 @@ def summarise(
         models: The core table's, in its order, to the seeds that a row should have; others follow.
         tuned: Those that have something to tune.
         before: Runs on the test split that were taken out of the ledger.
-        method: The present one of ours; claims rest on runs of no other.
+        method: The present one of ours on a task; claims rest on runs of no other.
         settled: The key of the config that tuning decided for, from a cell's runs; None while it has not. By default
             what the runs that there are say, whatever else was to be tried.
     """
@@ -78,7 +78,7 @@ def summarise(
         held = {name: seeds for name, seeds in models.items() if name not in OUTSIDE}
         lacking += [
             {"task": task, "model": name, "lacks": text}
-            for name, text in lacks(held, runs, cells, tuned, method).items()
+            for name, text in lacks(held, runs, cells, tuned, None if method is None else method(task)).items()
         ]
         readings.append(read_count(task, found, runs, before))
         missing += missing_of(task, models, runs, measured)

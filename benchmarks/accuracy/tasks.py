@@ -45,6 +45,11 @@ class Task:
     cluster: Literal["group", "time"] | None = None
     extra: bool = False
 
+    @property
+    def grouped(self) -> bool:
+        """Whether its rows come in groups; where they do, they are drawn by them."""
+        return self.cluster == "group"
+
     def config(self) -> ExperimentConfig:
         """The experiment, its raw data's path absolute or under REACTION_DATA_DIR."""
         path = EXPERIMENTS / f"{self.experiment}.toml"

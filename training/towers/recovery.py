@@ -31,14 +31,17 @@ if TYPE_CHECKING:
 AGAIN = 6
 """Number of a phase that trains a tower once more, for its seed; tower B's is one more."""
 FAR = 2.0
-"""Standard errors by which a tower alone must be ahead of the pair for the other one to be anew or out."""
+"""Standard errors by which a tower alone must be ahead of the pair for the other one to be left out."""
+BEHIND = 1.0
+"""Likewise for the other one to be trained anew: of the old pair and the new the better is kept, so a mistake costs
+time alone."""
 BEGUN = "both towers ended behind logistic regression on validation and began anew as it"
 SAYS = {"tower_a": "tower A", "tower_b": "tower B"}
 
 
 def without_weak(schedule: Schedule, pair: TowerPair) -> TowerPair:
     """Return the pair; a tower that makes it worse than the other one is trained anew, or replaced by that one."""
-    weak = _weak(schedule, pair)
+    weak = _weak(schedule, pair, BEHIND)
     if weak is None:
         return pair
     said = _scores(schedule, pair)
@@ -52,7 +55,7 @@ def without_weak(schedule: Schedule, pair: TowerPair) -> TowerPair:
     else:
         pair, schedule.history = before, old
     schedule.notes.append(f"{SAYS[weak]} ended far behind the other one on validation ({said}) and was trained again")
-    weak = _weak(schedule, pair)
+    weak = _weak(schedule, pair, FAR)
     if weak is None:
         return pair
     schedule.notes.append(
@@ -62,12 +65,12 @@ def without_weak(schedule: Schedule, pair: TowerPair) -> TowerPair:
     return TowerPair(good, copy.deepcopy(good))
 
 
-def _weak(schedule: Schedule, pair: TowerPair) -> str | None:
-    """The tower without which the other one would be clearly better than the pair is."""
+def _weak(schedule: Schedule, pair: TowerPair, errors: float) -> str | None:
+    """The tower without which the other one would be better than the pair is, by so many standard errors."""
     said = schedule.pair_logits(pair)
     valid, monitor = schedule.valid.split, schedule.tower_monitor
     for one, other in (("tower_a", "tower_b"), ("tower_b", "tower_a")):
-        if gain(monitor, valid, said[other], said["pair"]).clear(FAR):
+        if gain(monitor, valid, said[other], said["pair"]).clear(errors):
             return one
     return None
 

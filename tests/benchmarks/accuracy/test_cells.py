@@ -9,8 +9,8 @@ from ledger_lines import MODELS, TASKS, line, timings, whole
 
 from benchmarks.accuracy.__main__ import summary
 from benchmarks.accuracy.cells import choice
-from benchmarks.accuracy.ledger import Line, Metrics, run_key
-from benchmarks.accuracy.models import METHOD
+from benchmarks.accuracy.ledger import Ledger, Line, Metrics, run_key
+from benchmarks.accuracy.models import METHOD, UNGROUPED, method_of
 from benchmarks.accuracy.models import MODELS as MODEL_TABLE
 from benchmarks.accuracy.plan import finished, guarded
 from benchmarks.accuracy.report import markdown
@@ -153,7 +153,7 @@ def test_no_claim_rests_on_runs_of_an_older_method() -> None:
     config = {"method": 2, "model": {"width": 10}, "train": {}}
     lines = [{**one, "config": config} if one["model"] == "REACTION" else one for one in whole()]
     for method, holds in ((2, True), (3, None)):
-        document = summarise(lines, timings(), TASKS, MODELS, method=method)
+        document = summarise(lines, timings(), TASKS, MODELS, method=lambda _, present=method: present)
         for claim in ("auc", "log_loss", "parameters_ratio FinalMLP", "merged"):
             assert told(document, claim)["holds"] is holds
     assert "runs of the present method, 3" in told(document, "auc")["open"]
@@ -219,7 +219,6 @@ def test_a_newer_method_takes_the_place_of_an_older_and_what_that_read_is_counte
     assert found["runs"] == 9 * 5 + 3
     assert found["superseded_runs"] == 5 + 3
     assert found["superseded_versions"] == {"REACTION": 3}
-    assert MODEL_TABLE["REACTION"].defaults("avazu-random", 1000)["method"] == METHOD
 
 
 def test_what_was_taken_out_of_the_ledger_is_not_in_it() -> None:
@@ -295,3 +294,12 @@ def test_the_page_says_how_fast_training_is_and_what_it_missed() -> None:
     assert "| b | 9,000 | 1.36 (1.30 to 1.40) | at most 1.3 | **missed** |" in page
     assert "takes 1 to 1 times" in page
     assert "not been measured" in markdown(document | {"training_speed": None})
+
+
+def test_a_method_that_changed_grouped_data_alone_leaves_the_runs_of_other_data_present() -> None:
+    lines = [line for line in Ledger(BENCHMARKS / "accuracy.jsonl") if line.validation is not None]
+    told_of = {line.task: line.validation.gauc is not None for line in lines}
+    assert {"avazu-time", "criteo-random", "movielens_100k-time"} < told_of.keys()
+    for task, grouped in told_of.items():  # GAUC is of groups
+        assert method_of(task) == (METHOD if grouped else UNGROUPED)
+        assert MODEL_TABLE["REACTION"].defaults(task, 1000)["method"] == method_of(task)

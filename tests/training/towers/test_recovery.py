@@ -10,7 +10,9 @@ from model_toys import SLOTS, clicks, scramble
 
 from training.dtf import DtfConfig
 from training.models.reaction import TowerPair
+from training.paired import Gain
 from training.phases.checkpoint import CheckpointStore
+from training.towers import recovery
 from training.towers.recovery import without_weak
 from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
@@ -88,3 +90,19 @@ def test_a_pair_that_is_as_good_as_its_better_tower_is_left_alone(tmp_path: Path
         assert without_weak(schedule, pair) is pair
     assert schedule.notes == []
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["tower_a", "tower_b"]
+
+
+@pytest.mark.parametrize(("errors", "again", "alone"), [(0.5, False, False), (1.5, True, False), (2.5, True, True)])
+def test_being_behind_by_an_error_is_enough_to_be_trained_again_and_by_two_to_be_left_out(
+    errors: float, again: bool, alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = toy(tmp_path)
+    with torch.random.fork_rng():
+        pair = TowerPair(schedule.tower("tower_a", 0), schedule.tower("tower_b", 1))
+        monkeypatch.setattr(recovery, "gain", lambda *_: Gain(0.01 * errors, 0.01))
+        found = without_weak(schedule, pair)
+    assert (tmp_path / "tower_a_again.safetensors").exists() == again
+    assert any("trained again" in note for note in schedule.notes) == again
+    assert any("teaches alone" in note for note in schedule.notes) == alone
+    same = all(torch.equal(x, y) for x, y in zip(found.a.parameters(), found.b.parameters(), strict=True))
+    assert same == alone
