@@ -13,6 +13,8 @@ from benchmarks.accuracy.tuning import same
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from benchmarks.accuracy.fitted import Config
+
 Line = dict[str, Any]
 
 FEWEST_TRIALS: Final = 6
@@ -65,14 +67,26 @@ def choice(runs: Sequence[Line], lines: Iterable[Line], chosen: str | None) -> d
     configs = {same(line["config"]): line["config"] for line in tried}
     configs.setdefault(same(one["config"]), one["config"])
     trials = len(configs)
+    taken, alike = one["config"], [config for config in configs.values() if _trained_alike(config, one["config"])]
     tuned: dict[str, Any] = {}
+    edge = []
     for path, name in SHOWN.items():
-        values = [_at(config, path) for config in configs.values()]
-        distinct = sorted({json.dumps(value) for value in values}, key=_order)
-        if len(distinct) > 1:
-            tuned[name] = [_at(one["config"], path), [json.loads(value) for value in distinct]]
-    edge = [name for name in SCALES if name in tuned and _at_edge(name, *tuned[name])]
+        values = _distinct(configs.values(), path)
+        if len(values) > 1:
+            tuned[name] = [_at(taken, path), values]
+            if name in SCALES and _at_edge(name, _at(taken, path), _distinct(alike, path)):
+                edge.append(name)
     return {"trials": trials, "tuned": tuned, "edge": edge, "open": unsettled(one["config"], chosen) if tried else ""}
+
+
+def _distinct(configs: Iterable[Config], path: str) -> list[Any]:
+    """The values of a setting, ascending."""
+    return [json.loads(value) for value in sorted({json.dumps(_at(config, path)) for config in configs}, key=_order)]
+
+
+def _trained_alike(config: Config, other: Config) -> bool:
+    """Whether both are calibrated or neither, and in one loop: L2 and rate mean something else otherwise."""
+    return all(_at(config, path) == _at(other, path) for path in ("train.calibrated", "train.recipe"))
 
 
 def _at_edge(name: str, taken: Any, tried: Sequence[Any]) -> bool:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from benchmarks.accuracy.models import CLIMB, MODELS, REACH, TURN
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import Search, search
-from benchmarks.accuracy.tuning import TABLE_SEEDS, TIE_SEEDS, TRIAL_SEED, Losses, choose, contenders, same, untried
+from benchmarks.accuracy.tuning import (
+    TABLE_SEEDS,
+    TIE_SEEDS,
+    TRIAL_SEED,
+    Losses,
+    choose,
+    contenders,
+    decided,
+    same,
+    untried,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -79,11 +89,12 @@ class Want:
 
     def search(self, lines: Iterable[Line]) -> Search:
         """What is tried, as far as its lines decide it."""
-        model, tried = MODELS[self.model], Losses.of_lines(lines).trials
+        model, losses = MODELS[self.model], Losses.of_lines(lines)
 
         def loss(config: Config) -> float | None:
-            return tried.get(same(config), {}).get(TRIAL_SEED)
+            return losses.trials.get(same(config), {}).get(TRIAL_SEED)
 
+        best = decided(losses)
         return search(
             model.defaults(self.task, self.rows),
             model.space,
@@ -94,6 +105,7 @@ class Want:
             climb=CLIMB,
             reach=REACH,
             recipe=followed if model.kind == "deep" else None,
+            decided=None if best is None else json.loads(best),
         )
 
     def lines(self, ledger: Iterable[Line]) -> list[Line]:

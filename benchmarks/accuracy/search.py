@@ -11,10 +11,11 @@
 5. The best so far with the dropout at the end of its range, where it is at an end of what was tried.
 6. The best so far trained by another recipe, the library's own. Where that is better, with L2 by a factor of `AROUND`
    to either side as well, and further for as long as the best is at an end of these.
+7. Where several seeds decide for a config of 1 or 2 that is not the one around which the points lie: points around it.
 
 Trials never change and but for the last steps only grow: more are asked for, more points follow; an interrupted search
-goes on. What is best in 1 to 6 is so at one seed; which config is taken, `tuning` decides by more. A model
-without a ladder has its usual config and Sobol's points over all of its dimensions.
+goes on. What is best in 1 to 6 is so at one seed; what several decide for, and which config is taken, says `tuning`.
+A model without a ladder has its usual config and Sobol's points over all of its dimensions.
 """
 
 from __future__ import annotations
@@ -66,13 +67,10 @@ class Search:
     Attributes:
         configs: In the order in which they are tried.
         whole: Whether these are all.
-        edge: Whether what is best is the last rung that may be tried, or the last step of the climb: what would be
-            better may lie beyond.
     """
 
     configs: list[Config]
     whole: bool
-    edge: bool = False
 
 
 def search(
@@ -86,6 +84,7 @@ def search(
     climb: str = "",
     reach: str = "",
     recipe: Callable[[Config], Config] | None = None,
+    decided: Config | None = None,
 ) -> Search:
     """The trials of a model, as far as the outcomes so far decide them.
 
@@ -99,7 +98,8 @@ def search(
         turn: What the trial after the ladder changes of its best.
         climb: The setting that is tried beyond what is best in the end, where there are points.
         reach: The setting of the space that is tried at the end of its range after that, likewise.
-        recipe: Makes of a config one that is trained by another recipe: tried last, likewise.
+        recipe: Makes of a config one that is trained by another recipe: tried after that, likewise.
+        decided: What several seeds decide for of all that was tried, if they do.
     """
     usual = changed(defaults, ())
     if not space:
@@ -120,20 +120,22 @@ def search(
         configs += beside
     if best is None:
         return Search(configs, whole=False)
-    section, key = ladder.path.split(".")
-    middle = best[section][key]
-    edge = middle in {ladder.rungs[0], ladder.rungs[-1]}
-    others = [part for part in space if part.path != ladder.path]
-    around = (*others, Log(ladder.path, middle / AROUND, middle * AROUND))
-    configs += [changed(best, point) for point in points(around, left, SPREAD)]
-    tuned = Search(configs, whole=True, edge=edge)
-    if not climb or left <= 0:
+    tuned = Search([*configs, *_around(best, space, ladder.path, left)], whole=True)
+    if climb and left > 0:
+        tuned = _climbed(tuned, climb, loss)
+        tuned = _reached(tuned, [part for part in space if part.path == reach], loss)
+        tuned = tuned if recipe is None else _followed(tuned, recipe, ladder.path, loss)
+    if not tuned.whole or decided == best or decided not in configs:
         return tuned
-    tuned = _climbed(tuned, climb, loss)
-    for part in space:
-        if isinstance(part, Linear) and part.path == reach and tuned.whole:
-            tuned = _reached(tuned, part, loss)
-    return tuned if recipe is None or not tuned.whole else _followed(tuned, recipe, ladder.path, loss)
+    return Search([*tuned.configs, *_around(decided, space, ladder.path, left)], whole=True)
+
+
+def _around(centre: Config, space: Sequence[Dimension], path: str, number: int) -> list[Config]:
+    """So many points around a config: a ladder's setting within `AROUND` of its own, all else anywhere."""
+    section, key = path.split(".")
+    others = [part for part in space if part.path != path]
+    around = (*others, Log(path, centre[section][key] / AROUND, centre[section][key] * AROUND))
+    return [changed(centre, point) for point in points(around, number, SPREAD)]
 
 
 def _rungs(config: Mapping[str, Any], ladder: Ladder, start: int, end: int) -> list[Config]:
@@ -203,48 +205,51 @@ def _climbed(search: Search, path: str, loss: Callable[[Config], float | None]) 
     for steps in range(MOST_BEYOND + 1):
         known = [value for config in configs if (value := loss(config)) is not None]
         if len(known) < len(configs):
-            return Search(configs, whole=False, edge=search.edge)
+            return Search(configs, whole=False)
         best = configs[known.index(min(known))]
         if min(known) == float("inf"):
             break
         tried = [config[section][key] for config in configs]
         factor = {min(tried): 1 / BEYOND, max(tried): BEYOND}.get(best[section][key])
-        if factor is None:
+        if factor is None or steps == MOST_BEYOND:
             break
-        if steps == MOST_BEYOND:
-            return Search(configs, whole=True, edge=True)
         configs.append(changed(best, [(path, float(f"{factor * best[section][key]:.{DIGITS}g}"))]))
-    return Search(configs, whole=True, edge=search.edge)
+    return Search(configs, whole=True)
 
 
-def _reached(search: Search, part: Linear, loss: Callable[[Config], float | None]) -> Search:
-    """The best of a whole search once more, a setting at the end of its range, where the best is at an end of those."""
-    section, key = part.path.split(".")
-    configs = search.configs
-    losses = [value for config in configs if (value := loss(config)) is not None]  # of all: the search is whole
-    best = configs[losses.index(min(losses))]
-    tried = [config[section][key] for config in configs]
-    end = {min(tried): part.low, max(tried): part.high}.get(best[section][key])
-    if end is None or min(losses) == float("inf") or len(set(tried)) == 1:
-        return search
-    last = changed(best, [(part.path, end)])
-    if last in configs:
-        return search
-    return Search([*configs, last], whole=loss(last) is not None, edge=search.edge)
+def _reached(search: Search, parts: Sequence[Dimension], loss: Callable[[Config], float | None]) -> Search:
+    """The best of a search once more, a setting at the end of its range, where the best is at an end of those tried."""
+    for part in parts:
+        best = _best(search, loss)
+        if best is None or not isinstance(part, Linear):
+            return search
+        section, key = part.path.split(".")
+        tried = [config[section][key] for config in search.configs]
+        end = {min(tried): part.low, max(tried): part.high}.get(best[section][key])
+        last = changed(best, [(part.path, end)])
+        if end is not None and len(set(tried)) > 1 and last not in search.configs:
+            search = Search([*search.configs, last], whole=loss(last) is not None)
+    return search
+
+
+def _best(search: Search, loss: Callable[[Config], float | None]) -> Config | None:
+    """The best of a whole search; None where it is not whole, or all failed."""
+    known = [value for config in search.configs if (value := loss(config)) is not None]
+    if not search.whole or min(known) == float("inf"):
+        return None
+    return search.configs[known.index(min(known))]
 
 
 def _followed(
     search: Search, recipe: Callable[[Config], Config], path: str, loss: Callable[[Config], float | None]
 ) -> Search:
-    """The best of a whole search by another recipe, and where that is better under other values of a setting."""
-    losses = [value for config in search.configs if (value := loss(config)) is not None]  # of all: the search is whole
-    if min(losses) == float("inf"):
+    """The best of a search by another recipe, and where that is better under other values of a setting."""
+    before = _best(search, loss)
+    if before is None:
         return search
-    before = search.configs[losses.index(min(losses))]
     first = recipe(before)
     section, key = path.split(".")
     steps = range(-MOST_BEYOND, MOST_BEYOND + 1)
     rungs = tuple(float(f"{first[section][key] * AROUND**step:.{DIGITS}g}") for step in steps)
     tried, best = _turned(before, first, Ladder(path, rungs, first=(0, 0)), loss)
-    edge = best is not None and best in tried and best[section][key] in {rungs[0], rungs[-1]}
-    return Search([*search.configs, *tried], whole=best is not None, edge=search.edge or edge)
+    return Search([*search.configs, *tried], whole=best is not None)
