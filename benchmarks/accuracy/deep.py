@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy.baselines import build
 from benchmarks.accuracy.early import BaselineLearner, Trained, calibrate, train
-from benchmarks.accuracy.fitted import Config, Fitted, Place
+from benchmarks.accuracy.fitted import Config, Fitted, Place, by_library
 from benchmarks.accuracy.ledger import Parameters
 from benchmarks.accuracy.library import RECIPE, train_by_library
 from training.models.activation import dropped
@@ -52,7 +52,7 @@ def trained_model(name: str, data: PreparedData, config: Config, seed: int) -> T
     torch.set_num_threads(1)
     module, settings = new_module(name, data, config, seed), config["train"]
     splits, cut = (data.split("train"), data.split("valid")), data.encoder.width("context")
-    if "recipe" not in settings:
+    if not by_library(config):
         return train(module, *splits, settings, context_columns=cut, seed=seed)
     model = train_by_library(module, data, settings, RECIPE, seed=seed)
     learner = BaselineLearner(module, cut, settings["l2"] / splits[0].rows)

@@ -19,6 +19,11 @@ Config = dict[str, Any]
 """Of a run: {"model": {...}, "train": {...}}, everything spelled out."""
 
 
+def by_library(config: Config) -> bool:
+    """Whether a config is trained by the library's own loop."""
+    return "recipe" in config.get("train", {})
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run may write, and what it reads.

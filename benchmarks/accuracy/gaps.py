@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from benchmarks.accuracy.cells import OURS, OUTSIDE, mean_of
+from benchmarks.accuracy.fitted import by_library
 from benchmarks.accuracy.plan import finished, guarded
 from benchmarks.accuracy.tuning import same
 
@@ -21,7 +24,8 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
 
     Returns:
         A row a model. "ours_same_seed" and "library": after a few epochs that both follow; "auc" and "library_whole":
-        the mean of the table's runs, and the library to its end; "log_loss_above": of these, ours minus the library's.
+        the mean of the table's runs, and of the library's to their end; "log_loss_above": of these, ours minus the
+        library's; "by_library" where the table's runs are the library's own.
     """
     found = []
     floor = mean_of(runs["LR"], "validation", "auc") if "LR" in runs else None
@@ -30,10 +34,9 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
         for line in lines
         if line["task"] == task and line["purpose"] == "guard" and "validation" in line and line["model"] in runs
     ]
-    library, whole = (
-        {line["model"]: line for line in held if _compared(line, runs[line["model"]][0], way)}
-        for way in (guarded, finished)
-    )
+    alike = [line for line in held if _compared(line, runs[line["model"]][0], guarded)]
+    library = {line["model"]: line for line in alike}
+    whole = [line for line in held if _compared(line, runs[line["model"]][0], finished)]
     for name in sorted(set(runs) - {OURS, "LR", *OUTSIDE}):
         own = mean_of(runs[name], "validation", "auc")
         guard: dict[str, Any] = {"task": task, "model": name, "lr_auc": floor, "auc": own}
@@ -43,10 +46,13 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
                 "ours_same_seed": library[name]["validation"]["auc"],
                 "library": facts.get("library", {}).get("auc"),
             }
-        if name in whole:
-            said = whole[name]["validation"]
+        said = [line for line in whole if line["model"] == name]
+        if by_library(runs[name][0]["config"]):
+            guard["by_library"] = True
+        elif said:
+            auc, loss = (float(np.mean([line["validation"][key] for line in said])) for key in ("auc", "log_loss"))
             own_loss = mean_of(runs[name], "validation", "log_loss")
-            guard |= {"library_whole": said["auc"], "log_loss_above": own_loss - said["log_loss"]}
+            guard |= {"library_whole": auc, "log_loss_above": None if own_loss is None else own_loss - loss}
         found.append(guard)
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from benchmarks.accuracy.fitted import by_library
 from benchmarks.accuracy.models import CLIMB, MODELS, REACH, TURN
 from benchmarks.accuracy.runs import Spec
 from benchmarks.accuracy.search import Search, search
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 
 GUARD_EPOCHS = 3
+GUARD_SEEDS = 3
+"""Of the library's runs to their end: seeds of the table."""
 
 
 def guarded(defaults: Config) -> Config:
@@ -129,9 +132,10 @@ def _next(want: Want, lines: Sequence[Line]) -> Iterator[Spec]:
     configs, chosen = tuning.configs, choose(tuning, lines)
     seeds = TABLE_SEEDS[: want.wanted_seeds]
     if want.guard:
-        whole = [] if chosen is None else [finished(chosen)]
+        whole = [] if chosen is None or by_library(chosen) else [finished(chosen)]
         return chain(
-            specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED]), specs("guard", whole, TABLE_SEEDS[:1])
+            specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED]),
+            specs("guard", whole, TABLE_SEEDS[:GUARD_SEEDS]),
         )
     if want.first:
         one = specs("trial", configs[:1], [TRIAL_SEED]) if len(configs) > 1 else specs("seed", configs, seeds[:1])

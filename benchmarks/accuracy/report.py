@@ -65,9 +65,9 @@ def _head(document: Document) -> str:
         "# Accuracy, parameters and latency, measured\n\n"
         + prose(
             f"Written by `{COMMAND}`; do not edit. REACTION beside the field's baselines on identical encoded",
-            "splits: baselines tuned on validation, all in one training loop, both ways of early stopping, weight",
-            f"averaging and the library's own loop offered to each. {document['runs']} runs of the ledger",
-            f"`{name}.jsonl`, {document['cpu_hours']:.1f} hours of processor time.",
+            "splits: baselines tuned on validation, each offered both ways of early stopping and weight averaging in",
+            f"our training loop, and the library's own. {document['runs']} runs of the ledger `{name}.jsonl`,",
+            f"{document['cpu_hours']:.1f} hours of processor time.",
             where,
         )
         + f"\n![AUC against latency and parameters]({name}.png)\n"
@@ -210,13 +210,14 @@ def _guards(document: Document) -> str:
         shown = [_auc(one.get(key)) for key in ("ours_same_seed", "library", "auc", "library_whole")]
         agree = _above(one, "ours_same_seed", "library", -MARGIN)
         whole, floor = _above(one, "auc", "library_whole", -MARGIN), _above(one, "auc", "lr_auc", 0.0)
-        loss = f"{one['log_loss_above']:+.4f}" if "log_loss_above" in one else "–"
+        whole = "is the library's" if one.get("by_library") else whole
+        loss = "–" if one.get("log_loss_above") is None else f"{one['log_loss_above']:+.4f}"
         rows.append([one["task"], one["model"], *shown[:2], agree, *shown[2:], whole, loss, floor])
     text = "\n## Guard: no baseline made weak\n\n" + prose(
         "Validation AUC. Each baseline trained by our loop against the library's own trainer on the same files, no",
         "more than 0.001 below it: *alike*, of one seed, at the chosen config but for three epochs without dropout,",
         "averaging and batch norm, of which the two do other things; and *to the end*, the mean of the table's runs",
-        "against one run of the library at their config, by the recipe of its published configs (dropout and norms as",
+        "against that of the library's at their config, by the recipe of its published configs (dropout and norms as",
         "chosen, a tenth of the rate after an epoch that is no better, the end after two, no averaging; its epoch is",
         "chosen by AUC less log loss, ours by log loss, of which the difference is shown, too). Then the",
         "tuned ones against one-hot logistic regression, not below it. Both sides hold one model, of the library's",

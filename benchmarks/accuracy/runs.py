@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.bootstrap import replicates
-from benchmarks.accuracy.fitted import Config, Place
+from benchmarks.accuracy.fitted import Config, Place, by_library
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
 from benchmarks.accuracy.models import MODELS
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
@@ -120,7 +120,7 @@ def _guard(spec: Spec, data: PreparedData) -> Line:
     from benchmarks.accuracy.guard import by_recipe, compare  # noqa: PLC0415 - the library takes seconds
 
     started = time.process_time()
-    if "recipe" in spec.config["train"]:
+    if by_library(spec.config):
         library = metrics(data.split("valid"), by_recipe(spec.model, data, spec.config, spec.seed))
         return _line(spec, data, validation=library, cpu_seconds=round(time.process_time() - started, 1))
     found = compare(spec.model, data, spec.config, spec.seed)

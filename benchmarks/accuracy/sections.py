@@ -53,7 +53,9 @@ def _taken(tuned: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    if value is None or isinstance(value, bool):
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return "-".join(map(str, value))
@@ -162,7 +164,7 @@ def readings(document: Document) -> str:
     if not found:
         return ""
     text = "\n## How often the test split was read\n\n" + prose(
-        "Not once: REACTION changed while the table grew, and what its earlier versions had read was replaced. None of",
+        "More than once: REACTION changed while the table grew, and its earlier versions had read it, too. None of",
         "their figures is in the table, and no command chooses by test; but whoever changed the method could see them,",
         "so where there are such versions, ours on the test split is to be trusted less than a baseline's, and less",
         "than on a task without. Of a baseline a superseded version is an earlier choice of its tuning.",

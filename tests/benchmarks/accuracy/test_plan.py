@@ -6,9 +6,9 @@ import pytest
 from planned import DATA, LEDGER, TASK, done, l2, search_by, want
 
 from benchmarks.accuracy.ledger import Ledger
-from benchmarks.accuracy.plan import GUARD_EPOCHS, Want, expected, next_runs, settled
+from benchmarks.accuracy.plan import GUARD_EPOCHS, GUARD_SEEDS, Want, expected, next_runs, settled
 from benchmarks.accuracy.runs import Spec
-from benchmarks.accuracy.tuning import NEAR, choose, same
+from benchmarks.accuracy.tuning import NEAR, TABLE_SEEDS, choose, same
 
 
 def test_trials_come_first_then_the_seeds_of_the_best_then_nothing(ledger: Ledger) -> None:
@@ -113,7 +113,10 @@ def test_the_guard_compares_trainers_at_the_chosen_config_and_at_the_usual_one_b
         return 0.5 + abs(math.log10(l2(spec) / 1e6)) - 0.01 * ("calibrated" in spec.config["train"])
 
     search_by(ledger, law, model="DCNv2", trials=7)
-    after, whole = next_runs(guard, ledger)
+    after, *wholes = next_runs(guard, ledger)
+    whole = wholes[0]
+    assert [spec.seed for spec in wholes] == list(TABLE_SEEDS[:GUARD_SEEDS])
+    assert {same(spec.config) for spec in wholes} == {same(whole.config)}
     assert after.purpose == whole.purpose == "guard"
     assert l2(after) == l2(whole) > 1e5
     assert not {"calibrated"} & {*after.config["train"], *whole.config["train"]}
