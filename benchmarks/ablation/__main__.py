@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of ABLATION.md and ablation.json")
     parser.add_argument("--report-only", action="store_true")
     given = parser.parse_args()
+    if given.set and given.ledger.resolve() == (HERE / "ablation.jsonl").resolve():
+        parser.error("--set: expected a --ledger and --out of its own, got the page's: its whole is the default")
     try:
         ledger = read(given.ledger, there=given.report_only)
         given.out.mkdir(parents=True, exist_ok=True)  # before the training that would be reported there

@@ -128,8 +128,8 @@ def verdicts_text(tasks: Mapping[str, Any]) -> str:
     rows = [
         prose(
             f"Lines of method {METHOD} alone are judged, which is shown for {len(tasks)} tasks; a verdict says how",
-            "many of them have an interval, and how many seeds the least of these has. In a tie neither is clearly",
-            "ahead; how far apart they may be, the interval says.",
+            "many of them have an interval, and how many seeds the least of these has. Undecided: the interval holds",
+            "0, and says how far apart the two may be.",
         )
     ]
     for name, variant in VARIANTS.items():
@@ -146,7 +146,7 @@ def verdicts_text(tasks: Mapping[str, Any]) -> str:
             f"- {words.of.format(name=name, says=variant.says)} "
             + (f"{words.ahead} {', '.join(ahead)}" if ahead else words.nowhere)
             + (f"; {words.behind} {', '.join(behind)}" if behind else "")
-            + f"; a tie in {rest} of {len(gains)} tasks, of {seeds} seeds at least."
+            + f"; undecided in {rest} of {len(gains)} tasks, of {seeds} seeds at least."
         )
     return "\n".join(rows) + "\n"
 

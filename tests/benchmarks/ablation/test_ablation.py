@@ -143,21 +143,25 @@ def line(model: str, seed: int, auc: float, loss: float, task: str = "toy", **co
 
 
 def test_the_report_pairs_seeds_and_tells_a_clear_gain_from_a_tie() -> None:
-    lines = [line("full", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3)]
-    lines += [line("without_merging", seed, 0.79 + 1e-4 * seed, 0.51) for seed in (1, 2)]
-    lines += [line("one_tower", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3)]
-    lines += [line("rich_tables", seed, 0.82, 0.48) for seed in (1, 2)]
+    lines = [line("full", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3, 4)]
+    lines += [line("without_merging", seed, 0.79 + 1e-4 * seed, 0.51) for seed in (1, 2, 3)]
+    lines += [line("one_tower", seed, 0.80 + 1e-4 * seed, 0.50) for seed in (1, 2, 3, 4)]
+    lines += [line("rich_tables", seed, 0.82, 0.48) for seed in (1, 2, 3)]
+    lines += [line("without_gates", seed, 0.70, 0.58) for seed in (1, 2)]
     content = as_json(lines)
     clear, tie = (content["tasks"]["toy"][name]["whole_minus_this"] for name in ("without_merging", "one_tower"))
-    # Only seeds that both have: the third seed's figure does not count.
+    # Only seeds that both have: the fourth seed's figure does not count.
     assert clear["auc"]["mean"] == pytest.approx(0.01, abs=1e-9)
     assert clear["auc"]["low"] > 0 > clear["log_loss"]["high"]
     assert tie["auc"]["low"] <= 0 <= tie["auc"]["high"]
+    assert set(content["tasks"]["toy"]["without_gates"]["whole_minus_this"]["auc"]) == {"mean", "seeds"}
     page = as_markdown(content)
+    assert "| +100.2 (two seeds) | -80.0 (two seeds) |" in page
+    assert "`without_gates`: the part" not in page
     assert "**+10.0 (" in page
-    assert "`without_merging`: the part helps in toy; a tie in 0 of 1 tasks, of 2 seeds at least." in page
-    assert "`rich_tables`: the addition helps in toy; a tie in 0 of 1 tasks, of 2 seeds at least." in page
-    assert "(`one_tower`), the whole clearly helps nowhere; a tie in 1 of 1 tasks, of 3 seeds at least." in page
+    assert "`without_merging`: the part helps in toy; undecided in 0 of 1 tasks, of 3 seeds at least." in page
+    assert "`rich_tables`: the addition helps in toy; undecided in 0 of 1 tasks, of 3 seeds at least." in page
+    assert "(`one_tower`), the whole clearly helps nowhere; undecided in 1 of 1 tasks, of 4 seeds at least." in page
 
 
 def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reported() -> None:
@@ -172,10 +176,10 @@ def test_of_each_task_the_newest_method_with_seeds_enough_is_shown_and_an_older_
 
     old, new = METHOD - 1, METHOD
     lines = [
-        *full("both", old, 0.7, 1, 2),
-        *full("both", new, 0.8, 1, 2),
-        *full("begun", old, 0.7, 1, 2),
-        *full("begun", new, 0.8, 1),
+        *full("both", old, 0.7, 1, 2, 3),
+        *full("both", new, 0.8, 1, 2, 3),
+        *full("begun", old, 0.7, 1, 2, 3),
+        *full("begun", new, 0.8, 1, 2),
         *full("one", METHOD - 2, 0.6, 1),
         *full("one", old, 0.7, 1),
     ]
@@ -193,7 +197,7 @@ def test_of_each_task_the_newest_method_with_seeds_enough_is_shown_and_an_older_
 def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
     lines = [line("full", 1, 0.80, 0.50), line("full", 2, 0.80, 0.50), line("without_merging", 1, 0.70, 0.60)]
     content = as_json(lines)
-    assert set(content["tasks"]["toy"]["without_merging"]["whole_minus_this"]["auc"]) == {"mean"}
+    assert set(content["tasks"]["toy"]["without_merging"]["whole_minus_this"]["auc"]) == {"mean", "seeds"}
     page = as_markdown(content)
     assert "| +100.0 (one seed) |" in page
     (row,) = [row for row in page.splitlines() if "`without_merging`" in row]
@@ -241,8 +245,8 @@ def versus(task: str, auc: float, *names: str, seeds: int = 3, method: int = MET
 def test_verdicts_are_of_the_present_method_alone_and_say_on_how_many_tasks_and_seeds() -> None:
     names = ("without_gates", "one_tower", "born_again", "ensemble_teacher")
     lines = [
-        *versus("now", 0.79, *names, seeds=2),
-        *versus("now too", 0.79, *names, seeds=3),
+        *versus("now", 0.79, *names, seeds=3),
+        *versus("now too", 0.79, *names, seeds=4),
         *versus("now in part", 0.79, "without_gates", seeds=4),
         *versus("before", 0.81, *names, "without_squares", method=METHOD - 1),
     ]
@@ -251,15 +255,15 @@ def test_verdicts_are_of_the_present_method_alone_and_say_on_how_many_tasks_and_
         "method": METHOD,
         "tasks": ["now", "now too", "now in part"],
         "compared": ["now", "now too"],
-        "seeds": 2,
+        "seeds": 3,
         "ahead_by_auc": ["now", "now too"],
         "ahead_by_log_loss": [],
         "behind": [],  # of the earlier method's task all would be
     }
     page = " ".join(as_markdown(content).split())
     assert f"of method {METHOD} alone are judged: of the 3 tasks that it is shown for, 2 have intervals" in page
-    assert "all three, of 2 seeds at least. Clearly ahead of all three by AUC on 2 of 2 tasks (now, now too)" in page
-    assert "the part helps in now, now too, now in part; a tie in 0 of 3 tasks, of 2 seeds at least." in page
+    assert "all three, of 3 seeds at least. Clearly ahead of all three by AUC on 2 of 2 tasks (now, now too)" in page
+    assert "the part helps in now, now too, now in part; undecided in 0 of 3 tasks, of 3 seeds at least." in page
     assert "`without_squares`: the part" not in page
 
 
@@ -269,15 +273,15 @@ def test_choices_and_combinations_are_not_called_parts() -> None:
     page = as_markdown(as_json(lines))
     assert (
         "- `from_towers`: given always, it is clearly worse than the choice in worse; is clearly better in better; "
-        "a tie in 0 of 2 tasks, of 3 seeds at least."
+        "undecided in 0 of 2 tasks, of 3 seeds at least."
     ) in page
-    assert "- `pair_merged`: the parts together help in worse; hurt in better; a tie in 0 of 2" in page
-    assert "- `without_council`: the part helps in worse; a tie in 0 of 1" in page
-    assert "- `rows_alike`: the part helps in worse; a tie in 0 of 1" in page
+    assert "- `pair_merged`: the parts together help in worse; hurt in better; undecided in 0 of 2" in page
+    assert "- `without_council`: the part helps in worse; undecided in 0 of 1" in page
+    assert "- `rows_alike`: the part helps in worse; undecided in 0 of 1" in page
     even = as_markdown(as_json(versus("even", 0.80, "afresh", "rows_near_zero", "pair_afresh")))
     for name in ("afresh", "rows_near_zero"):
-        assert f"- `{name}`: given always, it is clearly worse than the choice nowhere; a tie in 1 of 1" in even
-    assert "- `pair_afresh`: the parts together clearly help nowhere; a tie in 1 of 1" in even
+        assert f"- `{name}`: given always, it is clearly worse than the choice nowhere; undecided in 1 of 1" in even
+    assert "- `pair_afresh`: the parts together clearly help nowhere; undecided in 1 of 1" in even
 
 
 def test_the_page_lists_what_the_present_method_has_not_run() -> None:

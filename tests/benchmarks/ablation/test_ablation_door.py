@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ablation.__main__ import DEFAULT_TASKS, finished, main
+from benchmarks.ablation.__main__ import DEFAULT_TASKS, HERE, finished, main
 from benchmarks.ablation.run import Workshop
 from benchmarks.ablation.schedules import ControlSettings
 from benchmarks.accuracy.ledger import Ledger, Line, Metrics, Purpose, run_key
@@ -132,3 +132,11 @@ def test_a_seed_that_is_not_one_of_five_is_refused(
 def test_the_tasks_that_the_present_method_is_shown_for_are_run_when_none_is_named() -> None:
     asked = {f"{name}-time" for name in ("movielens_latest_tags", "movielens_100k", "avazu")}
     assert asked | {"movielens_latest_tags-random", "movielens_100k-random"} <= set(DEFAULT_TASKS)
+
+
+@pytest.mark.parametrize("ledger", [[], ["--ledger", str(HERE / ".." / "benchmarks" / "ablation.jsonl")]])
+def test_another_experiment_does_not_go_into_the_pages_ledger(
+    ledger: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(monkeypatch, capsys, "--variants", "full", "--set", "train.table_l2=1200", *ledger)
+    assert "--set: expected a --ledger and --out of its own" in " ".join(told.split())
