@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy import timing
 from benchmarks.accuracy.cells import FEWEST_TRIALS
@@ -29,11 +29,27 @@ def publish(ledger: Path) -> str:
     """Write the three files beside the ledger.
 
     Args:
-        ledger: `NAME.jsonl`; latencies are read from `NAME_latency.json` and runs that were taken out of the ledger
-            from `NAME_superseded.json`, and how fast training is from `training_speed.json`, where these exist.
+        ledger: See `document_of`.
 
     Returns:
         The table as text for a terminal.
+    """
+    document = document_of(ledger)
+    timing.write(ledger.with_suffix(".json"), document)
+    page = ledger.with_name(ledger.stem.upper() + ".md")
+    page.write_text(markdown(document), encoding="utf-8")
+    from benchmarks.accuracy.picture import draw  # noqa: PLC0415 - matplotlib takes seconds
+
+    draw(document, ledger.with_suffix(".png"))
+    return plain(document)
+
+
+def document_of(ledger: Path) -> dict[str, Any]:
+    """What is published of a ledger, as JSON holds it.
+
+    Args:
+        ledger: `NAME.jsonl`; latencies are read from `NAME_latency.json` and runs that were taken out of the ledger
+            from `NAME_superseded.json`, and how fast training is from `training_speed.json`, where these exist.
     """
     found = lines(ledger)
     run = {line["task"] for line in found}
@@ -51,13 +67,8 @@ def publish(ledger: Path) -> str:
     document["ledger"] = ledger.stem
     document["training_speed"] = speed or None
     document["extras_not_run"] = [name for name, task in TASKS.items() if task.extra and name not in run]
-    timing.write(ledger.with_suffix(".json"), json.loads(json.dumps(document, allow_nan=False)))
-    page = ledger.with_name(ledger.stem.upper() + ".md")
-    page.write_text(markdown(document), encoding="utf-8")
-    from benchmarks.accuracy.picture import draw  # noqa: PLC0415 - matplotlib takes seconds
-
-    draw(document, ledger.with_suffix(".png"))
-    return plain(document)
+    stored: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
+    return stored
 
 
 def _settled(lines: Sequence[Line]) -> str | None:
