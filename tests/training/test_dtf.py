@@ -199,7 +199,7 @@ def test_a_teacher_that_is_too_sure_is_calibrated_however_much_users_differ_in_t
     ids = np.zeros((N, 1), np.int32)
     found = calibrated((2.0 * truth).astype(np.float32), Arrays(ids, ids, label, group=group), 1)
     assert found.kind != "identity"
-    assert found.slopes == pytest.approx([0.5] * len(found.slopes), abs=0.1)
+    assert found.slopes == pytest.approx([0.5] * len(found.slopes), abs=0.2)
     assert calibrated(truth.astype(np.float32), Arrays(ids, ids, label, group=group), 1).kind == "identity"
 
 
