@@ -129,9 +129,10 @@ def speed(document: Document) -> str:
     if ratios:
         text += prose(
             f"A whole run of {OURS} takes {number(ratios[0])} to {number(ratios[-1])} times the processor time of",
-            f"one of {SMALL} with given settings: it trains four towers, one under several strengths of L2, with",
-            f"shared rows and without, and the merged one after them. {SMALL} is given by a tuning of as many runs as",
-            "it has trials.",
+            f"one of {SMALL} with given settings: it trains four towers, the first of them several times (rare values",
+            "sharing rows or not, beginning near zero or not, under several strengths of L2) and all of them again",
+            f"where L2 is undecided, and then the fused one from two beginnings. {SMALL} is given by a tuning of as many",
+            "runs as it has trials.",
         )
     if not found:
         return text + f"\nSteps have not been measured yet: `{SPEED}`.\n"
