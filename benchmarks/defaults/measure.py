@@ -94,7 +94,9 @@ def measure(table: str, seed: int, work: Path, changed: Mapping[str, Any], *, sp
     for phase in dict.fromkeys(record["phase"] for record in result.history):
         records = [record for record in result.history if record["phase"] == phase]
         monitored = {"fusion": "fused"}.get(phase, phase)
-        best[phase] = min(records, key=lambda record: record[f"{monitored}.log_loss"])["epoch"]
+        scaled, plain = f"{monitored}.scaled_log_loss", f"{monitored}.log_loss"
+        losses_of = [record.get(scaled, record[plain]) for record in records]  # what the phase stopped by
+        best[phase] = records[losses_of.index(min(losses_of))]["epoch"]
     return Measured(
         table,
         seed,
