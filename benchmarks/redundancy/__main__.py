@@ -101,15 +101,17 @@ def measure_fields(name: str, place: Path) -> None:
 
 def measure_layers(name: str, place: Path) -> None:
     """Train one task, a plain tower and a tuned DNN beside it, and thin them, as far as it is not done."""
+    experiment = load_config(EXPERIMENTS / f"{name}.toml")
     if not (place / "run").exists():
         say(f"{name}: training")
-        train_run(load_config(EXPERIMENTS / f"{name}.toml"), place / "data", place / "run", progress=quiet)
+        train_run(experiment, place / "data", place / "run", progress=quiet)
     if not (place / "structure.json").exists():
         from benchmarks.redundancy.tuned import chosen_config, tuned_structure  # noqa: PLC0415 - FuxiCTR takes seconds
 
         say(f"{name}: training a plain tower and a tuned DNN, thinning them")
         found = analyze_structure(place / "run", place / "data", baseline=True, progress=quiet)
-        config = chosen_config(f"{name}-random", lines(LEDGER)) if LEDGER.exists() else None
+        task = f"{name}-{experiment.data.split.kind}"
+        config = chosen_config(task, lines(LEDGER)) if LEDGER.exists() else None
         if config is not None:
             tuned = tuned_structure(PreparedData.open(place / "data"), config, seed=TABLE_SEEDS[0])
             found["models"]["tuned"] = tuned.as_json()
