@@ -1,5 +1,6 @@
 """A cell of the table and its ledger, filled by a law instead of trainings."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def done(spec: Spec, loss: float | None) -> Line:
 
 
 def search_by(ledger: Ledger, law: Callable[[Spec], float], *, recipes: bool = False, **more: Any) -> list[Spec]:
-    """Run a cell's trials, each with the loss that a law gives it, until its seeds' turn has come.
+    """Run a cell's trials, each with the loss that a law gives it, infinite for a failure, until seeds' turn has come.
 
     Returns:
         In their order; those by the library's recipe, the last stage, where they are asked for.
@@ -43,7 +44,8 @@ def search_by(ledger: Ledger, law: Callable[[Spec], float], *, recipes: bool = F
     ran: list[Spec] = []
     while (specs := next_runs(want(**more), ledger)) and specs[0].purpose == "trial":
         for spec in specs:
-            ledger.append(done(spec, law(spec)))
+            loss = law(spec)
+            ledger.append(done(spec, None if math.isinf(loss) else loss))
         ran += [spec for spec in specs if recipes or not by_recipe(spec)]
     return ran
 

@@ -141,7 +141,13 @@ def test_after_the_rate_dropout_is_tried_at_the_end_of_its_range_where_the_best_
 
 @pytest.mark.parametrize(
     ("gain", "best", "steps"),
-    [(-0.1, 1.0, [0]), (0.1, 1.0, [0, -1, 1]), (0.1, 9.0, [0, -1, 1, 2, 3]), (0.1, 1e-9, [0, -1, 1, -2, -3])],
+    [
+        (-0.1, 1.0, [0]),
+        (-math.inf, 1.0, [0]),
+        (0.1, 1.0, [0, -1, 1]),
+        (0.1, 9.0, [0, -1, 1, 2, 3]),
+        (0.1, 1e-9, [0, -1, 1, -2, -3]),
+    ],
 )
 @pytest.mark.parametrize("model", ["DNN", "FM"])
 def test_the_librarys_recipe_is_tried_last_of_what_is_best_and_under_other_l2_where_it_is_better(
