@@ -83,7 +83,7 @@ def best_of(schedule: Schedule, towers: Iterable[Tower]) -> tuple[float, list[To
     held = [
         count
         for count in losses
-        if not gain("scaled_log_loss", VALID.label, said[best - 1] / best, said[count - 1] / count, None).clear()
+        if not gain("scaled_log_loss", VALID, said[best - 1] / best, said[count - 1] / count).clear()
     ]
     return losses[max(held)], ranked[: max(held)]
 

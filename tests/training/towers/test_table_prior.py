@@ -107,7 +107,7 @@ def test_tower_a_climbs_the_pair_decides_the_last_step_and_only_its_history_is_k
         logits_a[l2] = a
     # The climb's own rule on towers from elsewhere: tower A by itself, then the pair's mean by hand.
     stopped_by = "auc" if monitor == "auc" else "scaled_log_loss"
-    top = climb(lambda one, other: gain(stopped_by, valid.label, logits_a[one], logits_a[other], None).mean > CLEARLY)
+    top = climb(lambda one, other: gain(stopped_by, valid, logits_a[one], logits_a[other]).mean > CLEARLY)
     best = min([top, top / STEP] if top > 300 else [top], key=lambda l2: together[l2])
     assert search.config.first_table_l2 == search.config.table_l2 == best
     assert len(set(together.values())) > 1
