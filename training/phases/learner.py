@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from training.paired import Judged
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,19 +27,13 @@ EVALUATION_ROWS = 8192
 """Rows of a batch in evaluation."""
 
 
-class SplitLike(Protocol):
-    """What training reads of a split: id matrices int32 (N, Cc) and (N, Ci), labels (N,), and weights and groups."""
+class SplitLike(Judged, Protocol):
+    """What training reads of a split: id matrices int32 (N, Cc) and (N, Ci) beside labels, weights and groups."""
 
     @property
     def context_ids(self) -> NDArray[np.int32]: ...  # noqa: D102
     @property
     def candidate_ids(self) -> NDArray[np.int32]: ...  # noqa: D102
-    @property
-    def label(self) -> NDArray[Any]: ...  # noqa: D102
-    @property
-    def weight(self) -> NDArray[Any] | None: ...  # noqa: D102
-    @property
-    def group(self) -> NDArray[Any] | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

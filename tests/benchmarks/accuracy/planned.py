@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.fitted import by_library
 from benchmarks.accuracy.ledger import Ledger, Line, Metrics
 from benchmarks.accuracy.plan import Want, next_runs
 from benchmarks.accuracy.runs import Spec
@@ -51,7 +52,7 @@ def search_by(ledger: Ledger, law: Callable[[Spec], float], *, recipes: bool = F
 
 
 def by_recipe(spec: Spec) -> bool:
-    return "recipe" in spec.config["train"]
+    return by_library(spec.config)
 
 
 def l2(spec: Spec) -> float:
