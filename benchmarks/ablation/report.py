@@ -5,8 +5,17 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ablation.gains import METRICS, gain_text
 from benchmarks.ablation.variants import FULL, VARIANTS
-from benchmarks.ablation.verdicts import against_controls, not_run, not_run_text, present, rule_text, verdicts_text
+from benchmarks.ablation.verdicts import (
+    against_controls,
+    earned,
+    not_run,
+    not_run_text,
+    present,
+    rule_text,
+    verdicts_text,
+)
 from benchmarks.accuracy.bootstrap import paired_interval
 from benchmarks.accuracy.models import METHOD
 
@@ -15,8 +24,6 @@ if TYPE_CHECKING:
 
     from benchmarks.accuracy.bootstrap import Interval
     from benchmarks.accuracy.ledger import Line
-
-METRICS = ("auc", "log_loss")
 
 FORMER = {"fresh_form": "afresh"}
 """Variants whose names have changed."""
@@ -54,8 +61,8 @@ def as_json(lines: Iterable[Line]) -> dict[str, Any]:
             newest method that has `LEAST_SEEDS` seeds of its whole, or if none has, by the newest.
 
     Returns:
-        {"methods": {task: number}, "tasks": {task: {variant: figures}}, "against_controls": the rule, by the present
-        method alone, "not_run": what it has no line of}.
+        {"methods": {task: number}, "tasks": {task: {variant: figures}}, and by the present method alone
+        "against_controls": the rule, "earned": what each part earns, "not_run": what there is no line of}.
     """
     shown = [
         line
@@ -73,10 +80,12 @@ def as_json(lines: Iterable[Line]) -> dict[str, Any]:
             if _method(line) == methods[task]:
                 by_variant.setdefault(_variant(line), []).append(line)
         figures[task] = _task(by_variant)
+    now = present(methods, figures)
     return {
         "methods": methods,
         "tasks": figures,
-        "against_controls": against_controls(present(methods, figures)),
+        "against_controls": against_controls(now),
+        "earned": earned(now),
         "not_run": not_run({task: _by_present(found) for task, found in by_task.items()}),
     }
 
@@ -159,7 +168,7 @@ def as_markdown(content: Mapping[str, Any]) -> str:
             parts.append(BEFORE.format(method=content["methods"][task], now=METHOD))
         parts.append(_table(figures))
     parts += ["## DTF against its controls\n", rule_text(content["against_controls"])]
-    parts += ["## What each part earns\n", verdicts_text(present(content["methods"], content["tasks"]))]
+    parts += ["## What each part earns\n", verdicts_text(content["earned"], content["against_controls"])]
     parts += ["## Not run yet by the present method\n", not_run_text(content["not_run"])]
     return "\n".join(parts)
 
@@ -189,5 +198,4 @@ def _gain_text(gain: Mapping[str, float] | None) -> str:
         return ""
     if "low" not in gain:
         return f"{1e3 * gain['mean']:+.1f} ({'one seed' if gain['seeds'] == 1 else 'two seeds'})"
-    text = f"{1e3 * gain['mean']:+.1f} ({1e3 * gain['low']:+.1f} to {1e3 * gain['high']:+.1f})"
-    return f"**{text}**" if gain["low"] > 0 or gain["high"] < 0 else text
+    return gain_text(gain)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.ablation.gains import LEAST_TASKS, METRICS, gain_text, over_tasks
 from benchmarks.ablation.variants import CONTROLS, FULL, VARIANTS, Kind
 from benchmarks.accuracy.models import METHOD
 from benchmarks.serving.report import prose
@@ -119,34 +120,69 @@ def rule_text(found: Mapping[str, Any]) -> str:
     )
 
 
-def verdicts_text(tasks: Mapping[str, Any]) -> str:
-    """What each part earns, a variant a line.
+def earned(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """What each part earns.
 
     Args:
         tasks: Task -> variant -> figures, all of the present method.
+
+    Returns:
+        Variant -> "ahead" and "behind": tasks in which the whole clearly is; "undecided": the others with an interval;
+        "seeds": how many the least of these intervals has; "over_tasks": metric -> their mean, of tasks enough.
+    """
+    found = {}
+    for name in VARIANTS:
+        gains = {task: gain for task, figures in tasks.items() if (gain := _interval(figures, name))}
+        if name == FULL or not gains:
+            continue
+        ahead, behind = verdict(gains)
+        found[name] = {
+            "ahead": ahead,
+            "behind": behind,
+            "undecided": [task for task in gains if task not in {*ahead, *behind}],
+            "seeds": min(_seeds(tasks[task], name) for task in gains),
+            "over_tasks": {
+                metric: over_tasks({task: gain[metric] for task, gain in gains.items()}) for metric in METRICS
+            },
+        }
+    return found
+
+
+def verdicts_text(parts: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
+    """What each part earns, a variant a line.
+
+    Args:
+        parts: What `earned` found.
+        rule: What `against_controls` did.
     """
     rows = [
         prose(
-            f"Lines of method {METHOD} alone are judged, which is shown for {len(tasks)} tasks; a verdict says how",
-            "many of them have an interval, and how many seeds the least of these has. Undecided: the interval holds",
-            "0, and says how far apart the two may be.",
+            f"Lines of method {rule['method']} alone are judged, which is shown for {len(rule['tasks'])} tasks; a",
+            "verdict says how many of them have an interval, and how many seeds the least of these has. Undecided: the",
+            f"interval holds 0, and says how far apart the two may be. Of {LEAST_TASKS} tasks or more there is a mean,",
+            "the whole minus the variant in thousandths, every task counted alike: splits of the same data are taken",
+            "to err together, others apart.",
         )
     ]
-    for name, variant in VARIANTS.items():
-        gains = {task: gain for task, figures in tasks.items() if (gain := _interval(figures, name))}
-        if variant.kind == "whole" or not gains:
+    for name, part in parts.items():
+        variant = VARIANTS[name]
+        if variant.kind == "whole":
             continue
-        ahead, behind = verdict(gains)
+        ahead, behind = part["ahead"], part["behind"]
         if variant.kind == "addition":  # of which the whole lacks what the variant has
             ahead, behind = behind, ahead
         words = WORDS[variant.kind]
-        rest = len(gains) - len(ahead) - len(behind)
-        seeds = min(_seeds(tasks[task], name) for task in gains)
+        rest = len(part["undecided"])
+        means = [
+            f"{says} {gain_text(mean)}" for metric, says in METRICS.items() if (mean := part["over_tasks"][metric])
+        ]
         rows.append(
             f"- {words.of.format(name=name, says=variant.says)} "
             + (f"{words.ahead} {', '.join(ahead)}" if ahead else words.nowhere)
             + (f"; {words.behind} {', '.join(behind)}" if behind else "")
-            + f"; undecided in {rest} of {len(gains)} tasks, of {seeds} seeds at least."
+            + f"; undecided in {rest} of {len(ahead) + len(behind) + rest} tasks, of {part['seeds']} seeds at least"
+            + (f"; over tasks {', '.join(means)}" if means else "")
+            + "."
         )
     return "\n".join(rows) + "\n"
 

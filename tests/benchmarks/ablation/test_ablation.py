@@ -263,8 +263,19 @@ def test_verdicts_are_of_the_present_method_alone_and_say_on_how_many_tasks_and_
     page = " ".join(as_markdown(content).split())
     assert f"of method {METHOD} alone are judged: of the 3 tasks that it is shown for, 2 have intervals" in page
     assert "all three, of 3 seeds at least. Clearly ahead of all three by AUC on 2 of 2 tasks (now, now too)" in page
-    assert "the part helps in now, now too, now in part; undecided in 0 of 3 tasks, of 3 seeds at least." in page
+    assert "the part helps in now, now too, now in part; undecided in 0 of 3 tasks, of 3 seeds at least; over" in page
     assert "`without_squares`: the part" not in page
+    assert content["earned"]["without_gates"] | {"over_tasks": None} == {
+        "ahead": ["now", "now too", "now in part"],
+        "behind": [],
+        "undecided": [],
+        "seeds": 3,
+        "over_tasks": None,
+    }
+    # A mean of three tasks is said, and of two is none.
+    assert content["earned"]["without_gates"]["over_tasks"]["auc"]["mean"] == pytest.approx(0.01)
+    assert "in 0 of 3 tasks, of 3 seeds at least; over tasks AUC **+10.0 (" in page
+    assert content["earned"]["one_tower"]["over_tasks"] == {"auc": {}, "log_loss": {}}
 
 
 def test_choices_and_combinations_are_not_called_parts() -> None:
