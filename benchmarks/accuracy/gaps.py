@@ -23,9 +23,10 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
     What the library was compared with is the config of the table's runs; a comparison at another says nothing of them.
 
     Returns:
-        A row a model. "ours_same_seed" and "library": after a few epochs that both follow; "auc" and "library_whole":
-        the mean of the table's runs, and of the library's to their end; "log_loss_above": of these, ours minus the
-        library's; "by_library" where the table's runs are the library's own.
+        A row a model. "ours_same_seed" and "library": after a few epochs that both follow; "auc": the mean of the
+        table's runs; "ours_whole" and "library_whole": of those on the seeds on which the library ran to its end,
+        "seeds", and the library's; "log_loss_above": of these, ours minus the library's; "by_library" where the
+        table's runs are the library's own.
     """
     found = []
     floor = mean_of(runs["LR"], "validation", "auc") if "LR" in runs else None
@@ -49,12 +50,21 @@ def guards_of(task: str, lines: Sequence[Line], runs: Mapping[str, Sequence[Line
         said = [line for line in whole if line["model"] == name]
         if by_library(runs[name][0]["config"]):
             guard["by_library"] = True
-        elif said:
-            auc, loss = (float(np.mean([line["validation"][key] for line in said])) for key in ("auc", "log_loss"))
-            own_loss = mean_of(runs[name], "validation", "log_loss")
-            guard |= {"library_whole": auc, "log_loss_above": None if own_loss is None else own_loss - loss}
+        elif pairs := _on_the_same_seeds(runs[name], said):
+            our, their = (
+                {key: float(np.mean([line["validation"][key] for line in side])) for key in ("auc", "log_loss")}
+                for side in zip(*pairs, strict=True)
+            )
+            guard |= {"ours_whole": our["auc"], "library_whole": their["auc"], "seeds": len(pairs)}
+            guard["log_loss_above"] = our["log_loss"] - their["log_loss"]
         found.append(guard)
     return found
+
+
+def _on_the_same_seeds(ours: Sequence[Line], library: Sequence[Line]) -> list[tuple[Line, Line]]:
+    """The table's run and the library's of every seed that both have."""
+    theirs = {line["seed"]: line for line in library}
+    return [(line, theirs[line["seed"]]) for line in ours if line["seed"] in theirs and "validation" in line]
 
 
 def _compared(guard: Line, run: Line, way: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GUARD_EPOCHS = 3
 GUARD_SEEDS = 3
-"""Of the library's runs to their end: seeds of the table."""
+"""Of the library's runs to their end, seeds of the table, where the table's run of the first one is behind."""
 
 
 def guarded(defaults: Config) -> Config:
@@ -132,11 +132,11 @@ def _next(want: Want, lines: Sequence[Line]) -> Iterator[Spec]:
     configs, chosen = tuning.configs, choose(tuning, lines)
     seeds = TABLE_SEEDS[: want.wanted_seeds]
     if want.guard:
-        whole = [] if chosen is None or by_library(chosen) else [finished(chosen)]
-        return chain(
-            specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED]),
-            specs("guard", whole, TABLE_SEEDS[:GUARD_SEEDS]),
-        )
+        alike = specs("guard", [guarded(chosen or configs[0])], [TRIAL_SEED])
+        if chosen is None or by_library(chosen):
+            return alike
+        number = GUARD_SEEDS if _behind(chosen, lines, TABLE_SEEDS[0]) else 1
+        return chain(alike, specs("guard", [finished(chosen)], TABLE_SEEDS[:number]))
     if want.first:
         one = specs("trial", configs[:1], [TRIAL_SEED]) if len(configs) > 1 else specs("seed", configs, seeds[:1])
         return iter(()) if lines else one
@@ -146,6 +146,19 @@ def _next(want: Want, lines: Sequence[Line]) -> Iterator[Spec]:
     if untried(configs, losses):
         return specs("trial", configs, [TRIAL_SEED])
     return specs("trial", [json.loads(config) for config in contenders(losses)], TIE_SEEDS)
+
+
+def _behind(chosen: Config, lines: Sequence[Line], seed: int) -> bool:
+    """Whether the library's own run to its end has the greater AUC on a seed, which further ones tell from luck.
+
+    False before it has run; True where it has and the table's has not.
+    """
+    library = [line for line in lines if line.purpose == "guard" and same(line.config) == same(finished(chosen))]
+    ours = [line for line in lines if line.purpose == "seed" and same(line.config) == same(chosen)]
+    found = [next((line.validation for line in side if line.seed == seed), None) for side in (ours, library)]
+    if found[1] is None:
+        return False
+    return found[0] is None or found[0].auc < found[1].auc
 
 
 def settled(lines: Sequence[Line], fewest: int, most: int = 32) -> str | None:

@@ -78,7 +78,8 @@ def below(guards: Sequence[Row]) -> list[str]:
 def outdone(guards: Sequence[Row]) -> list[str]:
     """Baselines that the library trains better than ours are, and to no less than the best of ours."""
     best = max((one["auc"] for one in guards if one["auc"] is not None), default=0.0)
-    behind = [one for one in guards if one.get("library_whole") is not None and _behind(one, "auc", "library_whole")]
+    seen = [one for one in guards if one.get("library_whole") is not None]
+    behind = [one for one in seen if _behind(one, "ours_whole", "library_whole")]
     return [one["model"] for one in behind if one["library_whole"] > best - MARGIN]
 
 
@@ -184,7 +185,7 @@ def _guard(task: str, guards: Sequence[Row], lacks: Mapping[str, str]) -> list[R
     trainer = "no baseline more than 0.001 AUC below the library's own trainer"
     for claim, text, ours, library in (
         ("guard library", f"{trainer}, both for three epochs", "ours_same_seed", "library"),
-        ("guard whole", f"{trainer} at its end", "auc", "library_whole"),
+        ("guard whole", f"{trainer} at its end", "ours_whole", "library_whole"),
     ):
         pairs = [one for one in guards if None not in (one.get(ours), one.get(library))]
         weak = [one["model"] for one in pairs if _behind(one, ours, library)]
