@@ -76,6 +76,8 @@ class DtfConfig(BaseModel):
             four is a better teacher than a mean of two, and the best two are a better beginning than the first two.
             What is served stays as small; they take training time alone. A run that goes on from an earlier one has as
             many as that had.
+        evidence: Evidence (as of `afe.share_below`) below which values are read by what was seen of them alone, in one
+            tower more that teaches where that is clearly better (evidence.py). 0: there is none.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.
@@ -100,6 +102,7 @@ class DtfConfig(BaseModel):
     rich: Annotated[int, Field(ge=1, le=16)] = 1
     tower_monitor: Monitor | None = None
     council: Annotated[int, Field(ge=0, le=14)] = 2
+    evidence: Annotated[float, Field(ge=0.0)] = 0.0
     quadratic: bool = True
     label_weight: Weight = 0.2
     teacher_weight: Weight = 1.0
@@ -190,24 +193,38 @@ class Teacher:
     Args:
         towers: A pair's, its council among them; they are put into evaluation mode.
         banks: Their tables, which are only read from here on.
-        calibration: Of the mean. Towers that know their rows by heart are too sure of them, and a student of such a
-            teacher is, too; what makes their log loss least on validation says how much, and where.
+        calibration: Of what is taught. Towers that know their rows by heart are too sure of them, and a student of such
+            a teacher is, too; what makes their log loss least on validation says how much, and where.
+        share: Of an evidence tower's logit beside their mean.
     """
 
     def __init__(
-        self, towers: Sequence[Tower], banks: Sequence[TableBank], calibration: Calibration = IDENTITY
+        self,
+        towers: Sequence[Tower],
+        banks: Sequence[TableBank],
+        calibration: Calibration = IDENTITY,
+        share: float = 0.0,
     ) -> None:
         self.towers, self.banks, self.calibration = [tower.eval() for tower in towers], banks, calibration
+        self.share = share
         self._stacks = [bank.frozen() for bank in banks]
 
     @torch.no_grad()
-    def logits(self, ids: Tensor) -> Tensor:
-        """Return the towers' mean logits (B,) of ids (B, C), calibrated."""
+    def logits(self, ids: Tensor, evidence: Tensor | None = None) -> Tensor:
+        """Return the towers' mean logits (B,) of ids (B, C), with those of an evidence tower (B,), calibrated.
+
+        Raises:
+            ValueError: An evidence tower has a share, and says nothing.
+        """
         said = [
             tower.head(bank.look_up(stacks, ids))
             for tower, bank, stacks in zip(self.towers, self.banks, self._stacks, strict=True)
         ]
         z = torch.stack(said).mean(dim=0)
+        if self.share:
+            if evidence is None:
+                raise ValueError("expected what the evidence tower says of these rows, got nothing")
+            z = z + self.share * (evidence - z)
         knots = self.calibration.knots
         if not knots:
             return self.calibration.slopes[0] * z + self.calibration.offset
@@ -252,11 +269,11 @@ class FusionLearner(Learner):
         self.teacher = teacher
 
     def prepare(self, batch: Batch) -> Batch:
-        """Hide some values, and let the teacher score the result."""
+        """Hide some values, and let the teacher score the result, beside what an evidence tower says of the rows."""
         if self.teacher is None:
             raise ValueError("the fusion phase needs a teacher")
         ids = with_unknown(batch.ids, self.banks[0], self.unknown)
-        return replace(batch, ids=ids, teacher=self.teacher.logits(ids))
+        return replace(batch, ids=ids, teacher=self.teacher.logits(ids, batch.evidence))
 
     def loss(self, embedded: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted sum of the cross entropies to the labels and to the teacher's probability."""

@@ -13,7 +13,7 @@ from benchmarks.ablation.store import SharedPhases
 from benchmarks.ablation.variants import FULL, VARIANTS
 from benchmarks.accuracy.bootstrap import replicates
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
-from benchmarks.accuracy.models import METHOD
+from benchmarks.accuracy.models import METHOD, as_recorded
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.afe import select
 from training.baseline import fit_baseline, yardstick_of
@@ -102,6 +102,7 @@ class Workshop:
         config = self.config_of(name, control)
         sections: dict[str, Any] = {"method": METHOD}
         sections |= {key: getattr(config, key).model_dump(mode="json") for key in ("afe", "dtf", "train")}
+        as_recorded(sections)
         return sections if control is None else {**sections, "control": asdict(control)}
 
     def key(self, name: str, seed: int, purpose: Purpose, control: ControlSettings | None = None) -> str:
@@ -205,7 +206,7 @@ class Workshop:
 
 def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
     """All that decides what a phase of a schedule ends with."""
-    alone = phase.removeprefix("linear_").startswith("tower_")
+    alone = phase == "evidence" or phase.removeprefix("linear_").startswith("tower_")
     facts: dict[str, Any] = {
         "method": TOWERS if alone else LATER,
         "data": data,

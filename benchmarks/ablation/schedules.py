@@ -98,6 +98,8 @@ class Ablated(Schedule):
         """Freeze what teaches, and note what that is: it decides what a later phase ends with."""
         found = super().teacher(pair)
         digest = hashlib.sha256(repr(found.calibration).encode())
+        if self.evidence is not None and found.share:
+            digest.update(repr(found.share).encode() + self.evidence.training.tobytes())
         for tower in found.towers:
             for name, value in tower.state_dict().items():
                 digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -107,7 +109,7 @@ class Ablated(Schedule):
     def predict(self, split: SplitLike) -> NDArray[np.float32]:
         """Return the model's logits (N,)."""
         model = self.sharing.expanded(self.model.to(self.device).eval())
-        bank = self._bank(model)
+        bank = self.bank(model)
         rows = type(self.valid)(split, self.device)
         return predict(FusionLearner(model, bank, self.dtf), rows, [bank.averages()])["fused"]
 
@@ -148,7 +150,7 @@ class Ablated(Schedule):
             tower.body.output.bias.data.copy_(like.body.output.bias.data)
         tower.dropout = self.dtf.fusion_dropout
         learner = FusionLearner(
-            tower, self._bank(tower, self.settings.l2), self.dtf, teacher, unknown=self.config.unknown
+            tower, self.bank(tower, self.settings.l2), self.dtf, teacher, unknown=self.config.unknown
         )
         with self.exactly(self.budget - self.steps):
             return self._phase(

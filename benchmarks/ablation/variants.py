@@ -35,6 +35,8 @@ PAIR: dict[str, Any] = {"dtf.council": 0}
 MERGED: dict[str, Any] = {"dtf.fusion_start": "towers"}
 AFRESH: dict[str, Any] = {"dtf.fusion_start": "afresh"}
 ALIKE: dict[str, Any] = {"train.half_scale_at": 0.0}
+EVIDENCE: dict[str, Any] = {"dtf.evidence": 100.0}
+LOOSE: dict[str, Any] = {"dtf.fusion_l2": 0.03}
 """What several variants give, alone or together."""
 
 TWO = {**ONE_WIDTH, **PAIR}
@@ -127,6 +129,11 @@ VARIANTS: dict[str, Variant] = {
         FreshTables,
         {"dtf.fusion_start": "towers"},
     ),
+    "evidence": Variant(
+        "addition", "DTF: a tower that reads what was seen of values, not which, teaches too", overrides=EVIDENCE
+    ),
+    "loose_tables": Variant("addition", "DTF: the fused model's tables under 0.3 of their L2", overrides=LOOSE),
+    "evidence_and_loose_tables": Variant("addition", "both of these", overrides=EVIDENCE | LOOSE),
     "narrow": Variant("addition", "DTF: layers of half the width", overrides={"dtf.widths": [32, 32]}),
     "scaled_monitor": Variant(
         "addition",

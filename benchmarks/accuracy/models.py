@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.search import Ladder
 from benchmarks.accuracy.space import Choice, Dimension, Linear, Log
@@ -27,6 +27,17 @@ UNGROUPED = 14
 def method_of(task: str) -> int:
     """The present method on a task's data."""
     return METHOD if TASKS[task].grouped else UNGROUPED
+
+
+def as_recorded(sections: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's sections as a run's config has them, changed in place.
+
+    A setting that there was not when the first of the present method's runs were written down is in a config only where
+    it does something: without it, those are the same runs.
+    """
+    if not sections["dtf"]["evidence"]:
+        del sections["dtf"]["evidence"]
+    return sections
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.accuracy.fitted import Config, Fitted, Place
 from benchmarks.accuracy.ledger import Parameters
+from benchmarks.accuracy.models import as_recorded
 from benchmarks.accuracy.tasks import TASKS
 from model_export.export import export_run
 from model_export.serving import serving_ids
@@ -46,7 +47,7 @@ def settings(task: str) -> Config:
     """
     values = TASKS[task].config().model_dump(mode="json")
     values["calibration"]["kind"] = "none"
-    model = {name: section for name, section in values.items() if name not in OWN}
+    model = as_recorded({name: section for name, section in values.items() if name not in OWN})
     return {"model": model, "train": values["train"]}
 
 

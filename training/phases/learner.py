@@ -45,12 +45,14 @@ class Batch:
         label: (B,).
         weight: (B,), or None.
         teacher: A frozen teacher's logits (B,), or None.
+        evidence: An evidence tower's logits (B,), or None.
     """
 
     ids: Tensor
     label: Tensor
     weight: Tensor | None
     teacher: Tensor | None = None
+    evidence: Tensor | None = None
 
 
 class Rows:
@@ -59,11 +61,15 @@ class Rows:
     Args:
         split: The arrays (memory-mapped ones are read by the rows a batch needs).
         device: Where batches go.
+
+    Attributes:
+        evidence: What an evidence tower says of each row (N,), which batches carry; None: nothing does.
     """
 
     def __init__(self, split: SplitLike, device: torch.device) -> None:
         self.split = split
         self.device = device
+        self.evidence: NDArray[np.float32] | None = None
         # Mean weight 1, so that rates and regularisation mean the same whatever the weights' scale is.
         self._scale = 1.0 if split.weight is None else 1.0 / float(np.mean(split.weight, dtype=np.float64))
 
@@ -75,7 +81,8 @@ class Rows:
         split = self.split
         ids = np.concatenate([split.context_ids[index], split.candidate_ids[index]], axis=1)
         weight = None if split.weight is None else self._float(split.weight[index] * self._scale)
-        return Batch(torch.from_numpy(ids).to(self.device), self._float(split.label[index]), weight)
+        evidence = None if self.evidence is None else self._float(self.evidence[index])
+        return Batch(torch.from_numpy(ids).to(self.device), self._float(split.label[index]), weight, evidence=evidence)
 
     def blocks(self, rows: int = EVALUATION_ROWS) -> Iterator[Batch]:
         """All rows in order, a block at a time."""

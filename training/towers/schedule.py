@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from training.calibration import IDENTITY
-from training.dtf import DtfConfig, FusionLearner, Teacher, TowerLearner, calibrated, named_logits
+from training.dtf import DtfConfig, FusionLearner, TowerLearner, named_logits
 from training.models.base import FieldSlot, with_dims
 from training.models.reaction import FusionForm, Tower, TowerPair
 from training.phases.learner import Learner, Rows, SplitLike
@@ -30,15 +29,17 @@ from training.towers.result import DtfResult
 from training.towers.row_sharing import RowSharing
 from training.towers.search import TowerSearch
 from training.towers.table_prior import near_zero
+from training.towers.teaching import teacher_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from training.dtf import Start
+    from training.dtf import Start, Teacher
     from training.phases.checkpoint import CheckpointStore
     from training.phases.phase import Monitor, Progress
+    from training.towers.evidence import Evidence
     from training.train_config import TrainConfig
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -96,6 +97,7 @@ class Schedule:
         self.share(RowSharing.fit(self.given, train, share_below or 0.0))
         self.search = TowerSearch(self)
         self.notes: list[str] = []
+        self.evidence: Evidence | None = None
         self.began: Start = "towers"  # what the last fusion form began from
         context = train.context_ids.shape[1]
         self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
@@ -149,9 +151,9 @@ class Schedule:
         """What `tower_a`, `tower_b` and `pair` say (N,) on validation."""
         return named_logits(self.tower_logits(pair.a), self.tower_logits(pair.b))
 
-    def tower_logits(self, tower: Tower) -> NDArray[np.float32]:
-        """What a tower says (N,) on validation."""
-        return self._tower_logits(tower, self.valid)
+    def tower_logits(self, tower: Tower, *, training: bool = False) -> NDArray[np.float32]:
+        """What a tower says (N,) on validation, or on training rows as it reads them in training."""
+        return self._tower_logits(tower, self.train if training else self.valid)
 
     def form_loss(self, form: FusionForm | Tower) -> float:
         """A fusion form's score on validation by `train.monitor`; negative where more is better."""
@@ -163,11 +165,11 @@ class Schedule:
         return self._form_logits(form, self.valid)
 
     def _tower_logits(self, tower: Tower, rows: Rows) -> NDArray[np.float32]:
-        bank = self._bank(tower)
+        bank = self.bank(tower)
         return predict(TowerLearner("tower", tower, bank), rows, [bank.averages()])["tower"]
 
     def _form_logits(self, form: FusionForm | Tower, rows: Rows) -> NDArray[np.float32]:
-        bank = self._bank(form)
+        bank = self.bank(form)
         return predict(FusionLearner(form, bank, self.dtf), rows, [bank.averages()])["fused"]
 
     @property
@@ -206,7 +208,7 @@ class Schedule:
         if gated and self.gate_prior is not None:
             gates = FieldGates.for_slots(tower.slots, self.gate_prior, self.dtf.widths[0]).to(self.device)
         learner = TowerLearner(
-            name, tower, self._bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
+            name, tower, self.bank(tower), unknown=self.config.unknown, gates=gates, penalty=self.gate_penalty
         )
         factor = 1.0 if linear is None else LINEAR_RATE
         stored = stored if linear is None else f"linear_{name}"
@@ -225,7 +227,7 @@ class Schedule:
         near_zero(tower, self.counts, config.first_half_scale_at)
         if linear is not None:
             begin_linear(tower, linear, self.train.split, table_l2=config.first_table_l2, seed=self.seed)
-            bank = self._bank(tower)
+            bank = self.bank(tower)
             estimate_norms(TowerLearner("tower", tower, bank), [self.train.batch(self.sample())], [bank.averages()])
         return tower
 
@@ -234,7 +236,7 @@ class Schedule:
         tower = tower.to(self.device)
         tower.dropout = self.config.dropout  # no part of a saved pair
         tower.body.quadratic.requires_grad_(self.dtf.quadratic)
-        learner = TowerLearner(name, tower, self._bank(tower), unknown=self.config.unknown)
+        learner = TowerLearner(name, tower, self.bank(tower), unknown=self.config.unknown)
         return self._phase(name, number, tower, learner, rate_factor=self.dtf.retrain_rate)
 
     def fusion(
@@ -257,7 +259,7 @@ class Schedule:
         """
         self.began = start
         form = self.beginning(begun or pair, start)
-        bank = self._bank(form, self.dtf.fusion_l2)
+        bank = self.bank(form, self.dtf.fusion_l2)
         learner = FusionLearner(form, bank, self.dtf, self.teacher(pair), unknown=self.config.unknown)
         return self._phase(
             "fusion",
@@ -281,12 +283,11 @@ class Schedule:
         return np.sort(np.random.default_rng(self.seed_of(4)).choice(len(self.train), most, replace=False))
 
     def teacher(self, pair: TowerPair) -> Teacher:
-        """Freeze a pair and its council, calibrated on validation as far as that is beyond noise."""
-        logits = [self.tower_logits(tower) for tower in pair.all if self.dtf.calibrate_teacher]
-        found = calibrated(np.mean(logits, axis=0), self.valid.split, self.seed) if logits else IDENTITY
-        return Teacher(pair.all, [self._bank(tower) for tower in pair.all], found)
+        """Freeze a pair, its council and what else teaches."""
+        return teacher_of(self, pair)
 
-    def _bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
+    def bank(self, module: Tower | FusionForm, l2_factor: float = 1.0) -> TableBank:
+        """The tables of a tower or form, as a phase trains or reads them."""
         settings = self.config.table_settings(len(self.train), l2_factor)
         return TableBank(module.slots, list(module.tables), settings, **self.columns)
 
