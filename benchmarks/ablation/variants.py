@@ -133,7 +133,9 @@ VARIANTS: dict[str, Variant] = {
         "addition", "DTF: a tower that reads what was seen of values, not which, teaches too", overrides=EVIDENCE
     ),
     "loose_tables": Variant("addition", "DTF: the fused model's tables under 0.3 of their L2", overrides=LOOSE),
-    "evidence_and_loose_tables": Variant("addition", "both of these", overrides=EVIDENCE | LOOSE),
+    "evidence_and_loose_tables": Variant(
+        "addition", "DTF: such a tower, and the fused model's tables under 0.3 of their L2", overrides=EVIDENCE | LOOSE
+    ),
     "narrow": Variant("addition", "DTF: layers of half the width", overrides={"dtf.widths": [32, 32]}),
     "scaled_monitor": Variant(
         "addition",
