@@ -77,7 +77,8 @@ class DtfConfig(BaseModel):
             What is served stays as small; they take training time alone. A run that goes on from an earlier one has as
             many as that had.
         evidence: Evidence (as of `afe.share_below`) below which values are read by what was seen of them alone, in one
-            tower more that teaches where that is clearly better (evidence.py). 0: there is none.
+            tower more that teaches where that is clearly better (evidence.py); what it says takes 4 bytes a training
+            row. 0: there is none.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
 
 NUMBER: Final = 7
-"""Of its phase, for its seed."""
+"""Of its phase, for its seed; a tower B that is trained again has the same, and other rows."""
 
 SHARES: Final = (0.2, 0.35, 0.5, 0.65)
 """Weights that are tried of its logit, beside the other towers' mean."""
