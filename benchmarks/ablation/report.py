@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +137,16 @@ def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
 
 
 def _newest(lines: Sequence[Line]) -> list[Line]:
-    """The lines of the configuration that was run last, one a seed."""
-    if not lines:
-        return []
-    return list({line.seed: line for line in lines if line.config == lines[-1].config}.values())
+    """The lines of the configuration that has most seeds, of those the one that was run last, one a seed.
+
+    What is searched for may come out differently on another processor: one run of that must not take the others' place.
+    """
+    configs: dict[str, dict[int, Line]] = {}
+    for line in lines:
+        key = json.dumps(line.config, sort_keys=True)
+        found = configs.pop(key, {})
+        configs[key] = {**found, line.seed: line}  # last: the one that was run last
+    return list(max(reversed(configs.values()), key=len, default={}).values())
 
 
 def _gain(whole: Sequence[Line], lines: Sequence[Line], metric: str) -> dict[str, float]:

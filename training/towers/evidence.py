@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from training.phases.phase import lost
+from training.phases.phase import NonFiniteLossError, lost
 from training.towers.row_sharing import RowSharing
 from training.train_config import USUAL_L2
 
@@ -40,6 +40,8 @@ SHARES: Final = (0.2, 0.35, 0.5, 0.65)
 """Weights that are tried of its logit, beside the other towers' mean."""
 
 NOTE: Final = "a tower that reads what was seen of values, not which they are, teaches with a share of {share:g}"
+
+FAILED: Final = "the tower that reads what was seen of values failed and does not teach: "
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,26 @@ def evidence_of(schedule: Schedule) -> Evidence | None:
     """
     if not schedule.dtf.evidence or schedule.sharing.idle:
         return None
-    if schedule.evidence is None:
+    if schedule.evidence is None and not any(note.startswith(FAILED) for note in schedule.notes):
         sharing, slots, config, history = schedule.sharing, schedule.slots, schedule.config, list(schedule.history)
-        schedule.share(RowSharing.fit(schedule.given, schedule.splits[0], schedule.dtf.evidence))
-        left = {slot.name for slot in slots}
-        schedule.slots = tuple(slot for slot in schedule.slots if slot.name in left)
-        schedule.config = config.model_copy(update={"table_l2": USUAL_L2, "half_scale_at": 0.0})
-        tower = schedule.tower("evidence", NUMBER, prefix="what was seen of values: ")
-        schedule.evidence = Evidence(schedule.tower_logits(tower, training=True), schedule.tower_logits(tower))
-        schedule.share(sharing)
-        schedule.slots, schedule.config, schedule.history = slots, config, history
+        try:
+            schedule.evidence = _trained(schedule)
+        except NonFiniteLossError as error:  # what teaches beside others is not needed
+            schedule.notes.append(f"{FAILED}{error}")
+        finally:
+            schedule.share(sharing)
+            schedule.slots, schedule.config, schedule.history = slots, config, history
     return schedule.evidence
+
+
+def _trained(schedule: Schedule) -> Evidence:
+    """Train it; the schedule is left as it needs it."""
+    left = {slot.name for slot in schedule.slots}
+    schedule.share(RowSharing.fit(schedule.given, schedule.splits[0], schedule.dtf.evidence))
+    schedule.slots = tuple(slot for slot in schedule.slots if slot.name in left)
+    schedule.config = schedule.config.model_copy(update={"table_l2": USUAL_L2, "half_scale_at": 0.0})
+    tower = schedule.tower("evidence", NUMBER, prefix="what was seen of values: ")
+    return Evidence(schedule.tower_logits(tower, training=True), schedule.tower_logits(tower))
 
 
 def mixed(said: Logits, evidence: Logits, share: float) -> Logits:

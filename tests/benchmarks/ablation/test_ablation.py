@@ -168,6 +168,9 @@ def test_only_the_settings_that_were_run_last_by_the_method_as_it_is_are_reporte
     lines = [line("full", 1, 0.7, 0.6, rate=1), line("full", 1, 0.8, 0.5, rate=2)]
     lines.append(line("full", 1, 0.9, 0.4, rate=2, method=METHOD - 1))
     assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
+    # One run of what a search found elsewhere does not take the place of three.
+    lines = [line("full", seed, 0.8, 0.5, l2=1) for seed in (1, 2, 3)] + [line("full", 1, 0.6, 0.7, l2=4)]
+    assert as_json(lines)["tasks"]["toy"]["full"]["auc"]["mean"] == pytest.approx(0.8)
 
 
 def test_of_each_task_the_newest_method_with_seeds_enough_is_shown_and_an_older_one_said_to_be_that() -> None:

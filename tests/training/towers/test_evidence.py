@@ -16,6 +16,7 @@ from training.dtf import DtfConfig, Teacher
 from training.models.base import FieldSlot
 from training.models.reaction import TowerPair
 from training.phases.checkpoint import CheckpointStore
+from training.phases.phase import NonFiniteLossError
 from training.towers.evidence import SHARES, Evidence, evidence_of, share_of
 from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
@@ -119,6 +120,28 @@ def test_the_schedule_is_left_as_it_was_and_a_stored_tower_is_not_trained_again(
     assert told == []
     np.testing.assert_array_equal(again.training, evidence.training)
     np.testing.assert_array_equal(again.valid, evidence.valid)
+
+
+@pytest.mark.parametrize("error", [NonFiniteLossError("nan"), KeyboardInterrupt()])
+def test_one_that_fails_leaves_the_schedule_as_it_was_and_is_not_tried_again(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule, tries = toy(tmp_path), []
+
+    def fails(*args: object, **_: object) -> None:
+        tries.append(args)
+        raise error
+
+    monkeypatch.setattr(schedule, "tower", fails)
+    before = schedule.sharing, schedule.slots, schedule.config
+    if isinstance(error, NonFiniteLossError):
+        assert evidence_of(schedule) is evidence_of(schedule) is None
+        assert len(tries) == len(schedule.notes) == 1
+        assert "failed and does not teach: nan" in schedule.notes[0]
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            evidence_of(schedule)
+    assert (schedule.sharing, schedule.slots, schedule.config) == before
 
 
 def test_fields_that_are_left_out_are_not_read(tmp_path: Path) -> None:
