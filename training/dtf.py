@@ -22,7 +22,7 @@ Every phase stops early on validation and keeps its best averaged weights.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _TEACHING = CalibrationConfig(knots=2, folds=2)
 """How a teacher is calibrated: simply, for what the student is taught has to be learnt, and quickly."""
+
+Logits = TypeVar("Logits", "NDArray[np.float32]", "Tensor")
 
 Width = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -188,6 +190,11 @@ def named_logits(a: NDArray[np.float32], b: NDArray[np.float32], *council: NDArr
     return found | {"teachers": np.mean([a, b, *council], axis=0)} if council else found
 
 
+def mixed(said: Logits, evidence: Logits, share: float) -> Logits:
+    """Logits (N,) of towers' mean and of an evidence tower, which has a share."""
+    return said + share * (evidence - said)
+
+
 class Teacher:
     """Frozen towers, whose mean logit teaches.
 
@@ -225,7 +232,7 @@ class Teacher:
         if self.share:
             if evidence is None:
                 raise ValueError("expected what the evidence tower says of these rows, got nothing")
-            z = z + self.share * (evidence - z)
+            z = mixed(z, evidence, self.share)
         knots = self.calibration.knots
         if not knots:
             return self.calibration.slopes[0] * z + self.calibration.offset

@@ -118,10 +118,10 @@ def _method(line: Line) -> int:
 
 
 def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
-    whole = _newest(found.get(FULL, ()))
+    whole = _most_seeds(found.get(FULL, ()))
     figures: dict[str, Any] = {}
     for name, variant in VARIANTS.items():
-        lines = _newest(found.get(name, ()))
+        lines = _most_seeds(found.get(name, ()))
         if not lines:
             continue
         figures[name] = {"kind": variant.kind, "says": variant.says, "seeds": sorted(line.seed for line in lines)}
@@ -136,7 +136,7 @@ def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
     return figures
 
 
-def _newest(lines: Sequence[Line]) -> list[Line]:
+def _most_seeds(lines: Sequence[Line]) -> list[Line]:
     """The lines of the configuration that has most seeds, of those the one that was run last, one a seed.
 
     What is searched for may come out differently on another processor: one run of that must not take the others' place.

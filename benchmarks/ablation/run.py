@@ -225,7 +225,8 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
     if phase.startswith("tower_a"):
         facts["gates"] = [schedule.gate_prior, schedule.gate_penalty if schedule.gate_prior else None]
     if not alone:
-        facts["dtf"] = schedule.dtf.model_dump(mode="json", exclude={"fusion_start"})  # the phase's name says it
+        # The phase's name says what it began from, and `taught_by` whether an evidence tower teaches.
+        facts["dtf"] = schedule.dtf.model_dump(mode="json", exclude={"fusion_start", "evidence"})
         facts["schedule"] = type(schedule).__name__
         facts["settings"] = asdict(schedule.settings)
         earlier = (name for name in schedule.store.digests if name != phase and not name.startswith("fusion"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.ablation.gains import LEAST_TASKS, METRICS, gain_text, over_tasks
-from benchmarks.ablation.variants import CONTROLS, FULL, VARIANTS, Kind
+from benchmarks.ablation.variants import CONTROLS, FULL, VARIANTS
 from benchmarks.accuracy.models import METHOD
 from benchmarks.serving.report import prose
 
@@ -28,7 +28,7 @@ class _Words(NamedTuple):
     behind: str
 
 
-WORDS: dict[Kind, _Words] = {
+WORDS: dict[str, _Words] = {
     "part": _Words("`{name}`: the part", "helps in", "clearly helps nowhere", "hurts in"),
     "combination": _Words("`{name}`: the parts together", "help in", "clearly help nowhere", "hurt in"),
     "choice": _Words(
@@ -166,8 +166,6 @@ def verdicts_text(parts: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
     ]
     for name, part in parts.items():
         variant = VARIANTS[name]
-        if variant.kind == "whole":
-            continue
         ahead, behind = part["ahead"], part["behind"]
         if variant.kind == "addition":  # of which the whole lacks what the variant has
             ahead, behind = behind, ahead

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from training.dtf import mixed
 from training.phases.phase import NonFiniteLossError, lost
 from training.towers.row_sharing import RowSharing
 from training.train_config import USUAL_L2
@@ -85,11 +86,6 @@ def _trained(schedule: Schedule) -> Evidence:
     schedule.config = schedule.config.model_copy(update={"table_l2": USUAL_L2, "half_scale_at": 0.0})
     tower = schedule.tower("evidence", NUMBER, prefix="what was seen of values: ")
     return Evidence(schedule.tower_logits(tower, training=True), schedule.tower_logits(tower))
-
-
-def mixed(said: Logits, evidence: Logits, share: float) -> Logits:
-    """Logits of the towers' mean and of the evidence tower, which has a share."""
-    return said + share * (evidence - said)
 
 
 def share_of(schedule: Schedule, said: Logits, evidence: Evidence) -> float:

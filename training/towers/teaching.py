@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.calibration import IDENTITY
-from training.dtf import Teacher, calibrated
-from training.towers.evidence import NOTE, evidence_of, mixed, share_of
+from training.dtf import Teacher, calibrated, mixed
+from training.towers.evidence import NOTE, evidence_of, share_of
 
 if TYPE_CHECKING:
     from training.models.reaction import TowerPair
