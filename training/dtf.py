@@ -80,7 +80,8 @@ class DtfConfig(BaseModel):
             many as that had.
         evidence: Evidence (as of `afe.share_below`) below which values are read by what was seen of them alone, in one
             tower more that teaches where that is clearly better (evidence.py); what it says takes 4 bytes a training
-            row. 0: there is none.
+            row. There is none where no values share rows, where as many do anyway, and for 0.
+        evidence_l2: Table L2 of a fusion phase in which that tower teaches, as a share of what it is without.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.
         teacher_weight: Weight of the cross entropy to the towers' probability in the fusion phase.
@@ -105,7 +106,8 @@ class DtfConfig(BaseModel):
     rich: Annotated[int, Field(ge=1, le=16)] = 1
     tower_monitor: Monitor | None = None
     council: Annotated[int, Field(ge=0, le=14)] = 2
-    evidence: Annotated[float, Field(ge=0.0)] = 0.0
+    evidence: Annotated[float, Field(ge=0.0)] = 100.0
+    evidence_l2: Factor = 0.3
     quadratic: bool = True
     label_weight: Weight = 0.2
     teacher_weight: Weight = 1.0

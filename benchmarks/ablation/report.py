@@ -18,7 +18,7 @@ from benchmarks.ablation.verdicts import (
     verdicts_text,
 )
 from benchmarks.accuracy.bootstrap import paired_interval
-from benchmarks.accuracy.models import METHOD
+from benchmarks.accuracy.models import METHOD, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,9 +112,14 @@ def _newest_method(lines: Sequence[Line]) -> int:
 
 
 def _method(line: Line) -> int:
-    """By which method a line was made: the present one's number at most; 0 where it has none."""
+    """By which method a line was made: the present one's number at most; 0 where it has none.
+
+    One since which nothing changed on the task's data is as good as the present one.
+    """
     method = line.config.get("method")
-    return method if isinstance(method, int) and method <= METHOD else 0
+    if not isinstance(method, int) or method > METHOD:
+        return 0
+    return METHOD if method >= method_of(line.task) else method
 
 
 def _task(found: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _most_seeds(lines: Sequence[Line]) -> list[Line]:
     """
     configs: dict[str, dict[int, Line]] = {}
     for line in lines:
-        key = json.dumps(line.config, sort_keys=True)
+        key = json.dumps(line.config | {"method": METHOD}, sort_keys=True)  # as those of one method are given
         found = configs.pop(key, {})
         configs[key] = {**found, line.seed: line}  # last: the one that was run last
     return list(max(reversed(configs.values()), key=len, default={}).values())

@@ -13,7 +13,7 @@ from benchmarks.ablation.store import SharedPhases
 from benchmarks.ablation.variants import FULL, VARIANTS
 from benchmarks.accuracy.bootstrap import replicates
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
-from benchmarks.accuracy.models import METHOD, as_recorded
+from benchmarks.accuracy.models import as_recorded, method_of
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.afe import select
 from training.baseline import fit_baseline, yardstick_of
@@ -100,9 +100,9 @@ class Workshop:
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""
         config = self.config_of(name, control)
-        sections: dict[str, Any] = {"method": METHOD}
+        sections: dict[str, Any] = {"method": method_of(self.task)}
         sections |= {key: getattr(config, key).model_dump(mode="json") for key in ("afe", "dtf", "train")}
-        as_recorded(sections)
+        as_recorded(self.task, sections)
         return sections if control is None else {**sections, "control": asdict(control)}
 
     def key(self, name: str, seed: int, purpose: Purpose, control: ControlSettings | None = None) -> str:
@@ -157,6 +157,7 @@ class Workshop:
                 "half_scale_at": schedule.config.first_half_scale_at,
                 "share_below": schedule.sharing.below,
                 "fusion_start": schedule.began if any(phase.startswith("fusion") for phase in steps) else None,
+                "evidence_share": schedule.evidence_share,
                 "notes": schedule.notes,
                 "scaled_log_loss": rounded(scaled_log_loss(valid.label, logits, valid.weight)),
             },
@@ -226,7 +227,9 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         facts["gates"] = [schedule.gate_prior, schedule.gate_penalty if schedule.gate_prior else None]
     if not alone:
         # The phase's name says what it began from, and `taught_by` whether an evidence tower teaches.
-        facts["dtf"] = schedule.dtf.model_dump(mode="json", exclude={"fusion_start", "evidence"})
+        facts["dtf"] = schedule.dtf.model_dump(mode="json", exclude={"fusion_start", "evidence", "evidence_l2"})
+        if schedule.evidence_share:
+            facts["evidence_l2"] = schedule.dtf.evidence_l2
         facts["schedule"] = type(schedule).__name__
         facts["settings"] = asdict(schedule.settings)
         earlier = (name for name in schedule.store.digests if name != phase and not name.startswith("fusion"))

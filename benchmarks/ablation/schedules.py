@@ -178,6 +178,7 @@ class WithoutFusion(Ablated):
             update={
                 "teacher_weight": 0.0,
                 "label_weight": 1.0,
+                "evidence": 0.0,
                 "fusion_l2": 1.0,
                 "fusion_dropout": self.config.dropout,
             }

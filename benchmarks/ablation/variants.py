@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 FULL = "full"
 """The name of the whole."""
 
-ONE_WIDTH: dict[str, Any] = {"dtf.rich": 1}
-"""A control's towers are as wide as what is served."""
+ONE_WIDTH: dict[str, Any] = {"dtf.rich": 1, "dtf.evidence": 0.0}
+"""A control's towers are as wide as what is served, and know what it knows."""
 
 PAIR: dict[str, Any] = {"dtf.council": 0}
 MERGED: dict[str, Any] = {"dtf.fusion_start": "towers"}
 AFRESH: dict[str, Any] = {"dtf.fusion_start": "afresh"}
 ALIKE: dict[str, Any] = {"train.half_scale_at": 0.0}
-EVIDENCE: dict[str, Any] = {"dtf.evidence": 100.0}
-LOOSE: dict[str, Any] = {"dtf.fusion_l2": 0.03}
+NO_EVIDENCE: dict[str, Any] = {"dtf.evidence": 0.0}
 """What several variants give, alone or together."""
 
 TWO = {**ONE_WIDTH, **PAIR}
 """Nor has an ordinary ensemble of two a council."""
+AS_TAUGHT: dict[str, Any] = {"dtf.rich": 1}
+"""One that is to have DTF's teachers, an evidence tower among them."""
 
 Kind = Literal["part", "combination", "choice", "addition", "control"]
 """What a variant is beside the whole: see `Variant`."""
@@ -113,6 +114,14 @@ VARIANTS: dict[str, Variant] = {
     "pair_afresh_rows_alike": Variant(
         "combination", "the same, and all rows begin alike", overrides=PAIR | AFRESH | ALIKE
     ),
+    "without_evidence": Variant(
+        "part", "DTF: no teacher that reads what was seen of values, not which they are", overrides=NO_EVIDENCE
+    ),
+    "evidence_tables_alike": Variant(
+        "part",
+        "DTF: under such a teacher, the fused model's tables have the usual L2",
+        overrides={"dtf.evidence_l2": 1.0},
+    ),
     "without_calibrated_teacher": Variant(
         "part", "DTF: towers teach what they say, however sure", overrides={"dtf.calibrate_teacher": False}
     ),
@@ -129,13 +138,6 @@ VARIANTS: dict[str, Variant] = {
         FreshTables,
         {"dtf.fusion_start": "towers"},
     ),
-    "evidence": Variant(
-        "addition", "DTF: a tower that reads what was seen of values, not which, teaches too", overrides=EVIDENCE
-    ),
-    "loose_tables": Variant("addition", "DTF: the fused model's tables under 0.3 of their L2", overrides=LOOSE),
-    "evidence_and_loose_tables": Variant(
-        "addition", "DTF: such a tower, and the fused model's tables under 0.3 of their L2", overrides=EVIDENCE | LOOSE
-    ),
     "narrow": Variant("addition", "DTF: layers of half the width", overrides={"dtf.widths": [32, 32]}),
     "scaled_monitor": Variant(
         "addition",
@@ -150,7 +152,7 @@ VARIANTS: dict[str, Variant] = {
         "control", "one tower under two trained apart", EnsembleTeacher, TWO, (STUDENT, STOPPING, *TEACHING)
     ),
     "council_teacher": Variant(
-        "control", "one tower under as many as teach DTF", EnsembleTeacher, ONE_WIDTH, (STUDENT, STOPPING, *TEACHING)
+        "control", "one tower under all that teach DTF", EnsembleTeacher, AS_TAUGHT, (STUDENT, STOPPING, *TEACHING)
     ),
     "born_again_taught": Variant(
         "control", "one tower under its own frozen self, taught as DTF teaches", BornAgain, ONE_WIDTH, (STUDENT,)

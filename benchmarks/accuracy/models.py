@@ -17,26 +17,32 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.fitted import Config, Fitted, Place
 
 
-METHOD = 15
+METHOD = 16
 """Of REACTION's training: raised when that changes under the same settings. It is in each of its runs' config, and so
 in its key; a config without one is of before."""
 UNGROUPED = 14
 """Likewise on data whose rows come in no groups: that is as old as what last changed there, and not trained anew."""
 
+UNSHARED = 15
+"""Likewise where no values share rows: there is no evidence tower, which is all that changed since."""
+SHARE_NONE = ("movielens_100k-random", "movielens_100k-time", "movielens_latest-time")
+"""Tasks in whose runs by that method none do, on any seed."""
+
 
 def method_of(task: str) -> int:
-    """The present method on a task's data."""
-    return METHOD if TASKS[task].grouped else UNGROUPED
+    """The method since which nothing has changed on a task's data; the newest for one that is not known."""
+    if task in TASKS and not TASKS[task].grouped:
+        return UNGROUPED
+    return UNSHARED if task in SHARE_NONE else METHOD
 
 
-def as_recorded(sections: dict[str, Any]) -> dict[str, Any]:
-    """An experiment's sections as a run's config has them, changed in place.
+def as_recorded(task: str, sections: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's sections as a run's config on a task has them, changed in place.
 
-    A setting that there was not when the first of the present method's runs were written down is in a config only where
-    it does something: without it, those are the same runs.
+    Where the evidence tower's settings do nothing, runs of before there were any are the present ones, and have none.
     """
-    if not sections["dtf"]["evidence"]:
-        del sections["dtf"]["evidence"]
+    if method_of(task) < METHOD:
+        del sections["dtf"]["evidence"], sections["dtf"]["evidence_l2"]
     return sections
 
 

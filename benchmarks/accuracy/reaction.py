@@ -47,7 +47,7 @@ def settings(task: str) -> Config:
     """
     values = TASKS[task].config().model_dump(mode="json")
     values["calibration"]["kind"] = "none"
-    model = as_recorded({name: section for name, section in values.items() if name not in OWN})
+    model = as_recorded(task, {name: section for name, section in values.items() if name not in OWN})
     return {"model": model, "train": values["train"]}
 
 

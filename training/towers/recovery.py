@@ -127,14 +127,15 @@ class _End:
         self.pair, self.form = pair, form
         self.loss = schedule.form_loss(form)
         self._sharing, self._slots = schedule.sharing, schedule.slots
-        self._config, self._history, self._began = schedule.config, list(schedule.history), schedule.began
+        self._config, self._history = schedule.config, list(schedule.history)
+        self._began, self._evidence_share = schedule.began, schedule.evidence_share
 
     def restore(self, schedule: Schedule) -> None:
         """Leave the schedule as it was."""
         if schedule.sharing is not self._sharing:
             schedule.share(self._sharing)
         schedule.slots, schedule.config, schedule.history = self._slots, self._config, self._history
-        schedule.began = self._began
+        schedule.began, schedule.evidence_share = self._began, self._evidence_share
 
 
 def _can_begin(schedule: Schedule) -> bool:

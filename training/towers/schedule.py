@@ -20,6 +20,7 @@ from training.phases.phase import Phase, estimate_norms, lost, predict
 from training.phases.tables import TableBank
 from training.towers.alignment import count_ids
 from training.towers.council import further, with_council
+from training.towers.evidence import Evidence, taught
 from training.towers.fusing import drawn, fused, merged
 from training.towers.gates import FieldGates
 from training.towers.layout import without_closed
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from training.dtf import Start, Teacher
     from training.phases.checkpoint import CheckpointStore
     from training.phases.phase import Monitor, Progress
-    from training.towers.evidence import Evidence
     from training.train_config import TrainConfig
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -92,15 +92,15 @@ class Schedule:
         self.store, self.progress, self.observe = store, progress, observe
         self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
         self.device = config.resolved_device()
-        self.splits = (train, valid)
-        self.share_below = share_below
+        self.splits, self.share_below = (train, valid), share_below
         self.share(RowSharing.fit(self.given, train, share_below or 0.0))
         self.search = TowerSearch(self)
         self.notes: list[str] = []
         self.evidence: Evidence | None = None
         self.began: Start = "towers"  # what the last fusion form began from
-        context = train.context_ids.shape[1]
-        self.columns = {"context_columns": context, "total_columns": context + train.candidate_ids.shape[1]}
+        self.evidence_share = 0.0  # of the evidence tower, in what taught it
+        context, candidate = train.context_ids.shape[1], train.candidate_ids.shape[1]
+        self.columns = {"context_columns": context, "total_columns": context + candidate}
         self.history: list[dict[str, Any]] = []
 
     def run(self, pair: TowerPair | None = None) -> DtfResult:
@@ -111,7 +111,7 @@ class Schedule:
         closed = tuple(slot.name for slot in self.given if slot.name not in left)
         form, pair = self.sharing.expanded(form.cpu().eval()), self.sharing.expanded(pair.cpu().eval())
         chosen = self.config.first_table_l2, self.config.first_half_scale_at, self.sharing.below, self.began
-        return DtfResult(pair, form, self.history, closed, *chosen, tuple(self.notes))
+        return DtfResult(pair, form, self.history, closed, *chosen, (*self.notes, *taught(self.evidence_share)))
 
     def towers(self) -> TowerPair:
         """Phase 1: search, and train the towers; they begin anew as logistic regression where that is ahead of them."""
@@ -259,8 +259,9 @@ class Schedule:
         """
         self.began = start
         form = self.beginning(begun or pair, start)
-        bank = self.bank(form, self.dtf.fusion_l2)
-        learner = FusionLearner(form, bank, self.dtf, self.teacher(pair), unknown=self.config.unknown)
+        teacher = self.teacher(pair)
+        bank = self.bank(form, self.dtf.fusion_l2 * (self.dtf.evidence_l2 if teacher.share else 1.0))
+        learner = FusionLearner(form, bank, self.dtf, teacher, unknown=self.config.unknown)
         return self._phase(
             "fusion",
             3,

@@ -11,7 +11,7 @@ import numpy as np
 
 from training.calibration import IDENTITY
 from training.dtf import Teacher, calibrated, mixed
-from training.towers.evidence import NOTE, evidence_of, share_of
+from training.towers.evidence import evidence_of, share_of
 
 if TYPE_CHECKING:
     from training.models.reaction import TowerPair
@@ -32,6 +32,5 @@ def teacher_of(schedule: Schedule, pair: TowerPair) -> Teacher:
         if schedule.dtf.calibrate_teacher:
             calibration = calibrated(said, schedule.valid.split, schedule.seed)
     schedule.train.evidence = evidence.training if evidence is not None and share else None
-    if share and (note := NOTE.format(share=share)) not in schedule.notes:
-        schedule.notes.append(note)
+    schedule.evidence_share = share
     return Teacher(pair.all, [schedule.bank(tower) for tower in pair.all], calibration, share)

@@ -206,10 +206,11 @@ class Search:
 
     def _train(self, config: ExperimentConfig, trial: Trial | None) -> float:
         """Train, from where it was left if it was; return what the fused model comes to on the validation split."""
-        # Settings are compared by pairs alone: further towers make every model better, and take a third of its time.
+        # Settings are compared by pairs alone: further towers make every model better, and take a third of its time and
+        # more.
         # What a model begins from is as the first training that ended found, unless it is given.
         start = config.dtf.fusion_start or self._study.user_attrs.get("fusion_start")
-        dtf = config.dtf.model_copy(update={"council": 0, "fusion_start": start})
+        dtf = config.dtf.model_copy(update={"council": 0, "evidence": 0.0, "fusion_start": start})
         config = config.model_copy(update={"dtf": dtf})
         digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
         workdir = self.folder / f"training-{digest}"

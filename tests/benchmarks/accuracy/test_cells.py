@@ -10,7 +10,7 @@ from ledger_lines import MODELS, TASKS, line, timings, whole
 from benchmarks.accuracy.__main__ import summary
 from benchmarks.accuracy.cells import choice
 from benchmarks.accuracy.ledger import Ledger, Line, Metrics, run_key
-from benchmarks.accuracy.models import METHOD, UNGROUPED, method_of
+from benchmarks.accuracy.models import METHOD, UNGROUPED, UNSHARED, method_of
 from benchmarks.accuracy.models import MODELS as MODEL_TABLE
 from benchmarks.accuracy.plan import finished, guarded
 from benchmarks.accuracy.report import markdown
@@ -318,10 +318,23 @@ def test_the_page_says_how_fast_training_is_and_what_it_missed() -> None:
     assert "not been measured" in markdown(document | {"training_speed": None})
 
 
-def test_a_method_that_changed_grouped_data_alone_leaves_the_runs_of_other_data_present() -> None:
+def test_a_method_that_changed_nothing_on_some_data_leaves_the_runs_of_that_present() -> None:
     lines = [line for line in Ledger(BENCHMARKS / "accuracy.jsonl") if line.validation is not None]
-    told_of = {line.task: line.validation.gauc is not None for line in lines}
-    assert {"avazu-time", "criteo-random", "movielens_100k-time"} < told_of.keys()
-    for task, grouped in told_of.items():  # GAUC is of groups
-        assert method_of(task) == (METHOD if grouped else UNGROUPED)
-        assert MODEL_TABLE["REACTION"].defaults(task, 1000)["method"] == method_of(task)
+    grouped = {line.task: line.validation.gauc is not None for line in lines}  # GAUC is of groups
+    assert {"avazu-time", "criteo-random", "movielens_100k-time", "movielens_latest_tags-time"} < grouped.keys()
+    older = {task: method_of(task) for task in grouped if method_of(task) < METHOD}
+    assert older == {task: UNSHARED if of_groups else UNGROUPED for task, of_groups in grouped.items() if task in older}
+    assert [task for task, of_groups in grouped.items() if not of_groups and task not in older] == []
+    for task, method in older.items():
+        usual = MODEL_TABLE["REACTION"].defaults(task, 1000)
+        assert usual["method"] == method
+        # They are those that a run of today looks for, so that none is trained again.
+        present = [one for one in lines if (one.task, one.model, one.config) == (task, "REACTION", usual)]
+        assert len(present) == 5
+        assert not any(one.facts["chosen"]["share_below"] for one in present)
+
+
+def test_settings_of_an_evidence_tower_are_in_no_config_of_data_that_has_none_and_in_all_others() -> None:
+    for task, told in (("avazu-time", False), ("movielens_100k-time", False), ("movielens_latest_tags-random", True)):
+        dtf = MODEL_TABLE["REACTION"].defaults(task, 1000)["model"]["dtf"]
+        assert [name in dtf for name in ("council", "evidence", "evidence_l2")] == [True, told, told]

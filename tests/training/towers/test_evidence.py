@@ -17,7 +17,9 @@ from training.models.base import FieldSlot
 from training.models.reaction import TowerPair
 from training.phases.checkpoint import CheckpointStore
 from training.phases.phase import NonFiniteLossError
+from training.towers import recovery
 from training.towers.evidence import SHARES, Evidence, evidence_of, share_of
+from training.towers.linear_start import Yardstick
 from training.towers.schedule import Schedule
 from training.train_config import TrainConfig
 
@@ -45,7 +47,13 @@ TRAIN, VALID = sparse(6000, 1), sparse(4000, 2)
 
 
 def toy(
-    where: Path, told: list[str] | None = None, *, train: Arrays = TRAIN, below: float = 2.0, **dtf: Any
+    where: Path,
+    told: list[str] | None = None,
+    *,
+    train: Arrays = TRAIN,
+    below: float = 2.0,
+    epochs: int = 15,
+    **dtf: Any,
 ) -> Schedule:
     def progress(phase: str, *_: object) -> None:
         if told is not None and (not told or told[-1] != phase):
@@ -56,7 +64,7 @@ def toy(
         train,
         VALID,
         dtf=DtfConfig(**{"widths": (8, 6), "council": 0, "evidence": 1000.0, **dtf}),
-        config=TrainConfig(batch_size=250, epochs=15, rate=3e-3, table_l2=30.0, half_scale_at=0.0, device="cpu"),
+        config=TrainConfig(batch_size=250, epochs=epochs, rate=3e-3, table_l2=30.0, half_scale_at=0.0, device="cpu"),
         seed=1,
         store=CheckpointStore(where, "toy", resume=True),
         progress=progress,
@@ -155,8 +163,10 @@ def test_fields_that_are_left_out_are_not_read(tmp_path: Path) -> None:
     assert max(map(len, by_user.values())) == 1
 
 
-@pytest.mark.parametrize("how", [{"evidence": 0.0}, {"below": 0.0}])
-def test_there_is_none_unless_asked_for_nor_where_no_values_share_rows(how: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [{"evidence": 0.0}, {"below": 0.0}, {"evidence": 2.0}])
+def test_there_is_none_for_0_where_no_values_share_rows_and_where_as_many_do_anyway(
+    how: dict[str, Any], tmp_path: Path
+) -> None:
     told: list[str] = []
     schedule = toy(tmp_path, told, **how)
     assert evidence_of(schedule) is None
@@ -195,9 +205,7 @@ def test_a_teacher_says_what_both_do_row_by_row(tmp_path: Path) -> None:
     evidence = schedule.evidence
     assert evidence is not None
     assert teacher.share in SHARES  # values are sparse: one by one there is little to know of them
-    assert schedule.notes == [
-        f"a tower that reads what was seen of values, not which they are, teaches with a share of {teacher.share:g}"
-    ]
+    assert schedule.evidence_share == teacher.share
     said = np.mean([schedule.tower_logits(tower) for tower in (a, b)], axis=0)
     mean = (1 - teacher.share) * said + teacher.share * evidence.valid
     assert scaled(mean) < scaled(said) - 0.01
@@ -212,16 +220,44 @@ def test_a_teacher_says_what_both_do_row_by_row(tmp_path: Path) -> None:
         teacher.logits(batch.ids)
 
 
-def test_a_fused_model_learns_from_it_and_is_no_larger(tmp_path: Path) -> None:
+def test_a_fused_model_learns_from_it_and_is_no_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taught = toy(tmp_path / "taught", fusion_start="afresh")
     alone = toy(tmp_path / "alone", fusion_start="afresh", evidence=0.0)
+    asked: dict[Schedule, list[float]] = {taught: [], alone: []}
+    for schedule, factors in asked.items():
+
+        def bank(module: Any, l2_factor: float = 1.0, *, to: list[float] = factors, of: Any = schedule.bank) -> Any:
+            to.append(l2_factor)
+            return of(module, l2_factor)
+
+        monkeypatch.setattr(schedule, "bank", bank)
     with torch.random.fork_rng():
         one, other = taught.run(), alone.run()
+    assert [{round(factor, 9) for factor in found} for found in asked.values()] == [{1.0, 0.03}, {1.0, 0.1}]
     shapes = [[tuple(value.shape) for value in result.form.state_dict().values()] for result in (one, other)]
     assert shapes[0] == shapes[1]
-    assert [note for note in one.notes if "teaches with a share of" in note]
-    assert not [note for note in other.notes if "teaches with a share of" in note]
+    said = "a tower that reads what was seen of values, not which they are, taught with a share of "
+    assert one.notes == (f"{said}{taught.evidence_share:g}",)
+    assert other.notes == ()
     said = [schedule.logits(result, VALID)["fused"] for schedule, result in ((taught, one), (alone, other))]
     assert scaled(said[0]) < scaled(said[1]) - 0.002
     # Its phase is nobody's who serves: the history is of what the others were trained to.
     assert {record["phase"] for record in one.history} == {record["phase"] for record in other.history}
+
+
+@pytest.mark.parametrize("better", ["taught", "regression"])
+def test_where_a_training_begins_anew_it_is_told_of_only_if_what_it_taught_stays(
+    better: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = toy(tmp_path, fusion_start="afresh", epochs=3)
+    certain = np.where(VALID.label == 1, 9.0, -9.0).astype(np.float32)
+    monkeypatch.setattr(recovery, "regression_ahead", lambda *_: None)  # the fused model alone is behind it
+    monkeypatch.setattr(recovery, "ahead_of_yardstick", lambda _schedule, pair: pair)
+    schedule.yardstick = Yardstick(C=1.0, logits=certain)
+    losses = iter([0.5, 0.6, 0.7] if better == "taught" else [0.7, 0.6, 0.5])
+    monkeypatch.setattr(schedule, "form_loss", lambda _: next(losses))
+    with torch.random.fork_rng():
+        result = schedule.run()
+    assert any("began anew as it" in note for note in result.notes)
+    assert any("taught with a share of" in note for note in result.notes) == (better == "taught")
+    assert bool(schedule.evidence_share) == (better == "taught")
