@@ -90,8 +90,7 @@ class Schedule:
         self.yardstick = yardstick
         self.given, self.dtf, self.config, self.seed = tuple(slots), dtf, config, seed
         self.store, self.progress, self.observe = store, progress, observe
-        self.gate_prior, self.gate_penalty = gate_prior, gate_penalty
-        self.device = config.resolved_device()
+        self.gate_prior, self.gate_penalty, self.device = gate_prior, gate_penalty, config.resolved_device()
         self.splits, self.share_below = (train, valid), share_below
         self.share(RowSharing.fit(self.given, train, share_below or 0.0))
         self.search = TowerSearch(self)
@@ -152,7 +151,7 @@ class Schedule:
         return named_logits(self.tower_logits(pair.a), self.tower_logits(pair.b))
 
     def tower_logits(self, tower: Tower, *, training: bool = False) -> NDArray[np.float32]:
-        """What a tower says (N,) on validation, or on training rows as it reads them in training."""
+        """What a tower says (N,) on validation, or on training rows as training reads them."""
         return self._tower_logits(tower, self.train if training else self.valid)
 
     def form_loss(self, form: FusionForm | Tower) -> float:

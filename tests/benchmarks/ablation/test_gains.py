@@ -39,6 +39,9 @@ def test_splits_of_the_same_data_err_together_and_each_side_by_itself() -> None:
     assert found["high"] == pytest.approx(2.0 + np.sqrt((2 + 0.5) ** 2 + 6**2) / 3)
     apart = over_tasks({f"{number}-time": gain for number, gain in enumerate(gains.values())})
     assert found["low"] < apart["low"] < found["mean"] < apart["high"] < found["high"]
+    # Ratings and tags are of the same users and films.
+    beside = over_tasks({name.replace("data-time", "data_tags-time"): gain for name, gain in gains.items()})
+    assert beside == found
 
 
 def test_of_two_tasks_there_is_no_mean() -> None:
