@@ -157,7 +157,7 @@ def test_a_folded_batch_norm_equals_torchs() -> None:
     affine = fold_batch_norm({name: t.detach().numpy() for name, t in norm.state_dict().items()}, norm.eps)
     x = torch.randn(7, 5, dtype=torch.float64)
     with torch.no_grad():
-        np.testing.assert_allclose(x.numpy() * affine.scale + affine.shift, norm(x).numpy(), rtol=1e-12)
+        np.testing.assert_allclose(x.numpy() * affine.scale + affine.shift, norm(x).numpy(), rtol=1e-12, atol=1e-14)
 
 
 def test_serving_constants_are_added_once_and_their_fields_are_gone() -> None:
