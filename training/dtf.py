@@ -79,8 +79,8 @@ class DtfConfig(BaseModel):
             What is served stays as small; they take training time alone. A run that goes on from an earlier one has as
             many as that had.
         evidence: Evidence (as of `afe.share_below`) below which values are read by what was seen of them alone, in one
-            tower more that teaches where that is clearly better (evidence.py); what it says takes 4 bytes a training
-            row. There is none where no values share rows, where as many do anyway, and for 0.
+            tower more that teaches where that is clearly better, and what it taught is too (evidence.py); what it says
+            takes 4 bytes a training row. There is none where no values share rows, where as many do anyway, and for 0.
         evidence_l2: Table L2 of a fusion phase in which that tower teaches, as a share of what it is without.
         quadratic: The logit reads the squares of the projected units too, in all phases: all pairs of fields interact.
         label_weight: Weight of the labels in the fusion phase.

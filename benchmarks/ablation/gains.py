@@ -51,5 +51,5 @@ def gain_text(gain: Mapping[str, float]) -> str:
 
 
 def data_of(task: str) -> str:
-    """The data that a task is a split of, by its name; tags are of the users and movies whose ratings are beside them."""
+    """The data that a task is a split of, by its name; tags are of the same users and movies as ratings."""
     return task.rpartition("-")[0].removesuffix("_tags")

@@ -23,6 +23,7 @@ from training.loop import measure_fields
 from training.metrics import evaluate, scaled_log_loss
 from training.models.base import field_slots, with_dims
 from training.phases.phase import probabilities
+from training.towers.fusing import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +213,7 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
         "method": TOWERS if alone else LATER,
         "data": data,
         "seed": schedule.seed,
-        "phase": phase,
+        "phase": phase.removesuffix(ALONE),  # who taught it is said below
         "slots": [(slot.name, slot.dim) for slot in schedule.slots],
         "rich": schedule.dtf.rich,
         "widths": schedule.dtf.widths,

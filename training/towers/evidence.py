@@ -11,8 +11,8 @@ One tower that reads both is no such thing: a value's own row and the counts wit
 label away.
 
 It is tried where rare values share rows, which says that counts tell more than rows there, and teaches where the mean
-with it is clearly better on validation. The fused model's tables have less L2 then (`dtf.evidence_l2`): of a row that
-is known by two views there is more to learn.
+with it is clearly better on validation, and what it taught is better than what was taught without it (fusing.py). The
+fused model's tables have less L2 then (`dtf.evidence_l2`): of a row that is known by two views there is more to learn.
 
 Shapes: N training rows, M validation rows.
 """

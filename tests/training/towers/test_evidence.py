@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from training.dtf import DtfConfig, Teacher
 from training.models.base import FieldSlot
-from training.models.reaction import TowerPair
+from training.models.reaction import FusionForm, TowerPair
 from training.phases.checkpoint import CheckpointStore
 from training.phases.phase import NonFiniteLossError
 from training.towers import recovery
@@ -233,7 +233,8 @@ def test_a_fused_model_learns_from_it_and_is_no_larger(tmp_path: Path, monkeypat
         monkeypatch.setattr(schedule, "bank", bank)
     with torch.random.fork_rng():
         one, other = taught.run(), alone.run()
-    assert [{round(factor, 9) for factor in found} for found in asked.values()] == [{1.0, 0.03}, {1.0, 0.1}]
+    fused = [[round(factor, 9) for factor in found if factor != 1.0] for found in asked.values()]
+    assert fused == [[0.03, 0.1], [0.1]]  # the second one of the first is of one that it does not teach
     shapes = [[tuple(value.shape) for value in result.form.state_dict().values()] for result in (one, other)]
     assert shapes[0] == shapes[1]
     said = "a tower that reads what was seen of values, not which they are, taught with a share of "
@@ -245,8 +246,8 @@ def test_a_fused_model_learns_from_it_and_is_no_larger(tmp_path: Path, monkeypat
     assert {record["phase"] for record in one.history} == {record["phase"] for record in other.history}
 
 
-@pytest.mark.parametrize("better", ["taught", "regression"])
-def test_where_a_training_begins_anew_it_is_told_of_only_if_what_it_taught_stays(
+@pytest.mark.parametrize("better", ["taught", "alone", "regression"])
+def test_it_teaches_only_where_what_it_taught_is_better_and_is_told_of_only_if_that_stays(
     better: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule = toy(tmp_path, fusion_start="afresh", epochs=3)
@@ -254,10 +255,55 @@ def test_where_a_training_begins_anew_it_is_told_of_only_if_what_it_taught_stays
     monkeypatch.setattr(recovery, "regression_ahead", lambda *_: None)  # the fused model alone is behind it
     monkeypatch.setattr(recovery, "ahead_of_yardstick", lambda _schedule, pair: pair)
     schedule.yardstick = Yardstick(C=1.0, logits=certain)
-    losses = iter([0.5, 0.6, 0.7] if better == "taught" else [0.7, 0.6, 0.5])
-    monkeypatch.setattr(schedule, "form_loss", lambda _: next(losses))
+    trained: list[tuple[str, FusionForm]] = []
+
+    def fusion(*arguments: Any, stored: str, of: Any = schedule.fusion, **named: Any) -> FusionForm:
+        form: FusionForm = of(*arguments, stored=stored, **named)
+        trained.append((stored, form))
+        return form
+
+    def loss(form: FusionForm) -> float:
+        (stored,) = [stored for stored, one in trained if one is form]
+        name = {"fusion_afresh": "taught", "fusion_afresh_alone": "alone"}.get(stored, "regression")
+        return 0.5 if name == better else 0.6
+
+    monkeypatch.setattr(schedule, "fusion", fusion)
+    monkeypatch.setattr(schedule, "form_loss", loss)
+    dtf = schedule.dtf
     with torch.random.fork_rng():
         result = schedule.run()
+    assert [stored for stored, _ in trained[:2]] == ["fusion_afresh", "fusion_afresh_alone"]
+    assert len(trained) > 2  # and those that began as the regression
     assert any("began anew as it" in note for note in result.notes)
     assert any("taught with a share of" in note for note in result.notes) == (better == "taught")
     assert bool(schedule.evidence_share) == (better == "taught")
+    assert schedule.dtf == dtf
+    if better != "regression":
+        kept = dict(trained)[f"fusion_afresh{'_alone' if better == 'alone' else ''}"]
+        values = schedule.sharing.expanded(kept).state_dict()
+        assert all(torch.equal(value, values[name]) for name, value in result.form.state_dict().items())
+        last = [record for record in result.history if record["phase"] == "fusion"]
+        store = CheckpointStore(tmp_path, "toy", resume=True)
+        done = store.finished("fusion_afresh" + ("_alone" if better == "alone" else ""))
+        assert done is not None
+        assert last == done[1]["history"]
+
+
+def test_one_without_it_that_fails_leaves_the_one_that_it_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = toy(tmp_path, fusion_start="afresh", epochs=2)
+
+    def fusion(*arguments: Any, stored: str, of: Any = schedule.fusion, **named: Any) -> FusionForm:
+        if stored.endswith("_alone"):
+            raise NonFiniteLossError("nan")
+        return of(*arguments, stored=stored, **named)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(schedule, "fusion", fusion)
+    dtf = schedule.dtf
+    with torch.random.fork_rng():
+        result = schedule.run()
+    assert schedule.dtf == dtf
+    assert result.notes[0] == "the fused model that no evidence tower taught failed and was left out: nan"
+    assert "taught with a share of" in result.notes[1]
+    assert [record for record in result.history if record["phase"] == "fusion"]
