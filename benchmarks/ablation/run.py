@@ -13,7 +13,7 @@ from benchmarks.ablation.store import SharedPhases
 from benchmarks.ablation.variants import FULL, VARIANTS
 from benchmarks.accuracy.bootstrap import replicates
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics, Purpose, rounded, run_key
-from benchmarks.accuracy.models import as_recorded, method_of
+from benchmarks.accuracy.models import as_recorded
 from benchmarks.accuracy.tasks import TASKS, data_digest, prepared
 from training.afe import select
 from training.baseline import fit_baseline, yardstick_of
@@ -101,9 +101,8 @@ class Workshop:
     def settings(self, name: str, control: ControlSettings | None = None) -> dict[str, Any]:
         """All that decides the outcome of a variant, apart from data and seed."""
         config = self.config_of(name, control)
-        sections: dict[str, Any] = {"method": method_of(self.task)}
-        sections |= {key: getattr(config, key).model_dump(mode="json") for key in ("afe", "dtf", "train")}
-        as_recorded(self.task, sections)
+        given = {key: getattr(config, key).model_dump(mode="json") for key in ("afe", "dtf", "train")}
+        sections = as_recorded(self.task, given)
         return sections if control is None else {**sections, "control": asdict(control)}
 
     def key(self, name: str, seed: int, purpose: Purpose, control: ControlSettings | None = None) -> str:
@@ -233,7 +232,8 @@ def phase_facts(schedule: Ablated, phase: str, data: str) -> dict[str, Any]:
             facts["evidence_l2"] = schedule.dtf.evidence_l2
         facts["schedule"] = type(schedule).__name__
         facts["settings"] = asdict(schedule.settings)
-        earlier = (name for name in schedule.store.digests if name != phase and not name.startswith("fusion"))
+        said = ("fusion", "evidence")  # what those were, `taught_by` and the phase's name tell
+        earlier = (name for name in schedule.store.digests if name != phase and not name.startswith(said))
         facts["taught_by"] = schedule.taught_by
         facts["before"] = sorted(schedule.store.digests[name] for name in earlier)
     return json.loads(json.dumps(facts))  # type: ignore[no-any-return]

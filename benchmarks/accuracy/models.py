@@ -25,25 +25,37 @@ UNGROUPED = 14
 
 UNSHARED = 15
 """Likewise where no values share rows: there is no evidence tower, which is all that changed since."""
-SHARE_NONE = ("movielens_100k-random", "movielens_100k-time", "movielens_latest-time")
-"""Tasks in whose runs by that method none do, on any seed."""
+SHARE_NONE = (
+    "avazu-random",
+    "avazu-time",
+    "criteo-random",
+    "movielens_100k-random",
+    "movielens_100k-time",
+    "movielens_latest-time",
+)
+"""Tasks in whose runs by those methods none do, on any seed."""
 
 
 def method_of(task: str) -> int:
-    """The method since which nothing has changed on a task's data; the newest for one that is not known."""
-    if task in TASKS and not TASKS[task].grouped:
-        return UNGROUPED
-    return UNSHARED if task in SHARE_NONE else METHOD
+    """The method since which nothing has changed on a task's data."""
+    if task not in SHARE_NONE:
+        return METHOD
+    return UNSHARED if TASKS[task].grouped else UNGROUPED
 
 
 def as_recorded(task: str, sections: dict[str, Any]) -> dict[str, Any]:
     """An experiment's sections as a run's config on a task has them, changed in place.
 
-    Where the evidence tower's settings do nothing, runs of before there were any are the present ones, and have none.
+    Where no values share rows the evidence tower's settings do nothing: runs of before there were any are the present
+    ones, and have none. A run of such a task in which they are given to share is by the newest method.
+
+    Returns:
+        {"method": its number, and the sections}.
     """
-    if method_of(task) < METHOD:
+    method = METHOD if sections["afe"]["share_below"] else method_of(task)
+    if method < METHOD:
         del sections["dtf"]["evidence"], sections["dtf"]["evidence_l2"]
-    return sections
+    return {"method": method, **sections}
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Model:
         if self.kind == "reaction":
             from benchmarks.accuracy.reaction import settings
 
-            return {"method": method_of(task), **settings(task)}
+            return settings(task)
         return {"model": self.model, "train": _loop(rows) | (self.loop or {}) if self.train is None else self.train}
 
     def fit(self) -> Callable[[str, Place, Config, int], Fitted]:

@@ -41,14 +41,14 @@ BLOCK = 8192
 
 
 def settings(task: str) -> Config:
-    """The sections of an experiment that are not its data, defaults included.
+    """The method's number, and the sections of an experiment that are not its data, defaults included.
 
     Calibration is off: no baseline has that step, and the table compares models. What it would do is told beside.
     """
     values = TASKS[task].config().model_dump(mode="json")
     values["calibration"]["kind"] = "none"
     model = as_recorded(task, {name: section for name, section in values.items() if name not in OWN})
-    return {"model": model, "train": values["train"]}
+    return {"method": model.pop("method"), "model": model, "train": values["train"]}
 
 
 def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
@@ -108,6 +108,7 @@ def fit(name: str, place: Place, config: Config, seed: int) -> Fitted:
             "bundle": str((home / "bundle").relative_to(place.work)),
             "widths": model["widths"],
             "calibration": calibration.kind,
+            "notes": run.metrics["notes"],
             "chosen": {
                 "table_l2": searched.train.table_l2,
                 "half_scale_at": searched.train.half_scale_at,

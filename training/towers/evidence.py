@@ -60,7 +60,7 @@ class Evidence:
 
 
 def evidence_of(schedule: Schedule) -> Evidence | None:
-    """Train the tower, once; None where no values share rows, or all that it would read so do anyway.
+    """Train the tower, once; None where no values share rows, or it would read the rows that the others do.
 
     It has no gates, and the tables' usual L2: a climb would cost several towers, and its rows are read often. The
     schedule is left as it was.
@@ -79,10 +79,13 @@ def evidence_of(schedule: Schedule) -> Evidence | None:
     return schedule.evidence
 
 
-def _trained(schedule: Schedule) -> Evidence:
-    """Train it; the schedule is left as it needs it."""
+def _trained(schedule: Schedule) -> Evidence | None:
+    """Train it, unless it would be another one of the others; the schedule is left as it needs it."""
     left = {slot.name for slot in schedule.slots}
-    schedule.share(RowSharing.fit(schedule.given, schedule.splits[0], schedule.dtf.evidence))
+    sharing = RowSharing.fit(schedule.given, schedule.splits[0], schedule.dtf.evidence)
+    if sharing.slots == schedule.sharing.slots:
+        return None
+    schedule.share(sharing)
     schedule.slots = tuple(slot for slot in schedule.slots if slot.name in left)
     schedule.config = schedule.config.model_copy(update={"table_l2": USUAL_L2, "half_scale_at": 0.0})
     tower = schedule.tower("evidence", NUMBER, prefix="what was seen of values: ")
