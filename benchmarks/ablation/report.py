@@ -43,8 +43,9 @@ starts: a part that is a choice on validation is favoured by construction.
 
 Every variant searches for the tables' L2 and for row sharing with its own towers on one seed. Controls take as many
 optimiser steps in all as the whole, with weight averaging; how they stop, whether their teacher is calibrated, what
-labels weigh beside it, and their students' L2 and beginning are tuned on one seed (those "taught as DTF teaches": the
-students' alone). Differences are *the whole minus the variant*, in thousandths, with a 95% interval over validation
+labels weigh beside it, and their students' L2 and beginning are tuned on one seed (those whose teacher is calibrated as
+DTF's: the students' alone). No control has an evidence tower among its teachers but `council_teacher`, which has all
+that teach DTF. Differences are *the whole minus the variant*, in thousandths, with a 95% interval over validation
 rows (whole users where the data has them) and seeds, both paired: an AUC difference above 0 and a log loss difference
 below 0 speak for the whole. **Bold**: the interval does not hold 0. Of fewer than three seeds there is none.
 """

@@ -46,8 +46,8 @@ TOWERS = 13
 """The method since which towers are trained as they are: what they end with is kept longer than what comes of them.
 Raised to `METHOD` whenever that changes how a tower is trained."""
 LATER = 14
-"""Likewise of the phases after them: method 15 changed which towers teach, how they are calibrated and what decides
-between phases, all of which a phase is known by."""
+"""Likewise of the phases after them: methods 15 and 16 changed which towers teach, how they are calibrated and what
+decides between phases, all of which a phase is known by. An evidence tower is trained as others are."""
 SEARCHED_ON = 1
 """The seed on which every variant searches for the tables' L2, and for what rare values' rows are and begin as."""
 

@@ -29,7 +29,7 @@ FULL = "full"
 """The name of the whole."""
 
 ONE_WIDTH: dict[str, Any] = {"dtf.rich": 1, "dtf.evidence": 0.0}
-"""A control's towers are as wide as what is served, and know what it knows."""
+"""A control's towers are as wide as what is served, and no evidence tower teaches beside them."""
 
 PAIR: dict[str, Any] = {"dtf.council": 0}
 MERGED: dict[str, Any] = {"dtf.fusion_start": "towers"}
@@ -56,7 +56,7 @@ TEACHING: tuple[Stage, ...] = (({}, {"calibrate": False}), ({}, {"label_weight":
 STUDENT: Stage = ({}, {"l2": 0.3}, {"l2": 0.03}, {"start": "fresh"})
 """What is tried for a control on one seed, a stage after the other, each beginning from the best so far by validation
 log loss: its student's L2 and beginning; how its towers stop; whether its teacher is calibrated and what labels weigh
-beside it. The student first, so that a control that is tuned in all has tried what one taught as DTF teaches has."""
+beside it. The student first, so that a control that is tuned in all has tried what one that is not has."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ VARIANTS: dict[str, Variant] = {
     FULL: Variant("whole", "AFE and DTF as they are"),
     "without_filter": Variant("part", "AFE: noise and copies are kept", overrides={"afe.filter": False}),
     "without_allocation": Variant("part", "AFE: one dimension for all fields", overrides={"afe.allocate": False}),
-    "without_sharing": Variant("part", "AFE: rare values share no rows", overrides={"afe.share_below": 0.0}),
+    "without_sharing": Variant(
+        "part", "AFE: rare values share no rows (and no evidence tower teaches)", overrides={"afe.share_below": 0.0}
+    ),
     "rows_alike": Variant("part", "AFE: all rows begin alike", overrides=ALIKE),
     "rows_near_zero": Variant(
         "choice", "AFE: rows of rare values always begin near zero", overrides={"train.half_scale_at": 30.0}
@@ -155,14 +157,22 @@ VARIANTS: dict[str, Variant] = {
         "control", "one tower under all that teach DTF", EnsembleTeacher, AS_TAUGHT, (STUDENT, STOPPING, *TEACHING)
     ),
     "born_again_taught": Variant(
-        "control", "one tower under its own frozen self, taught as DTF teaches", BornAgain, ONE_WIDTH, (STUDENT,)
+        "control",
+        "one tower under its own frozen self, stopped and calibrated as DTF's",
+        BornAgain,
+        ONE_WIDTH,
+        (STUDENT,),
     ),
     "ensemble_teacher_taught": Variant(
-        "control", "one tower under two trained apart, taught as DTF teaches", EnsembleTeacher, TWO, (STUDENT,)
+        "control",
+        "one tower under two trained apart, stopped and calibrated as DTF's",
+        EnsembleTeacher,
+        TWO,
+        (STUDENT,),
     ),
 }
-"""In the order of the report. Controls that are taught as DTF teaches stop by the log loss once scaled, have a
-calibrated teacher and labels of weight 0.2, as the whole; the others are tuned in all of it."""
+"""In the order of the report. Controls that are stopped and calibrated as DTF's towers stop by the log loss once
+scaled, have a calibrated teacher and labels of weight 0.2, as the whole; the others are tuned in all of it."""
 
 
 def staged(stages: Sequence[Stage], loss: Callable[[ControlSettings], float]) -> ControlSettings:

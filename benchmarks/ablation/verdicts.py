@@ -111,7 +111,9 @@ def rule_text(found: Mapping[str, Any]) -> str:
     seeds = f", of {found['seeds']} seeds at least" if found["compared"] else ""
     return prose(
         f"DTF is to be worse than none of {', '.join(f'`{name}`' for name in CONTROLS)} anywhere, and clearly ahead of",
-        f"all three on at least two tasks. Lines of method {found['method']} alone are judged: of the",
+        "all three on at least two tasks. None of them has an evidence tower among its teachers; `council_teacher`,",
+        f"below, has all of DTF's. Lines of method {found['method']} alone are judged, or of one since which nothing",
+        "changed on a task's data: of the",
         f"{len(found['tasks'])} tasks that it is shown for, {len(found['compared'])} have intervals against all",
         f"three{seeds}. Clearly ahead of all three by AUC on {of('ahead_by_auc')}, by log loss on",
         f"{of('ahead_by_log_loss')}; clearly behind one by either, wherever there is an interval: "

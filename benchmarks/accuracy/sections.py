@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 SPEED = "python -m tests.training.bench_speed --figures benchmarks/training_speed.json"
-_OTHERS = {"teachers": "the teachers' mean", "calibrated": "ours, calibrated"}
+_OTHERS = {"teachers": "the towers' mean", "calibrated": "ours, calibrated"}
 
 
 def choices(document: Document) -> str:
@@ -131,8 +131,8 @@ def speed(document: Document) -> str:
             f"A whole run of {OURS} takes {number(ratios[0])} to {number(ratios[-1])} times the processor time of",
             f"one of {SMALL} with given settings: it trains four towers, the first of them several times (rare values",
             "sharing rows or not, beginning near zero or not, under several strengths of L2) and all of them again",
-            f"where L2 is undecided, and then the fused one from two beginnings. {SMALL} is given by a tuning of as",
-            "many runs as it has trials.",
+            "where L2 is undecided, one more where values share rows, and then the fused one from two beginnings, and",
+            f"a third time where that tower teaches. {SMALL} is given by a tuning of as many runs as it has trials.",
         )
     if not found:
         return text + f"\nSteps have not been measured yet: `{SPEED}`.\n"

@@ -280,7 +280,7 @@ def _pair(task: str, runs: Sequence[Line], measured: Mapping[str, Any]) -> list[
 
 
 def _beside(runs: Sequence[Line]) -> list[dict[str, Any]]:
-    """Ours on test minus its teachers' mean, and minus what it would be with a calibration fitted on validation."""
+    """Ours on test minus its towers' mean, and minus what it would be with a calibration fitted on validation."""
     found = []
     for name in ("teachers", "calibrated"):
         held = [line for line in runs if name in line.get("facts", {})]

@@ -18,9 +18,9 @@ MODELS = {
     "fused": "Fused",
     "calibrated": "Calibrated",
 }
-"""The baseline is one-hot logistic regression; the pair is the mean of both towers, the teachers that of all that
-taught where there were more; fused is what is served, calibrated where validation says that this helps (on validation
-itself it was fitted)."""
+"""The baseline is one-hot logistic regression; the pair is the mean of both towers, the teachers that of all where
+there were more, without an evidence tower; fused is what is served, calibrated where validation says that this helps
+(on validation itself it was fitted)."""
 
 COLUMNS = {
     "auc": "AUC",

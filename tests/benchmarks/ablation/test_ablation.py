@@ -24,7 +24,7 @@ from benchmarks.ablation.schedules import (
 from benchmarks.ablation.variants import VARIANTS, staged
 from benchmarks.ablation.verdicts import verdict
 from benchmarks.accuracy.ledger import Bootstrap, Line, Metrics
-from benchmarks.accuracy.models import METHOD
+from benchmarks.accuracy.models import METHOD, UNGROUPED, UNSHARED
 from training.models.reaction import TowerPair
 
 if TYPE_CHECKING:
@@ -197,6 +197,21 @@ def test_of_each_task_the_newest_method_with_seeds_enough_is_shown_and_an_older_
     assert [said[task] for task in ("both", "begun", "one")] == [False, True, True]
 
 
+def test_lines_of_a_method_since_which_nothing_changed_on_their_data_are_of_the_present_one() -> None:
+    seeds = (1, 2, 3)
+    lines = [line("full", seed, 0.7, 0.5, "movielens_100k-time", method=UNSHARED) for seed in seeds]
+    lines += [line("full", seed, 0.7, 0.5, "movielens_latest_tags-time", method=UNSHARED) for seed in seeds]
+    lines += [line("full", seed, 0.6, 0.5, "avazu-time", method=UNGROUPED) for seed in seeds]
+    lines += [line("full", 3, 0.9, 0.5, "avazu-time", method=UNSHARED)]  # the same again, later
+    content = as_json(lines)
+    methods = {"movielens_100k-time": METHOD, "movielens_latest_tags-time": UNSHARED, "avazu-time": METHOD}
+    assert content["methods"] == methods
+    assert content["against_controls"]["tasks"] == ["movielens_100k-time", "avazu-time"]
+    whole = content["tasks"]["avazu-time"]["full"]
+    assert whole["seeds"] == [1, 2, 3]
+    assert whole["auc"]["mean"] == pytest.approx((0.6 + 0.6 + 0.9) / 3)
+
+
 def test_one_seed_gives_a_difference_and_no_interval_and_no_verdict() -> None:
     lines = [line("full", 1, 0.80, 0.50), line("full", 2, 0.80, 0.50), line("without_merging", 1, 0.70, 0.60)]
     content = as_json(lines)
@@ -264,7 +279,8 @@ def test_verdicts_are_of_the_present_method_alone_and_say_on_how_many_tasks_and_
         "behind": [],  # of the earlier method's task all would be
     }
     page = " ".join(as_markdown(content).split())
-    assert f"of method {METHOD} alone are judged: of the 3 tasks that it is shown for, 2 have intervals" in page
+    assert f"Lines of method {METHOD} alone are judged, or of one since which nothing changed on a" in page
+    assert "data: of the 3 tasks that it is shown for, 2 have intervals" in page
     assert "all three, of 3 seeds at least. Clearly ahead of all three by AUC on 2 of 2 tasks (now, now too)" in page
     assert "the part helps in now, now too, now in part; undecided in 0 of 3 tasks, of 3 seeds at least; over" in page
     assert "`without_squares`: the part" not in page

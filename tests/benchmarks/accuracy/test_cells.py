@@ -10,7 +10,7 @@ from ledger_lines import MODELS, TASKS, line, timings, whole
 from benchmarks.accuracy.__main__ import summary
 from benchmarks.accuracy.cells import choice
 from benchmarks.accuracy.ledger import Ledger, Line, Metrics, run_key
-from benchmarks.accuracy.models import METHOD, UNGROUPED, UNSHARED, method_of
+from benchmarks.accuracy.models import METHOD, UNGROUPED, UNSHARED, as_recorded, method_of
 from benchmarks.accuracy.models import MODELS as MODEL_TABLE
 from benchmarks.accuracy.plan import finished, guarded
 from benchmarks.accuracy.report import markdown
@@ -331,8 +331,17 @@ def test_a_method_that_changed_nothing_on_some_data_leaves_the_runs_of_that_pres
         assert usual["method"] == method
         # They are those that a run of today looks for, so that none is trained again.
         present = [one for one in lines if (one.task, one.model, one.config) == (task, "REACTION", usual)]
-        assert len(present) == 5
+        assert len(present) >= 5
         assert not any(one.facts["chosen"]["share_below"] for one in present)
+
+
+def test_a_run_that_is_given_to_share_rows_is_by_the_newest_method_on_any_data() -> None:
+    for below, method in ((None, UNSHARED), (0.0, UNSHARED), (10.0, METHOD)):
+        sections = {"afe": {"share_below": below}, "dtf": {"evidence": 100.0, "evidence_l2": 0.3, "council": 2}}
+        found = as_recorded("movielens_100k-time", sections)
+        assert found["method"] == method
+        assert ("evidence" in found["dtf"]) == ("evidence_l2" in found["dtf"]) == (method == METHOD)
+        assert found["dtf"]["council"] == 2
 
 
 def test_settings_of_an_evidence_tower_are_in_no_config_of_data_that_has_none_and_in_all_others() -> None:
