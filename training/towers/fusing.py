@@ -5,7 +5,7 @@ heart. One that begins afresh learns from what they say alone: on MovieLens tags
 mean, on other data both end alike (ARCHITECTURE.md, 69).
 
 Where an evidence tower teaches too, the better of both is trained once more without: a teacher that is better on
-validation may teach worse, as on MovieLens tags by time (72).
+validation need not teach better (72).
 """
 
 from __future__ import annotations
