@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from model_export.demo import steps
+from model_export.demo.__main__ import app
 from model_export.demo.requests import requests_of
 from model_export.demo.workplace import DemoError, Workplace
 from service.bundle import read_bundle
@@ -95,8 +97,9 @@ def test_a_directory_with_a_run_of_somebody_else_is_refused_untouched(tmp_path: 
 
 
 def test_other_data_than_the_generators_is_refused_for_its_truth_is_not_known(tmp_path: Path) -> None:
-    done = demo("--dir", tmp_path / "demo", "--experiment", steps.EXPERIMENT.with_name("avazu.toml"))
-    assert done.returncode == 2
+    avazu = steps.EXPERIMENT.with_name("avazu.toml")
+    done = CliRunner().invoke(app, ["--dir", str(tmp_path / "demo"), "--experiment", str(avazu)])
+    assert done.exit_code == 2
     assert "expected data.dataset 'synthetic', whose truth is known, got 'avazu'" in done.stderr
 
 

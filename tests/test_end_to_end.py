@@ -25,14 +25,17 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from model_export.__main__ import app as model_export
 from service.bundle import read_bundle
 from service.scorer import Scorer
 from tests.service.serving import serving
+from training.__main__ import app as training
 from training.runs import open_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "training" / "experiments"
@@ -47,13 +50,19 @@ ROWS = 8_000
 """Of a real log."""
 
 
-def command(*words: object) -> str:
-    """Run one of the project's commands, in this environment; its standard output."""
+def command(*words: object) -> None:
+    """Run one of the project's commands, in this environment."""
     done = subprocess.run(
         [sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
+
+
+def command_here(package: str, *words: object) -> None:
+    """The same without starting a process: libraries take longer to load than a brief training."""
+    door = {"training": training, "model_export": model_export}[package]
+    done = CliRunner().invoke(door, [*map(str, words)], catch_exceptions=False)
+    assert done.exit_code == 0, f"{words}\n{done.output[-4000:]}"
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,11 @@ class Path4:
     rows: list[dict[str, Any]]
 
 
-def walk(experiment: Path, directory: Path) -> Path4:
+def walk(experiment: Path, directory: Path, run: Callable[..., None]) -> Path4:
     """The three commands before the service."""
-    command("training", "prepare", experiment, "--out", directory / "data")
-    command("training", "train", experiment, "--data", directory / "data", "--out", directory / "run")
-    command("model_export", directory / "run", "--out", directory / "bundle", "--seconds", 0.2)
+    run("training", "prepare", experiment, "--out", directory / "data")
+    run("training", "train", experiment, "--data", directory / "data", "--out", directory / "run")
+    run("model_export", directory / "run", "--out", directory / "bundle", "--seconds", 0.2)
     lines = (directory / "data" / "raw_sample.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) >= 100
@@ -197,7 +206,7 @@ def test_a_real_log_goes_from_its_raw_file_to_equal_scores_over_http(
 ) -> None:
     beginning(data_dir, name, tmp_path / "raw")
     monkeypatch.setenv("REACTION_DATA_DIR", str(tmp_path / "raw"))
-    path = walk(published(name, tmp_path), tmp_path)
+    path = walk(published(name, tmp_path), tmp_path, command_here)
     assert_scores_agree(path)
     metrics = json.loads((path.run / "metrics.json").read_text(encoding="utf-8"))
     for split in ("validation", "test"):
@@ -307,7 +316,7 @@ def own_table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path4]:
     experiment.write_text(OWN_TABLE, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("REACTION_DATA_DIR", raising=False)
-        yield walk(experiment, directory)
+        yield walk(experiment, directory, command)
 
 
 def test_an_own_table_is_served_as_its_fusion_form_scores_it(own_table: Path4) -> None:

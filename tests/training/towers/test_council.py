@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,33 @@ if TYPE_CHECKING:
 VALID = clicks(400, seed=50)
 
 
-def toy(where: Path, council: int, told: list[str] | None = None, seed: int = 1, **train: Any) -> Schedule:
+@pytest.fixture(scope="module")
+def trained_for(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Epochs -> a directory with four towers, trained once: they know nothing of what becomes of them."""
+    found = {epochs: tmp_path_factory.mktemp("towers") for epochs in (6, 12)}
+    for epochs, where in found.items():
+        with torch.random.fork_rng():
+            four(toy(where, 2, epochs=epochs))
+    return found
+
+
+def four(schedule: Schedule) -> list[Tower]:
+    """A pair's towers and two further ones, as a schedule trains them."""
+    found = [schedule.gated_tower(), schedule.tower("tower_b", 1)]
+    return found + [schedule.tower(name, FIRST + i) for i, name in enumerate(("tower_c", "tower_d"))]
+
+
+def toy(
+    where: Path,
+    council: int,
+    told: list[str] | None = None,
+    seed: int = 1,
+    after: dict[int, Path] | None = None,
+    **train: Any,
+) -> Schedule:
+    if after is not None:
+        shutil.copytree(after[train.get("epochs", 6)], where, dirs_exist_ok=True)
+
     def progress(phase: str, done: int, total: int, _note: str) -> None:
         if told is not None and phase not in told:
             told.append(phase)
@@ -105,8 +132,8 @@ def test_towers_are_ranked_the_first_ones_teach_and_are_told_of_by_rank(seed: in
         assert not any(f"{other}.auc" in record for other in told if other != name for record in records)
 
 
-def test_a_council_changes_the_fused_model_and_not_its_size(tmp_path: Path) -> None:
-    alone, taught = run(toy(tmp_path / "alone", 0)), run(toy(tmp_path / "taught", 2))
+def test_a_council_changes_the_fused_model_and_not_its_size(trained_for: dict[int, Path], tmp_path: Path) -> None:
+    alone, taught = (run(toy(tmp_path / str(further), further, after=trained_for)) for further in (0, 2))
     assert [record["phase"] for record in taught.history if record["step"] == 0][-1] == "fusion"
     assert not same(alone.form, taught.form)
     assert [table.shape for table in alone.form.tables] == [table.shape for table in taught.form.tables]
@@ -123,10 +150,12 @@ def test_what_a_council_was_trained_to_is_taken_up_and_not_trained_again(tmp_pat
     assert same(again.form, first.form)
 
 
-def test_a_council_is_kept_with_the_pair_and_goes_on_when_that_is_trained_on(tmp_path: Path) -> None:
-    schedule = toy(tmp_path / "first", 2)
+def test_a_council_is_kept_with_the_pair_and_goes_on_when_that_is_trained_on(
+    trained_for: dict[int, Path], tmp_path: Path
+) -> None:
+    schedule = toy(tmp_path / "first", 2, after=trained_for)
     with torch.random.fork_rng():
-        a, b, *council = (schedule.tower(f"tower_{letter}", i) for i, letter in enumerate("abcd"))
+        a, b, *council = four(schedule)
         pair = TowerPair(a, b, council)
         save_model(tmp_path, schedule.fusion(pair))
     save_pair(tmp_path, pair)
@@ -144,9 +173,9 @@ def test_a_council_is_kept_with_the_pair_and_goes_on_when_that_is_trained_on(tmp
 
 @pytest.mark.parametrize("spoilt", ["", "d", "c", "cd", "bcd", "acd"])
 def test_as_many_of_the_best_towers_teach_as_do_no_harm(
-    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoilt: str, trained_for: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule = toy(tmp_path, 2, epochs=12)
+    schedule = toy(tmp_path, 2, after=trained_for, epochs=12)
     train = schedule.tower
     towers: dict[str, Tower] = {}
 
@@ -176,8 +205,10 @@ def test_as_many_of_the_best_towers_teach_as_do_no_harm(
     assert phases == ["tower_a", "tower_b", "tower_c", "tower_d"][:best]
 
 
-def test_a_tower_that_is_left_out_for_good_reason_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schedule = toy(tmp_path, 2, epochs=12)
+def test_a_tower_that_is_left_out_for_good_reason_is_told_of(
+    trained_for: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = toy(tmp_path, 2, after=trained_for, epochs=12)
     train = schedule.tower
 
     def tower(name: str, number: int, **how: Any) -> Tower:
@@ -208,10 +239,10 @@ def test_where_one_tower_cannot_tell_which_l2_is_better_four_decide(seed: int, t
         chosen = schedule.config.first_table_l2
         found = with_council(schedule, pair)
     tried = trained(tmp_path / "search", "tower_a")
-    towers = {l2: given(tmp_path / str(l2), seed, l2) for l2 in tried}
+    near = {chosen, *(l2 for l2 in (chosen * STEP, chosen / STEP) if l2 in tried)}
+    towers = {l2: given(tmp_path / str(l2), seed, l2) for l2 in near}
     alone = {l2: [loss(schedule, tower) for tower in some] for l2, some in towers.items()}
     spread = np.std([loss(schedule, tower) for tower in best_of(schedule, towers[chosen])[1]], ddof=1)
-    near = {chosen, *(l2 for l2 in (chosen * STEP, chosen / STEP) if l2 in tried)}
     unsure = {l2 for l2 in near if alone[l2][0] - alone[chosen][0] < 2 * np.sqrt(2) * spread}
     assert spread > 0.001
     means = {l2: best_of(schedule, towers[l2]) for l2 in unsure}
@@ -233,5 +264,4 @@ def given(where: Path, seed: int, l2: float) -> list[Tower]:
     """Four towers under a given L2, from a schedule that searches for nothing."""
     schedule = toy(where, 2, seed=seed, table_l2=l2)
     with torch.random.fork_rng():
-        found = [schedule.gated_tower(), schedule.tower("tower_b", 1)]
-        return found + [schedule.tower(name, FIRST + i) for i, name in enumerate(("tower_c", "tower_d"))]
+        return four(schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +47,30 @@ def sparse(rows: int, seed: int) -> Arrays:
 TRAIN, VALID = sparse(6000, 1), sparse(4000, 2)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a pair and the tower beside it, trained once: they know nothing of what becomes of them."""
+    where = tmp_path_factory.mktemp("trained")
+    schedule = toy(where)
+    with torch.random.fork_rng():
+        schedule.towers()
+    found(schedule)
+    return where
+
+
 def toy(
     where: Path,
     told: list[str] | None = None,
     *,
+    after: Path | None = None,
     train: Arrays = TRAIN,
     below: float = 2.0,
     epochs: int = 15,
     **dtf: Any,
 ) -> Schedule:
+    if after is not None:
+        shutil.copytree(after, where, dirs_exist_ok=True)
+
     def progress(phase: str, *_: object) -> None:
         if told is not None and (not told or told[-1] != phase):
             told.append(phase)
@@ -85,8 +101,10 @@ def scaled(logits: np.ndarray) -> float:
     return float(log_loss(VALID.label, fitted.predict_proba(logits[:, None])[:, 1]))
 
 
-def test_the_tower_knows_of_a_training_row_the_counts_without_it_and_nothing_else(tmp_path: Path) -> None:
-    evidence = found(toy(tmp_path))
+def test_the_tower_knows_of_a_training_row_the_counts_without_it_and_nothing_else(
+    trained: Path, tmp_path: Path
+) -> None:
+    evidence = found(toy(tmp_path, after=trained))
     ids = np.hstack([TRAIN.context_ids, TRAIN.candidate_ids])
     counts: dict[tuple[int, int, int], int] = {}
     for (user, item), label in zip(ids, TRAIN.label, strict=True):
@@ -196,8 +214,8 @@ def test_its_share_is_what_validation_is_best_with_and_none_without_a_clear_gain
     assert share_of(schedule, one, Evidence(one, one)) == 0.0
 
 
-def test_a_teacher_says_what_both_do_row_by_row(tmp_path: Path) -> None:
-    schedule = toy(tmp_path)
+def test_a_teacher_says_what_both_do_row_by_row(trained: Path, tmp_path: Path) -> None:
+    schedule = toy(tmp_path, after=trained)
     with torch.random.fork_rng():
         a, b = (schedule.tower(f"tower_{name}", number) for number, name in enumerate("ab"))
         pair = TowerPair(a, b)
@@ -220,9 +238,11 @@ def test_a_teacher_says_what_both_do_row_by_row(tmp_path: Path) -> None:
         teacher.logits(batch.ids)
 
 
-def test_a_fused_model_learns_from_it_and_is_no_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taught = toy(tmp_path / "taught", fusion_start="afresh")
-    alone = toy(tmp_path / "alone", fusion_start="afresh", evidence=0.0)
+def test_a_fused_model_learns_from_it_and_is_no_larger(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = toy(tmp_path / "taught", after=trained, fusion_start="afresh")
+    alone = toy(tmp_path / "alone", after=trained, fusion_start="afresh", evidence=0.0)
     asked: dict[Schedule, list[float]] = {taught: [], alone: []}
     for schedule, factors in asked.items():
 
