@@ -50,7 +50,7 @@ endif
 # Files that watch servers and clocks, never beside those that train: they wait a third of their time, so three at once.
 # Of those that train two at once; files of few tests, which xdist would keep for the end, are those that take minutes,
 # so they go in the order of their names.
-WATCHING := tests/service tests/benchmarks
+WATCHING := tests/service tests/benchmarks tests/test_prometheus.py
 PYTEST := -m pytest --dist loadfile
 test: $(STAMP) ## run the tests; those on real data need REACTION_DATA_DIR
 	$(BIN)/python $(PYTEST) -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(WATCHING))

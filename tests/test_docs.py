@@ -31,7 +31,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
 }
-ROWS = 3000
+ROWS = 1000
 # What stands in for curl where there is none: the few options that README uses.
 CURL = """#!{python}
 import sys, urllib.request

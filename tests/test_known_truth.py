@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
+from training.__main__ import app
 from training.datasets.synthetic import SyntheticData, generate
 from training.train_config import USUAL_L2
 
@@ -43,15 +43,8 @@ def train(seed: int, directory: Path) -> Path:
         ["prepare", experiment, "--out", data],
         ["train", experiment, "--data", data, "--out", run],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "training", *map(str, words)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output[-3000:]
     return run
 
 

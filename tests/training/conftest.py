@@ -15,6 +15,6 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["prepare", "exp.toml", "--out", "data"],
         ["train", "exp.toml", "--data", "data", "--out", "run"],
     ):
-        done = tiny.training(*arguments, cwd=home)
+        done = tiny.training_here(*arguments, cwd=home)
         assert done.returncode == 0, done.stderr
     return home

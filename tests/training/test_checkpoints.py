@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import tiny
 import torch
 
 from training.config import load_config
@@ -21,7 +22,7 @@ def quiet(*_: object) -> None:
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tiny_home: Path, tmp_path: Path) -> None:
-    data, config = PreparedData.open(tiny_home / "data"), load_config(tiny_home / "exp.toml")
+    data, config = PreparedData.open(tiny_home / "data"), tiny.brief(load_config(tiny_home / "exp.toml"))
     train_reaction(data, config, tmp_path, resume=False, progress=quiet)
     other = config.model_copy(update={"train": config.train.model_copy(update={"rate": 0.01})})
     with pytest.raises(CheckpointError, match="another configuration or of other data"):

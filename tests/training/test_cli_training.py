@@ -201,7 +201,7 @@ def test_a_training_that_is_interrupted_says_how_to_go_on_and_ends_as_if_it_neve
     assert told == "run.partial: cannot resume: seed: expected 3 (as it was started), got 4"
     assert "run.partial" in {path.name for path in home.iterdir()}
 
-    done = tiny.training(*TRAIN, "--resume", cwd=home)
+    done = tiny.training_here(*TRAIN, "--resume", cwd=home)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in home.iterdir()) == ["data", "exp.toml", "log.csv", "run"]
     for name in ("weights.safetensors", "pair.safetensors", "validation.safetensors"):

@@ -1,14 +1,10 @@
-"""A training on prepared data: resumed, retrained, weighted, refused."""
+"""A training on prepared data: repeated, retrained, weighted, refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,41 +20,9 @@ from training.models.reaction import serving_ids
 from training.phases.phase import probabilities
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from training.config import ExperimentConfig
-
-ROOT = Path(__file__).resolve().parents[2]
-
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from training import loop
-from training.config import load_config
-from training.loader import PreparedData
-from training.phases.phase import Phase
-
-data, experiment, workdir = map(Path, sys.argv[1:4])
-phase, step, attempt = sys.argv[4], int(sys.argv[5]), int(sys.argv[6])
-begun = 0
-loop.CHECKPOINT_SECONDS = 0.0
-
-train_step = Phase._step
-
-def die(self):
-    global begun
-    begun += self.settings.name == phase and self.position.step == 0
-    if self.settings.name == phase and self.position.step == step and begun == attempt:
-        os.kill(os.getpid(), signal.SIGKILL)
-    train_step(self)
-
-Phase._step = die
-loop.train_reaction(
-    PreparedData.open(data),
-    load_config(experiment),
-    workdir,
-    resume=False,
-    progress=lambda *told: None,
-)
-"""
 
 
 def quiet(*_: object) -> None:
@@ -96,79 +60,18 @@ def split_logits(result: TrainingResult, split: object, model: str) -> np.ndarra
         return getattr(result, model)(context, candidate).numpy()
 
 
-def killed(experiment: Path, tiny_home: Path, workdir: Path, steps: list[int], phase: str, *, attempt: int = 1) -> None:
-    """Kill a training within a phase, between the second and the third of its evaluations."""
-    where = [phase, str(steps[1] + 3), str(attempt)]
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, tiny_home / "data", experiment, workdir, *where],
-        cwd=ROOT,
-        env=tiny.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    assert (workdir / "current.safetensors").exists()
-
-
-def evaluated(result: TrainingResult, phase: str) -> list[int]:
-    """At which steps a phase was evaluated."""
-    return [record["step"] for record in result.history if record["phase"] == phase]
-
-
-def same_training(one: TrainingResult, other: TrainingResult) -> bool:
-    kept = ("history", "metrics", "table_l2", "half_scale_at", "share_below", "fusion_start")
-    alike = all(getattr(one, name) == getattr(other, name) for name in kept)
-    return alike and same_weights(one.form, other.form) and same_weights(one.pair, other.pair)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("phase", "attempt"), [("tower_a", 1), ("tower_a", 2), ("tower_b", 1), ("fusion", 1), ("fusion", 2)]
-)
-def test_a_killed_training_continues_to_the_bit_same_result(
-    phase: str, attempt: int, tiny_home: Path, whole: TrainingResult, tmp_path: Path
-) -> None:
-    data, config = PreparedData.open(tiny_home / "data"), load_config(tiny_home / "exp.toml")
-    steps = evaluated(whole, phase)
-    killed(tiny_home / "exp.toml", tiny_home, tmp_path, steps, phase, attempt=attempt)
-    if phase == "tower_a":  # in the middle of the search for the tables' L2: those before are over
-        assert len(list(tmp_path.glob("tower_a_*.safetensors"))) == attempt - 1
-    told = []
-    resumed = train_reaction(
-        data, config, tmp_path, resume=True, progress=lambda name, done, *_: told.append((name, done))
-    )
-    assert next(done for name, done in told if name == phase) == steps[2]
-    if phase == "fusion":  # what was over is not trained again
-        assert not {"tower_a", "tower_b"} & {name for name, _ in told}
-    assert same_training(resumed, whole)
-
-
-@pytest.mark.slow
-def test_a_training_killed_in_a_tower_of_the_council_continues_to_the_bit_same_result(
-    data: PreparedData, config: ExperimentConfig, tiny_home: Path, tmp_path: Path
-) -> None:
-    config = config.model_copy(update={"dtf": config.dtf.model_copy(update={"council": 1})})
-    save_config(config, tmp_path / "exp.toml")
-    whole = train_reaction(data, config, tmp_path / "whole", resume=False, progress=quiet)
-    (tmp_path / "killed").mkdir()
-    steps = evaluated(whole, "tower_b")  # a history names towers by their rank; any is evaluated after as many steps
-    killed(tmp_path / "exp.toml", tiny_home, tmp_path / "killed", steps, "tower_c")
-    told: list[tuple[str, int]] = []
-    resumed = train_reaction(
-        data, config, tmp_path / "killed", resume=True, progress=lambda name, done, *_: told.append((name, done))
-    )
-    assert next(found for found in told if found[0] != "afe") == ("tower_c", steps[2])  # A and B were over
-    assert same_training(resumed, whole)
-
-
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     data: PreparedData, config: ExperimentConfig, whole: TrainingResult, tmp_path: Path
 ) -> None:
     torch.manual_seed(123)  # what happened in the process before does not matter
+    expected = torch.rand(3)
+    torch.manual_seed(123)
+    threads = torch.get_num_threads()
     again = train_reaction(data, config, tmp_path / "a", resume=False, progress=quiet)
     assert same_weights(again.form, whole.form)
+    # The caller's random numbers and threads are left alone.
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
     other = train_reaction(data, config.model_copy(update={"seed": 4}), tmp_path / "b", resume=False, progress=quiet)
     assert not same_weights(other.form, whole.form)
 
@@ -185,18 +88,6 @@ def test_the_tables_l2_that_was_chosen_gives_the_same_model_when_it_is_given(
     plain = [{key: value for key, value in record.items() if key != "table_l2"} for record in whole.history]
     assert again.history == plain
     assert not any("L2" in note for *_, note in told)
-
-
-def test_the_callers_random_numbers_and_threads_are_left_alone(
-    data: PreparedData, config: ExperimentConfig, tmp_path: Path
-) -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    threads = torch.get_num_threads()
-    train_reaction(data, config, tmp_path, resume=False, progress=quiet)
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.get_num_threads() == threads
 
 
 def test_metrics_stand_for_towers_pair_and_fused_on_both_splits(data: PreparedData, whole: TrainingResult) -> None:
@@ -273,8 +164,12 @@ def test_a_retraining_takes_the_tables_l2_from_the_run_unless_it_is_given(
     data: PreparedData, config: ExperimentConfig, origin: Path, tmp_path: Path
 ) -> None:
     save_config(with_l2(config, 77.0), origin / "config.toml")
-    found = {}
-    for name, wanted in (("taken", config), ("given", with_l2(config, 77.0)), ("other", with_l2(config, 5000.0))):
+    found, short = {}, tiny.brief(config)
+    for name, wanted in (
+        ("taken", short.model_copy(update={"train": short.train.model_copy(update={"table_l2": None})})),
+        ("given", with_l2(short, 77.0)),
+        ("other", with_l2(short, 5000.0)),
+    ):
         found[name] = train_reaction(data, wanted, tmp_path / name, resume=False, init_from=origin, progress=quiet)
     assert [result.table_l2 for result in found.values()] == [77.0, 77.0, 5000.0]
     assert same_weights(found["taken"].form, found["given"].form)
@@ -324,7 +219,8 @@ def test_a_device_that_is_not_there_is_refused(data: PreparedData, config: Exper
 
 
 def test_bfloat16_autocast_trains_too(data: PreparedData, config: ExperimentConfig, tmp_path: Path) -> None:
-    halved = config.model_copy(update={"train": config.train.model_copy(update={"precision": "bfloat16"})})
+    short = tiny.brief(config)
+    halved = short.model_copy(update={"train": short.train.model_copy(update={"epochs": 3, "precision": "bfloat16"})})
     result = train_reaction(data, halved, tmp_path, resume=False, progress=quiet)
     assert all(v.dtype == torch.float32 for v in result.form.state_dict().values() if v.is_floating_point())
     assert result.metrics["validation"]["fused"]["log_loss"] < 0.72

@@ -10,9 +10,13 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 from training import __main__ as door
+
+if TYPE_CHECKING:
+    from training.config import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,6 +150,15 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of a command: ours without REACTION_*, and the package importable from anywhere."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("REACTION_")}
     return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "NO_COLOR": "1", **more}
+
+
+def brief(config: ExperimentConfig) -> ExperimentConfig:
+    """An experiment that searches for nothing and reads its rows once, for tests of something else."""
+    train = {"table_l2": 300.0, "half_scale_at": 0.0, "epochs": 1}
+    changes = {"train": train, "afe": {"share_below": 0.0}, "dtf": {"fusion_start": "towers"}}
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
+    )
 
 
 def training_here(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

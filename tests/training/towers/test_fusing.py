@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiny
 import torch
 from model_toys import SLOTS, clicks
 from sklearn.metrics import log_loss, roc_auc_score
@@ -183,6 +184,7 @@ def test_a_retraining_tries_both_whatever_the_run_chose_unless_one_is_given(
 ) -> None:
     config, data = load_config(tiny_home / "exp.toml"), PreparedData.open(tiny_home / "data")
     assert open_run(tiny_home / "run").config.dtf.fusion_start is not None
+    config = tiny.brief(config)
     config = config.model_copy(update={"dtf": config.dtf.model_copy(update={"fusion_start": given})})
     result = train_reaction(data, config, tmp_path, resume=False, init_from=tiny_home / "run", progress=lambda *_: None)
     known = {"fusion": "towers", "fusion_afresh": "afresh"}

@@ -155,7 +155,7 @@ def test_a_training_whose_towers_learn_nothing_ends_at_least_as_good_as_its_yard
 ) -> None:
     data, config = PreparedData.open(home / "data"), load_config(home / "exp.toml")
     known = fit_yardstick(data, config.seed)
-    train = config.train.model_copy(update={**RANDOM, "table_l2": 300.0})
+    train = config.train.model_copy(update={**RANDOM, "table_l2": 300.0, "epochs": 1})
     afe = config.afe.model_copy(update={"share_below": below, "filter": False, "gates": False})
     dtf = config.dtf.model_copy(update={"council": 2})
     config = config.model_copy(update={"train": train, "afe": afe, "dtf": dtf})

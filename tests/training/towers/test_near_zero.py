@@ -149,7 +149,7 @@ def test_a_run_keeps_what_was_chosen_a_retraining_takes_it_and_the_report_says_s
     assert chosen in {0.0, USUAL_HALF}
     result = train_reaction(
         PreparedData.open(tiny_home / "data"),
-        config,
+        config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}),
         tmp_path / "on",
         resume=False,
         init_from=tiny_home / "run",

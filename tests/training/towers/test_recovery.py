@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +22,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def toy(where: Path, **train: Any) -> Schedule:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with both towers, trained once: they know nothing of what becomes of them."""
+    where = tmp_path_factory.mktemp("trained")
+    schedule = toy(where)
+    with torch.random.fork_rng():
+        for number, name in enumerate(("tower_a", "tower_b")):
+            schedule.tower(name, number)
+    return where
+
+
+def toy(where: Path, after: Path | None = None, **train: Any) -> Schedule:
     torch.set_num_threads(1)
+    if after is not None:
+        shutil.copytree(after, where, dirs_exist_ok=True)
     return Schedule(
         SLOTS,
         clicks(1000),
@@ -40,7 +54,7 @@ def toy(where: Path, **train: Any) -> Schedule:
             }
         ),
         seed=1,
-        store=CheckpointStore(where, "toy", resume=False),
+        store=CheckpointStore(where, "toy", resume=True),
         progress=lambda *_: None,
     )
 
@@ -48,9 +62,9 @@ def toy(where: Path, **train: Any) -> Schedule:
 @pytest.mark.parametrize("weak", ["tower_a", "tower_b"])
 @pytest.mark.parametrize("learns", [True, False])
 def test_a_tower_that_spoils_the_pair_is_trained_again_and_left_out_if_it_stays_behind(
-    weak: str, learns: bool, tmp_path: Path
+    weak: str, learns: bool, trained: Path, tmp_path: Path
 ) -> None:
-    schedule = toy(tmp_path)
+    schedule = toy(tmp_path, trained)
     with torch.random.fork_rng():
         a, b = schedule.tower("tower_a", 0), schedule.tower("tower_b", 1)
         before = {record["phase"]: record for record in schedule.history}
@@ -83,8 +97,8 @@ def test_a_tower_that_spoils_the_pair_is_trained_again_and_left_out_if_it_stays_
     assert said["pair"].shape == (400,)
 
 
-def test_a_pair_that_is_as_good_as_its_better_tower_is_left_alone(tmp_path: Path) -> None:
-    schedule = toy(tmp_path)
+def test_a_pair_that_is_as_good_as_its_better_tower_is_left_alone(trained: Path, tmp_path: Path) -> None:
+    schedule = toy(tmp_path, trained)
     with torch.random.fork_rng():
         pair = TowerPair(schedule.tower("tower_a", 0), schedule.tower("tower_b", 1))
         assert without_weak(schedule, pair) is pair
@@ -92,11 +106,12 @@ def test_a_pair_that_is_as_good_as_its_better_tower_is_left_alone(tmp_path: Path
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["tower_a", "tower_b"]
 
 
-@pytest.mark.parametrize(("errors", "again", "alone"), [(0.5, False, False), (1.5, True, False), (2.5, True, True)])
+@pytest.mark.parametrize("errors", [0.5, 1.5, 2.5])
 def test_being_behind_by_an_error_is_enough_to_be_trained_again_and_by_two_to_be_left_out(
-    errors: float, again: bool, alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    errors: float, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule = toy(tmp_path)
+    again, alone = errors > 1.0, errors > 2.0
+    schedule = toy(tmp_path, trained)
     with torch.random.fork_rng():
         pair = TowerPair(schedule.tower("tower_a", 0), schedule.tower("tower_b", 1))
         monkeypatch.setattr(recovery, "gain", lambda *_: Gain(0.01 * errors, 0.01))

@@ -53,10 +53,23 @@ def search(home: Path, out: Path, progress: Callable[..., None] = quiet, **more:
 
 
 @pytest.fixture(scope="module")
-def whole(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Path]:
+def told() -> dict[int, set[str]]:
+    """What the undisturbed search told of fused models: trials that were over -> what each one's began from."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path, told: dict[int, set[str]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Path]:
     """An undisturbed search, and what it wrote."""
     out = tmp_path_factory.mktemp("whole") / "tuned.toml"
-    return search(home, out), out
+
+    def progress(phase: str, done: int, _total: int, note: str) -> None:
+        if phase == "trials":
+            told[done] = set()
+        elif phase == "fusion":
+            told[max(told)].add(note.partition(": ")[0] if ": " in note else "")
+
+    return search(home, out, progress), out
 
 
 def outcomes(found: Found) -> list[tuple[object, ...]]:
@@ -82,16 +95,8 @@ def test_the_first_trial_is_the_experiment_as_it_is(home: Path, whole: tuple[Fou
         pair_alone = pair_alone.model_copy(update={"fusion_start": alone.fusion_start})
 
 
-def test_what_a_model_begins_from_is_found_out_by_the_first_trial_alone(home: Path, tmp_path: Path) -> None:
-    told: dict[int, set[str]] = {}
-
-    def progress(phase: str, done: int, _total: int, note: str) -> None:
-        if phase == "trials":
-            told[done] = set()
-        elif phase == "fusion":
-            told[max(told)].add(note.partition(": ")[0] if ": " in note else "")
-
-    search(home, tmp_path / "tuned.toml", progress)
+@pytest.mark.usefixtures("whole")
+def test_what_a_model_begins_from_is_found_out_by_the_first_trial_alone(told: dict[int, set[str]]) -> None:
     assert told == {0: {"from the towers", "afresh"}, **{done: {""} for done in range(1, TRIALS + 1)}}
 
 
@@ -130,18 +135,15 @@ def test_what_is_written_is_the_experiment_with_the_winners_overrides(home: Path
     assert sorted(path.name for path in out.parent.iterdir()) == ["tuned.json", "tuned.toml", "tuned.tuning"]
 
 
-def test_the_test_split_is_never_opened(home: Path, whole: tuple[Found, Path], tmp_path: Path) -> None:
-    copy = tmp_path / "home"
+def test_a_killed_search_goes_on_to_the_same_end_and_none_ever_opens_the_test_split(
+    home: Path, whole: tuple[Found, Path], tmp_path: Path
+) -> None:
+    copy, left = tmp_path / "home", tmp_path / "left.tuning"
     shutil.copytree(home, copy)
     for path in (copy / "data/test").iterdir():
         path.write_bytes(b"?" * path.stat().st_size)
     with pytest.raises(Exception, match="expected a NumPy array"):
         PreparedData.open(copy / "data").split("test")
-    assert outcomes(search(copy, tmp_path / "tuned.toml")) == outcomes(whole[0])
-
-
-def test_a_killed_search_goes_on_to_the_same_end(home: Path, whole: tuple[Found, Path], tmp_path: Path) -> None:
-    left = tmp_path / "left.tuning"
 
     def copy_in_the_middle(phase: str, done: int, *_: object) -> None:
         # What a power cut would leave: the folder as it is in the middle of the second trial's second phase.
@@ -151,10 +153,10 @@ def test_a_killed_search_goes_on_to_the_same_end(home: Path, whole: tuple[Found,
             if len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE])) == 1:
                 shutil.copytree(running, left)
 
-    search(home, tmp_path / "tuned.toml", copy_in_the_middle)
+    assert outcomes(search(copy, tmp_path / "tuned.toml", copy_in_the_middle)) == outcomes(whole[0])
     assert list(left.glob("training-*/tower_a.safetensors"))
     trained: list[str] = []
-    resumed = search(home, tmp_path / "left.toml", lambda phase, *_: trained.append(phase))
+    resumed = search(copy, tmp_path / "left.toml", lambda phase, *_: trained.append(phase))
     assert trained.index("tower_b") < trained.index("tower_a")  # the first phase was not trained again
     assert outcomes(resumed) == outcomes(whole[0])
 
