@@ -32,7 +32,7 @@ from service.bundle import read_bundle
 from service.scorer import Scorer
 from tests.service.serving import serving
 from training.__main__ import app as training
-from training.runs import open_run
+from training.runs import open_run, read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,24 +45,21 @@ BRIEF = (
     "epochs = 1\nevaluations = 1\npatience = 1\ntable_l2 = 300.0\nhalf_scale_at = 0.0\n\n"
     '[afe]\nshare_below = 10.0\n\n[dtf]\ncouncil = 0\nfusion_start = "towers"\n'
 )
-
 ROWS = 8_000
 """Of a real log."""
 
 
 def command(*words: object) -> None:
     """Run one of the project's commands, in this environment."""
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
-    )
+    line = [sys.executable, "-m", *map(str, words)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 def command_here(package: str, *words: object) -> None:
     """The same without starting a process: libraries take longer to load than a brief training."""
-    door = {"training": training, "model_export": model_export}[package]
-    done = CliRunner().invoke(door, [*map(str, words)], catch_exceptions=False)
-    assert done.exit_code == 0, f"{words}\n{done.output[-4000:]}"
+    done = CliRunner().invoke({"training": training, "model_export": model_export}[package], [*map(str, words)])
+    assert done.exit_code == 0, f"{words}\n{done.output[-4000:]}\n{done.exception!r}"
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,7 @@ def walk(experiment: Path, directory: Path, run: Callable[..., None]) -> Path4:
     run("training", "prepare", experiment, "--out", directory / "data")
     run("training", "train", experiment, "--data", directory / "data", "--out", directory / "run")
     run("model_export", directory / "run", "--out", directory / "bundle", "--seconds", 0.2)
-    lines = (directory / "data" / "raw_sample.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_jsonl(directory / "data" / "raw_sample.jsonl")
     assert len(rows) >= 100
     return Path4(directory / "run", directory / "bundle", rows)
 
@@ -90,8 +86,7 @@ class Expected:
 
     def __init__(self, run_directory: Path, rate: float = 1.0) -> None:
         run = open_run(run_directory)
-        self.encoder = run.encoder
-        self.form = run.form().double().eval().serving()
+        self.encoder, self.form = run.encoder, run.form().double().eval().serving()
         self.calibration = json.loads((run_directory / "calibration.json").read_text(encoding="utf-8"))
         self.shift = math.log(rate)
 
