@@ -8,10 +8,10 @@ from encoded import encode
 
 from training.afe import AfeConfig, Selection, measure, measure_prepared, select
 from training.datasets.config import DataConfig
-from training.datasets.synthetic import TRAIN, Truth, generate
+from training.datasets.synthetic import TRAIN, SyntheticData, Truth, generate
 from training.prepare import prepare
 
-ROWS = 40_000
+ROWS = 60_000
 
 
 def check(selection: Selection, truth: Truth) -> None:
@@ -50,19 +50,23 @@ def test_names_and_positions_do_not_matter() -> None:
     assert {frozenset(pair) for pair in first.interactions} == {frozenset(pair) for pair in again.interactions}
 
 
-def test_prepared_data_is_measured_between_requests(tmp_path: Path) -> None:
-    log = generate(ROWS, 7)
+@pytest.fixture(scope="module")
+def small_log() -> SyntheticData:
+    return generate(40_000, 7)
+
+
+def test_prepared_data_is_measured_between_requests(small_log: SyntheticData, tmp_path: Path) -> None:
     config = DataConfig.model_validate(
         {
             "dataset": "synthetic",
-            "options": {"rows": ROWS},
+            "options": {"rows": 40_000},
             "split": {"kind": "given", "column": "split", "test": "test"},
         }
     )
     data = prepare(config, base=tmp_path, seed=7, name="synthetic", out=tmp_path / "data")
     measures = measure_prepared(data, AfeConfig(seed=1))
     assert {field.name for field in measures.fields if field.clustered} == {
-        name for name, field in log.truth.fields.items() if field.side == "context"
+        name for name, field in small_log.truth.fields.items() if field.side == "context"
     }
     assert measures.rows == data.info.rows["train"]
-    check(select(measures), log.truth)
+    check(select(measures), small_log.truth)
